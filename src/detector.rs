@@ -1,0 +1,189 @@
+//! Detectors: what is wrong with a prediction, or with the stream.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::Chunk;
+use crate::error::BoxError;
+use crate::event::{Observation, PredictionId};
+use crate::reference::References;
+use crate::sample::{Cause, Flag};
+use crate::stage::{Blind, Snapshot, Stage};
+
+/// How serious an alarm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Worth a look.
+    Warning,
+    /// The stream has changed.
+    Drift,
+}
+
+/// What one column contributed to a test of the stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Name of the column.
+    pub column: String,
+    /// The test statistic.
+    pub statistic: f64,
+    /// Its p-value before correction over columns, if the test has one.
+    pub p_value: Option<f64>,
+    /// Effect size: what it is, is the detector's to say.
+    pub effect: f64,
+}
+
+/// The stream has changed, says a detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Name of the detector; the pipeline fills it in.
+    #[serde(default)]
+    pub detector: String,
+    /// How serious.
+    pub level: Level,
+    /// Position in the stream of the last observation that took part.
+    pub sequence: u64,
+    /// One line for a person.
+    pub text: String,
+    /// The columns behind it, strongest first.
+    pub readings: Vec<Reading>,
+}
+
+/// Where a detector puts what it found in one chunk.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub(crate) flags: Vec<Flag>,
+    pub(crate) alarms: Vec<Alarm>,
+}
+
+impl Findings {
+    /// Nothing found yet.
+    pub fn new() -> Self {
+        Findings::default()
+    }
+
+    /// Points at a prediction: of this chunk or an earlier one.
+    pub fn flag(&mut self, prediction: PredictionId, score: f64, threshold: f64) {
+        self.flag_with(prediction, score, threshold, Vec::new());
+    }
+
+    /// Points at a prediction and names the columns that caused it.
+    pub fn flag_with(&mut self, prediction: PredictionId, score: f64, threshold: f64, causes: Vec<Cause>) {
+        self.flags.push(Flag { detector: String::new(), prediction, score, threshold, causes });
+    }
+
+    /// Raises an alarm about the stream.
+    pub fn alarm(&mut self, alarm: Alarm) {
+        self.alarms.push(alarm);
+    }
+
+    /// The flags so far.
+    pub fn flags(&self) -> &[Flag] {
+        &self.flags
+    }
+
+    /// The alarms so far.
+    pub fn alarms(&self) -> &[Alarm] {
+        &self.alarms
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.flags.clear();
+        self.alarms.clear();
+    }
+}
+
+/// An advisory verdict on the host's own thread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum GuardVerdict {
+    /// Nothing to say.
+    Pass,
+    /// The detector would flag it.
+    Flag {
+        /// Its score.
+        score: f64,
+        /// The threshold that the score crossed.
+        threshold: f64,
+    },
+}
+
+/// A frozen scorer that the host may ask while it serves. It never blocks and does not change.
+pub trait Guard: Send + Sync {
+    /// The verdict on one observation.
+    fn check(&self, observation: &Observation) -> GuardVerdict;
+}
+
+/// Finds predictions that deserve a look, and changes of the stream.
+///
+/// A score is a function of the row, the reference and the detector's own past, never of which rows share the chunk:
+/// however a stream is cut into chunks, the findings are the same.
+pub trait Detector: Stage {
+    /// Looks at a chunk and puts what it found into `findings`.
+    ///
+    /// # Errors
+    /// Only if the detector itself cannot work. Bad data is a finding, not an error.
+    fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError>;
+
+    /// A frozen copy for verdicts on the request thread, if the detector has one.
+    fn guard(&self) -> Option<Arc<dyn Guard>> {
+        None
+    }
+}
+
+impl<D: Detector + ?Sized> Detector for Box<D> {
+    fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
+        (**self).inspect(chunk, findings)
+    }
+
+    fn guard(&self) -> Option<Arc<dyn Guard>> {
+        (**self).guard()
+    }
+}
+
+/// A detector made of a closure; it keeps no state that outlives a restart.
+///
+/// # Examples
+/// ```
+/// use feedloop::{Chunk, Findings, detector_fn};
+/// let negative = detector_fn("negative", |chunk: &Chunk<'_>, findings: &mut Findings| {
+///     for (row, &value) in chunk.values(0).iter().enumerate() {
+///         if value < 0.0 {
+///             findings.flag(chunk.ids()[row], value, 0.0);
+///         }
+///     }
+///     Ok(())
+/// });
+/// # let _ = negative;
+/// ```
+pub fn detector_fn<F>(name: impl Into<String>, inspect: F) -> DetectorFn<F>
+where
+    F: FnMut(&Chunk<'_>, &mut Findings) -> Result<(), BoxError> + Send + 'static,
+{
+    DetectorFn { name: name.into(), inspect }
+}
+
+/// See [`detector_fn`].
+pub struct DetectorFn<F> {
+    name: String,
+    inspect: F,
+}
+
+impl<F: Send + 'static> Stage for DetectorFn<F> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<F> Detector for DetectorFn<F>
+where
+    F: FnMut(&Chunk<'_>, &mut Findings) -> Result<(), BoxError> + Send + 'static,
+{
+    fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
+        (self.inspect)(chunk, findings)
+    }
+}
+
+#[allow(unused)]
+fn _object_safe(_: Box<dyn Detector>, _: Snapshot, _: Blind, _: References) {}

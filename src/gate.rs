@@ -1,0 +1,126 @@
+//! Quality gates: what may enter training.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::BoxError;
+use crate::event::{Label, PredictionId};
+use crate::reference::References;
+use crate::sample::{Reason, Sample};
+use crate::schema::Schema;
+use crate::stage::Stage;
+
+/// What a gate may look at beside the sample.
+#[derive(Debug, Clone, Copy)]
+pub struct GateContext<'a> {
+    /// The schema of the rows.
+    pub schema: &'a Schema,
+    /// The references in force.
+    pub references: &'a References,
+    /// The present time.
+    pub now: DateTime<Utc>,
+}
+
+/// Verdict on one sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admission {
+    /// It may go on.
+    Pass,
+    /// It is kept aside with the reason.
+    Quarantine(Reason),
+}
+
+/// Verdict on a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Audit {
+    /// It may be sealed; the notes go into its manifest.
+    Pass(Vec<Reason>),
+    /// It must not be sealed now; it is tried again later.
+    Hold(Reason),
+    /// These samples are taken out and quarantined; the rest may be sealed.
+    Quarantine(Vec<(PredictionId, Reason)>),
+}
+
+/// One row of a batch that is about to be sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct DraftRow<'a> {
+    /// The sample.
+    pub sample: &'a Sample,
+    /// The label that would be trained on.
+    pub label: Label,
+    /// Its training weight.
+    pub weight: f64,
+}
+
+/// A batch that is about to be sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchDraft<'a> {
+    /// Its rows, oldest first.
+    pub rows: &'a [DraftRow<'a>],
+}
+
+/// Decides what may enter training: sample by sample when it is flagged, and once more over the whole batch.
+///
+/// Both methods pass everything unless they are overridden.
+pub trait QualityGate: Stage {
+    /// Looks at one sample before it is routed.
+    ///
+    /// # Errors
+    /// Only if the gate itself cannot work; then the sample waits and is tried again.
+    fn admit(&mut self, sample: &Sample, context: &GateContext<'_>) -> Result<Admission, BoxError> {
+        let _ = (sample, context);
+        Ok(Admission::Pass)
+    }
+
+    /// Looks at a batch before it is sealed.
+    ///
+    /// # Errors
+    /// Only if the gate itself cannot work; then the batch is held.
+    fn audit(&mut self, batch: &BatchDraft<'_>, context: &GateContext<'_>) -> Result<Audit, BoxError> {
+        let _ = (batch, context);
+        Ok(Audit::Pass(Vec::new()))
+    }
+}
+
+impl<G: QualityGate + ?Sized> QualityGate for Box<G> {
+    fn admit(&mut self, sample: &Sample, context: &GateContext<'_>) -> Result<Admission, BoxError> {
+        (**self).admit(sample, context)
+    }
+
+    fn audit(&mut self, batch: &BatchDraft<'_>, context: &GateContext<'_>) -> Result<Audit, BoxError> {
+        (**self).audit(batch, context)
+    }
+}
+
+/// A gate made of a closure that looks at single samples.
+pub fn gate_fn<F>(name: impl Into<String>, admit: F) -> GateFn<F>
+where
+    F: FnMut(&Sample, &GateContext<'_>) -> Result<Admission, BoxError> + Send + 'static,
+{
+    GateFn { name: name.into(), admit }
+}
+
+/// See [`gate_fn`].
+pub struct GateFn<F> {
+    name: String,
+    admit: F,
+}
+
+impl<F: Send + 'static> Stage for GateFn<F> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<F> QualityGate for GateFn<F>
+where
+    F: FnMut(&Sample, &GateContext<'_>) -> Result<Admission, BoxError> + Send + 'static,
+{
+    fn admit(&mut self, sample: &Sample, context: &GateContext<'_>) -> Result<Admission, BoxError> {
+        (self.admit)(sample, context)
+    }
+}
+
+#[allow(unused)]
+fn _object_safe(_: Box<dyn QualityGate>, _: Arc<Schema>) {}

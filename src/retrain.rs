@@ -1,0 +1,436 @@
+//! Retraining: who trains, who evaluates, who serves; and the records that link batches, runs and models.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::error::BoxError;
+use crate::event::{ModelVersion, PredictionId};
+use crate::sample::Reason;
+use crate::schema::Row;
+use crate::trigger::Explanation;
+
+/// Name of a sealed batch: its content digest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BatchId(pub String);
+
+impl std::fmt::Display for BatchId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Name of a run: 1 is the first of its pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub u64);
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run-{}", self.0)
+    }
+}
+
+/// Which labelled rows a challenger is trained on, and how they are weighted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recipe {
+    /// Base data and every label.
+    All,
+    /// The same, with weights that halve from newest to oldest.
+    Decayed,
+    /// The newest rows, as many as the base data has.
+    Window,
+    /// The newest few.
+    Newest,
+}
+
+impl Recipe {
+    /// Every recipe.
+    pub const ALL: [Recipe; 4] = [Recipe::All, Recipe::Decayed, Recipe::Window, Recipe::Newest];
+
+    /// The name as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Recipe::All => "all",
+            Recipe::Decayed => "decayed",
+            Recipe::Window => "window",
+            Recipe::Newest => "newest",
+        }
+    }
+}
+
+/// A trained model as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Artifact {
+    /// The bytes themselves; right for models up to some megabytes.
+    Inline(Vec<u8>),
+    /// A file or directory.
+    File(PathBuf),
+}
+
+/// A model version and where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Its number.
+    pub version: ModelVersion,
+    /// The trained model.
+    pub artifact: Artifact,
+    /// The run that made it; `None` for the first.
+    pub run: Option<RunId>,
+    /// The recipe that it was trained by.
+    pub recipe: Option<Recipe>,
+    /// The model that was served when its run began.
+    pub base: Option<ModelVersion>,
+    /// Batches that it was trained on beside the base data, oldest first.
+    pub batches: Vec<BatchId>,
+    /// Digest of all rows that it was trained on.
+    pub digest: Option<String>,
+    /// When it was trained.
+    pub trained: DateTime<Utc>,
+    /// Why it must not be served any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<Reason>,
+}
+
+/// What is known of a sealed batch. It never changes; the same content gives the same id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub format: u32,
+    /// Content digest of the rows, labels and weights.
+    pub batch: BatchId,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Fingerprint of the schema.
+    pub schema: String,
+    /// The batch before it.
+    pub parent: Option<BatchId>,
+    /// When it was sealed.
+    pub sealed: DateTime<Utc>,
+    /// Number of rows.
+    pub rows: u64,
+    /// Labels by source: `human`, `user`, `ground_truth`, `model`.
+    pub sources: BTreeMap<String, u64>,
+    /// Rows by lane.
+    pub lanes: BTreeMap<String, u64>,
+    /// What the gates said, by gate.
+    pub gates: BTreeMap<String, Vec<Reason>>,
+    /// The samples in it, in the order of the data file.
+    pub samples: Vec<PredictionId>,
+    /// Data files beside the manifest with their SHA-256; empty if the batch lives in the store only.
+    pub files: BTreeMap<String, String>,
+}
+
+/// What a trainer is to do.
+#[derive(Debug, Clone)]
+pub struct TrainJob {
+    /// Idempotency key: the same key is the same job, also after a crash.
+    pub key: String,
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// The recipe that chose rows and weights.
+    pub recipe: Recipe,
+    /// The rows to train on, oldest first, with weights.
+    pub data: Arc<Dataset>,
+    /// Seed for the trainer's own randomness.
+    pub seed: u64,
+    /// Directory of this job, if the pipeline has a working directory: inputs are here, artifacts belong here.
+    pub directory: Option<PathBuf>,
+}
+
+/// What a trainer made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The model.
+    pub artifact: Artifact,
+    /// The end of its log.
+    pub log: String,
+}
+
+/// How a job is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobStatus<T> {
+    /// Nobody knows this key: it was never started, or by a process that is gone. Starting it is safe.
+    Unknown,
+    /// Under way.
+    Running,
+    /// It ended well.
+    Done(T),
+    /// It ended badly.
+    Failed {
+        /// Why.
+        reason: String,
+        /// The end of its log.
+        log: String,
+    },
+}
+
+/// Trains models. It never works on the caller's thread for long: jobs are started, polled and cancelled.
+pub trait Trainer: Send {
+    /// Short, stable name.
+    fn name(&self) -> &str;
+
+    /// Starts a job. Starting a key twice is one job.
+    ///
+    /// # Errors
+    /// The job cannot be started.
+    fn start(&mut self, job: TrainJob) -> Result<(), BoxError>;
+
+    /// How the job is doing. A finished job may be forgotten once it was reported.
+    ///
+    /// # Errors
+    /// Nobody can say at present; it is asked again.
+    fn poll(&mut self, key: &str) -> Result<JobStatus<Trained>, BoxError>;
+
+    /// Ends the job as soon as possible; unknown keys are ignored.
+    ///
+    /// # Errors
+    /// The job cannot be ended.
+    fn cancel(&mut self, key: &str) -> Result<(), BoxError>;
+}
+
+/// A model as the evaluator uses it.
+pub trait Model: Send + Sync {
+    /// Predicts one row: writes one probability per class, or value and interval (NaN if it has none).
+    ///
+    /// # Errors
+    /// The model cannot predict this row.
+    fn predict(&self, row: &Row, output: &mut [f64]) -> Result<(), BoxError>;
+}
+
+impl<F> Model for F
+where
+    F: Fn(&Row, &mut [f64]) -> Result<(), BoxError> + Send + Sync,
+{
+    fn predict(&self, row: &Row, output: &mut [f64]) -> Result<(), BoxError> {
+        self(row, output)
+    }
+}
+
+/// Rows to be predicted by several models.
+#[derive(Debug, Clone)]
+pub struct ScoreJob {
+    /// Idempotency key.
+    pub key: String,
+    /// The models.
+    pub models: Vec<ModelRecord>,
+    /// Width of an output; see [`Target::output_width`](crate::Target::output_width).
+    pub width: usize,
+    /// The rows.
+    pub rows: Arc<Vec<Row>>,
+}
+
+/// What one model said about the rows of a [`ScoreJob`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// The model.
+    pub model: ModelVersion,
+    /// Outputs, rows × width; or why the model could not be loaded or failed.
+    pub outputs: Result<Vec<f64>, String>,
+}
+
+/// Scores models on rows, away from the worker, and says by which rules they are judged.
+pub trait Evaluator: Send {
+    /// The rules of promotion.
+    fn profile(&self) -> &Profile;
+
+    /// Starts a job. Starting a key twice is one job.
+    ///
+    /// # Errors
+    /// The job cannot be started.
+    fn start(&mut self, job: ScoreJob) -> Result<(), BoxError>;
+
+    /// How the job is doing; on success one entry per model, in order.
+    ///
+    /// # Errors
+    /// Nobody can say at present; it is asked again.
+    fn poll(&mut self, key: &str) -> Result<JobStatus<Vec<Scores>>, BoxError>;
+}
+
+/// Brings a model into service. Loading happens away from the worker; `activate` only swaps.
+pub trait Deployer: Send {
+    /// Starts to load `model`; doing so twice is harmless.
+    ///
+    /// # Errors
+    /// Loading cannot be started.
+    fn prepare(&mut self, model: &ModelRecord) -> Result<(), BoxError>;
+
+    /// Is it loaded?
+    ///
+    /// # Errors
+    /// Nobody can say at present; it is asked again.
+    fn poll(&mut self, version: ModelVersion) -> Result<JobStatus<()>, BoxError>;
+
+    /// Serves `version` from now on. It was prepared and is `Done`; activating the served version again is harmless.
+    ///
+    /// # Errors
+    /// The version is not loaded; then the served one stays.
+    fn activate(&mut self, version: ModelVersion) -> Result<(), BoxError>;
+}
+
+/// By which rules a candidate is promoted; see `guide` for what each of them promises.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Profile {
+    /// A frozen candidate is promoted on paired evidence: the unattended default.
+    Confirm(ConfirmRules),
+    /// Recipes race by progressive validation; the leader's refits are promoted: for fast drift and small budgets.
+    Adaptive(AdaptiveRules),
+}
+
+impl Profile {
+    /// `confirm` with its default rules.
+    pub fn confirm() -> Self {
+        Profile::Confirm(ConfirmRules::default())
+    }
+
+    /// `adaptive` with its default rules.
+    pub fn adaptive() -> Self {
+        Profile::Adaptive(AdaptiveRules::default())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Profile::Confirm(_) => "confirm",
+            Profile::Adaptive(_) => "adaptive",
+        }
+    }
+}
+
+/// Rules of the profile `confirm`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfirmRules {
+    /// e-value at which a candidate is confirmed: 1 / the accepted probability of a harmful promotion.
+    pub confirm_at: f64,
+    /// Mirrored e-value at which it fails.
+    pub fail_at: f64,
+    /// Also promote what is only likely better: no error is promised then.
+    pub likely: bool,
+    /// Label batches without a verdict after which it is inconclusive.
+    pub most_rounds: u32,
+}
+
+impl Default for ConfirmRules {
+    fn default() -> Self {
+        ConfirmRules { confirm_at: 20.0, fail_at: 10.0, likely: false, most_rounds: 5 }
+    }
+}
+
+/// Rules of the profile `adaptive`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdaptiveRules {
+    /// Discount of a recipe's score per audited label.
+    pub discount: f64,
+    /// A lead of more than this times the square root of the effective number of labels switches the recipe.
+    pub lead: f64,
+    /// A refit that changes a smaller share of the predictions is skipped.
+    pub least_change: f64,
+}
+
+impl Default for AdaptiveRules {
+    fn default() -> Self {
+        AdaptiveRules { discount: 0.98, lead: 0.25, least_change: 0.01 }
+    }
+}
+
+/// Verdict on a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It may be promoted.
+    Pass,
+    /// It must not.
+    Fail,
+    /// Nobody can say with the labels that there are; it is not promoted.
+    Inconclusive,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Decided and written down; nothing outside has happened yet.
+    Requested,
+    /// Trainers are at work.
+    Training,
+    /// Trained; waits for evidence.
+    Judging,
+    /// Passed; waits for a person's approval.
+    AwaitingApproval,
+    /// Its candidate was promoted and is being watched.
+    Watched,
+    /// Its candidate was promoted and proved not worse.
+    Kept,
+    /// Its candidate was promoted; the labels did not suffice to say more.
+    KeptUnproven,
+    /// Its candidate was promoted and rolled back.
+    RolledBack,
+    /// Its candidate was refused.
+    Rejected,
+    /// No verdict was reached.
+    Inconclusive,
+    /// Training or loading failed.
+    Failed,
+    /// A person ended it.
+    Cancelled,
+}
+
+impl RunState {
+    /// Is the run still under way (before its candidate serves or is refused)?
+    pub fn in_flight(self) -> bool {
+        matches!(self, RunState::Requested | RunState::Training | RunState::Judging | RunState::AwaitingApproval)
+    }
+
+    /// The name as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunState::Requested => "requested",
+            RunState::Training => "training",
+            RunState::Judging => "judging",
+            RunState::AwaitingApproval => "awaiting_approval",
+            RunState::Watched => "watched",
+            RunState::Kept => "kept",
+            RunState::KeptUnproven => "kept_unproven",
+            RunState::RolledBack => "rolled_back",
+            RunState::Rejected => "rejected",
+            RunState::Inconclusive => "inconclusive",
+            RunState::Failed => "failed",
+            RunState::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// One run, from the trigger's decision to what became of its candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its number.
+    pub id: RunId,
+    /// Where it stands.
+    pub state: RunState,
+    /// When it was requested.
+    pub requested: DateTime<Utc>,
+    /// Why.
+    pub why: Explanation,
+    /// The batch that was sealed for it; `None` if there was nothing new.
+    pub batch: Option<BatchId>,
+    /// The model that was served when it began.
+    pub base: ModelVersion,
+    /// The models that it trained.
+    pub models: Vec<ModelVersion>,
+    /// The one of them that is judged, promoted or refused.
+    pub candidate: Option<ModelVersion>,
+    /// What happened, oldest first.
+    pub notes: Vec<(DateTime<Utc>, Reason)>,
+}
+
+#[allow(unused)]
+fn _object_safe(_: Box<dyn Trainer>, _: Box<dyn Evaluator>, _: Box<dyn Deployer>, _: Box<dyn Model>) {}

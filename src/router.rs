@@ -1,0 +1,155 @@
+//! Label routers: who labels a sample, if anybody.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::BoxError;
+use crate::event::Label;
+use crate::reference::References;
+use crate::sample::{Reason, Sample};
+use crate::schema::Schema;
+use crate::stage::Stage;
+
+/// What a router may look at beside the sample.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteContext<'a> {
+    /// The schema of the rows.
+    pub schema: &'a Schema,
+    /// The references in force.
+    pub references: &'a References,
+    /// The present time.
+    pub now: DateTime<Utc>,
+    /// Tasks that wait in the review queue.
+    pub waiting: u64,
+    /// Is an alarm open? Auto-labelling should stop while the world changes.
+    pub alarm: bool,
+}
+
+/// How people are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Larger comes first.
+    pub priority: f64,
+    /// How many different people should answer, at least 1.
+    pub overlap: u32,
+    /// Hide the model's opinion from them.
+    pub blind: bool,
+}
+
+/// Who labels a sample.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Route {
+    /// The model's own label is good enough; provisional until its cohort's audit passes.
+    Auto {
+        /// The label.
+        label: Label,
+        /// How sure, from 0 to 1.
+        confidence: f64,
+        /// Also ask a person, blind, to audit the rule.
+        audit: Option<Ask>,
+    },
+    /// People label it.
+    Ask(Ask),
+    /// Nobody does.
+    Skip(Reason),
+}
+
+/// A person judged an auto-label.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Audited<'a> {
+    /// The sample.
+    pub sample: &'a Sample,
+    /// What the model had said.
+    pub auto: Label,
+    /// How sure the model was.
+    pub confidence: f64,
+    /// What the person said.
+    pub human: Label,
+    /// When.
+    pub time: DateTime<Utc>,
+}
+
+/// What is to become of the auto-labels of a cohort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CohortVerdict {
+    /// Not enough audits yet.
+    Wait,
+    /// The promise holds: release them.
+    Release,
+    /// It does not: people must label them.
+    Reject,
+}
+
+/// Decides who labels a sample: the model, people, or nobody.
+///
+/// The pipeline asks only about samples that may be auto-labelled or asked; rows of the random and comparison lanes
+/// always go to people, blind, whatever the router says.
+pub trait LabelRouter: Stage {
+    /// The route of one sample.
+    ///
+    /// # Errors
+    /// Only if the router itself cannot work; then the sample waits and is tried again.
+    fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError>;
+
+    /// Learns from a person's judgement of an auto-label.
+    ///
+    /// # Errors
+    /// Only if the router itself cannot work.
+    fn learn(&mut self, audited: &Audited<'_>) -> Result<(), BoxError> {
+        let _ = audited;
+        Ok(())
+    }
+
+    /// May the provisional auto-labels made so far be trained on?
+    fn cohort(&mut self, now: DateTime<Utc>) -> CohortVerdict {
+        let _ = now;
+        CohortVerdict::Wait
+    }
+}
+
+impl<R: LabelRouter + ?Sized> LabelRouter for Box<R> {
+    fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError> {
+        (**self).route(sample, context)
+    }
+
+    fn learn(&mut self, audited: &Audited<'_>) -> Result<(), BoxError> {
+        (**self).learn(audited)
+    }
+
+    fn cohort(&mut self, now: DateTime<Utc>) -> CohortVerdict {
+        (**self).cohort(now)
+    }
+}
+
+/// A router made of a closure.
+pub fn router_fn<F>(name: impl Into<String>, route: F) -> RouterFn<F>
+where
+    F: FnMut(&Sample, &RouteContext<'_>) -> Result<Route, BoxError> + Send + 'static,
+{
+    RouterFn { name: name.into(), route }
+}
+
+/// See [`router_fn`].
+pub struct RouterFn<F> {
+    name: String,
+    route: F,
+}
+
+impl<F: Send + 'static> Stage for RouterFn<F> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<F> LabelRouter for RouterFn<F>
+where
+    F: FnMut(&Sample, &RouteContext<'_>) -> Result<Route, BoxError> + Send + 'static,
+{
+    fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError> {
+        (self.route)(sample, context)
+    }
+}
+
+#[allow(unused)]
+fn _object_safe(_: Box<dyn LabelRouter>) {}

@@ -1,0 +1,253 @@
+//! A prediction that the loop kept: why, what became of it, and every label that it got.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Label, ModelVersion, Observation, PredictionId};
+
+/// A reason that a person can read and a program can count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable, short, snake case: for counting.
+    pub code: String,
+    /// The particulars.
+    pub detail: String,
+}
+
+impl Reason {
+    /// A reason.
+    pub fn new(code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Reason { code: code.into(), detail: detail.into() }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+/// Share of one column in a score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Name of the column.
+    pub column: String,
+    /// Its share; what it is a share of is the detector's to say.
+    pub share: f64,
+}
+
+/// Why a detector pointed at a prediction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Flag {
+    /// Name of the detector; the pipeline fills it in.
+    #[serde(default)]
+    pub detector: String,
+    /// The prediction.
+    pub prediction: PredictionId,
+    /// The score that crossed the threshold.
+    pub score: f64,
+    /// The threshold.
+    pub threshold: f64,
+    /// The columns that caused it, largest share first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
+}
+
+/// Which lane chose a sample; see the guide on lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Drawn uniformly from live traffic; blind, never auto-labelled; unbiased estimates come from here.
+    Random,
+    /// Drawn uniformly where an open candidate and the champion disagree; blind, never auto-labelled.
+    Comparison,
+    /// A detector pointed at it.
+    Flagged,
+    /// Its truth arrived by itself.
+    Outcome,
+}
+
+impl Lane {
+    /// Do labels of this lane judge models (and are therefore never made by a model)?
+    pub fn judges(self) -> bool {
+        matches!(self, Lane::Random | Lane::Comparison)
+    }
+}
+
+/// Where a sample is on its way into training. A sample is in exactly one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleState {
+    /// Kept, not yet checked.
+    Flagged,
+    /// A gate refused it; kept with the reason, never trained on.
+    Quarantined,
+    /// Every gate let it pass.
+    Admitted,
+    /// In the review queue.
+    Queued,
+    /// Labelled by a model; provisional until its cohort's audit passes.
+    AutoLabelled,
+    /// Not to be labelled; kept with the reason.
+    Skipped,
+    /// Has a label that may enter a batch.
+    Labelled,
+    /// In a batch.
+    Batched,
+}
+
+impl SampleState {
+    /// Every state.
+    pub const ALL: [SampleState; 8] = [
+        SampleState::Flagged,
+        SampleState::Quarantined,
+        SampleState::Admitted,
+        SampleState::Queued,
+        SampleState::AutoLabelled,
+        SampleState::Skipped,
+        SampleState::Labelled,
+        SampleState::Batched,
+    ];
+
+    /// May a sample move from this state to `next`?
+    pub fn may_become(self, next: SampleState) -> bool {
+        use SampleState::*;
+        matches!(
+            (self, next),
+            (Flagged, Quarantined | Admitted)
+                | (Admitted, Queued | AutoLabelled | Skipped | Labelled | Quarantined)
+                | (Queued, Labelled | Skipped | Quarantined)
+                | (AutoLabelled, Labelled | Queued | Quarantined | Skipped)
+                | (Skipped, Queued | Labelled)
+                | (Quarantined, Admitted)
+                | (Labelled, Batched | Quarantined | Queued)
+        )
+    }
+
+    /// The name as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SampleState::Flagged => "flagged",
+            SampleState::Quarantined => "quarantined",
+            SampleState::Admitted => "admitted",
+            SampleState::Queued => "queued",
+            SampleState::AutoLabelled => "auto_labelled",
+            SampleState::Skipped => "skipped",
+            SampleState::Labelled => "labelled",
+            SampleState::Batched => "batched",
+        }
+    }
+}
+
+/// One step of a sample's way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transition {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// From which state.
+    pub from: SampleState,
+    /// To which state.
+    pub to: SampleState,
+    /// Which stage moved it.
+    pub by: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Who said what a label is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Annotator {
+    /// A person who labels for us.
+    Human(String),
+    /// A model.
+    Model(ModelVersion),
+    /// A user of the host, by feedback.
+    User(String),
+    /// The world: an outcome.
+    GroundTruth,
+}
+
+impl Annotator {
+    /// Did a person or the world say it, rather than a model?
+    pub fn is_independent(&self) -> bool {
+        !matches!(self, Annotator::Model(_))
+    }
+}
+
+/// One label of one sample. Never overwritten: a correction or a retraction is a new entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// Which sample.
+    pub sample: PredictionId,
+    /// The label; `None` retracts what this annotator said before.
+    pub label: Option<Label>,
+    /// Who.
+    pub annotator: Annotator,
+    /// When.
+    pub time: DateTime<Utc>,
+    /// How sure, from 0 to 1.
+    pub confidence: f64,
+    /// How long it took, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Was the model's opinion hidden from the annotator?
+    pub blind: bool,
+}
+
+/// A prediction that the loop kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The prediction with its input.
+    pub observation: Observation,
+    /// Position in the stream.
+    pub sequence: u64,
+    /// Where the sample is on its way.
+    pub state: SampleState,
+    /// Which lane chose it.
+    pub lane: Lane,
+    /// Probability that the lane chose it, in (0, 1].
+    pub inclusion: f64,
+    /// Who pointed at it, and why; empty if it was only drawn.
+    pub flags: Vec<Flag>,
+    /// What an annotator should see beside the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    /// The label that counts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Annotation>,
+    /// Every step so far, oldest first.
+    pub history: Vec<Transition>,
+}
+
+impl Sample {
+    /// A sample just kept.
+    pub fn new(observation: Observation, sequence: u64, lane: Lane, inclusion: f64) -> Self {
+        Sample {
+            observation,
+            sequence,
+            state: SampleState::Flagged,
+            lane,
+            inclusion,
+            flags: Vec::new(),
+            payload: None,
+            label: None,
+            history: Vec::new(),
+        }
+    }
+
+    /// Its name: that of the prediction.
+    pub fn id(&self) -> PredictionId {
+        self.observation.id
+    }
+
+    /// Moves the sample; an illegal move is refused and changes nothing.
+    pub(crate) fn advance(&mut self, to: SampleState, by: &str, reason: Reason, time: DateTime<Utc>) -> bool {
+        if !self.state.may_become(to) {
+            return false;
+        }
+        self.history.push(Transition { time, from: self.state, to, by: by.into(), reason });
+        self.state = to;
+        true
+    }
+}

@@ -1,0 +1,436 @@
+//! What a row of the host looks like: fields, their kinds and rules, and the target that the model predicts.
+
+pub(crate) mod encode;
+mod infer;
+pub(crate) mod row;
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub(crate) use row::floats as row_floats;
+pub use row::{MISSING_CODE, Row, UNSEEN_CODE, Violation, ViolationKind};
+
+/// A mistake in a schema, or data that cannot fit it at all.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// Two fields share a name.
+    #[error("field `{0}` is declared twice")]
+    DuplicateField(String),
+    /// A field's rule contradicts itself.
+    #[error("field `{field}`: {what}")]
+    BadField {
+        /// Name of the field.
+        field: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The target cannot be predicted as declared.
+    #[error("target: {0}")]
+    BadTarget(String),
+    /// The data has another width than the schema.
+    #[error("{found} values were given, the schema has {expected} (numbers, integers, booleans and embedding parts)")]
+    Width {
+        /// Values found.
+        found: usize,
+        /// Values expected.
+        expected: usize,
+    },
+    /// Two schemas that had to be equal are not.
+    #[error("schema fingerprint {found} was found, {expected} was expected")]
+    Fingerprint {
+        /// Fingerprint found.
+        found: String,
+        /// Fingerprint expected.
+        expected: String,
+    },
+    /// No schema can be inferred from the data.
+    #[error("cannot infer a schema: {0}")]
+    Infer(String),
+}
+
+/// The kind of a field and the rules that belong to the kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FieldKind {
+    /// A real number.
+    Number {
+        /// Smallest and largest allowed value, both inclusive.
+        range: Option<(f64, f64)>,
+    },
+    /// A whole number (kept as `i64`, and as `f64` for the detectors).
+    Integer {
+        /// Smallest and largest allowed value, both inclusive.
+        range: Option<(i64, i64)>,
+    },
+    /// True or false.
+    Boolean,
+    /// One of a closed set of texts.
+    Category {
+        /// The allowed values; their order gives the codes.
+        allowed: Vec<String>,
+    },
+    /// Free text of at most `max_bytes` bytes.
+    Text {
+        /// Longest text in bytes; a longer one is cut and violates the schema.
+        max_bytes: usize,
+    },
+    /// A point in time: RFC 3339 text, or Unix time in microseconds.
+    Timestamp,
+    /// A vector of `dimension` real numbers.
+    Embedding {
+        /// Length of the vector.
+        dimension: usize,
+    },
+}
+
+/// One field of a [`Schema`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Field {
+    name: String,
+    kind: FieldKind,
+    nullable: bool,
+}
+
+impl Field {
+    fn new(name: impl Into<String>, kind: FieldKind) -> Self {
+        Field { name: name.into(), kind, nullable: false }
+    }
+
+    /// A real number.
+    pub fn number(name: impl Into<String>) -> Self {
+        Field::new(name, FieldKind::Number { range: None })
+    }
+
+    /// A whole number.
+    pub fn integer(name: impl Into<String>) -> Self {
+        Field::new(name, FieldKind::Integer { range: None })
+    }
+
+    /// True or false.
+    pub fn boolean(name: impl Into<String>) -> Self {
+        Field::new(name, FieldKind::Boolean)
+    }
+
+    /// One of the given texts.
+    pub fn category<T: Into<String>>(name: impl Into<String>, allowed: impl IntoIterator<Item = T>) -> Self {
+        Field::new(name, FieldKind::Category { allowed: allowed.into_iter().map(Into::into).collect() })
+    }
+
+    /// Free text of at most `max_bytes` bytes.
+    pub fn text(name: impl Into<String>, max_bytes: usize) -> Self {
+        Field::new(name, FieldKind::Text { max_bytes })
+    }
+
+    /// A point in time.
+    pub fn timestamp(name: impl Into<String>) -> Self {
+        Field::new(name, FieldKind::Timestamp)
+    }
+
+    /// A vector of `dimension` real numbers.
+    pub fn embedding(name: impl Into<String>, dimension: usize) -> Self {
+        Field::new(name, FieldKind::Embedding { dimension })
+    }
+
+    /// Allows the value to be missing.
+    pub fn nullable(mut self) -> Self {
+        self.nullable = true;
+        self
+    }
+
+    /// Limits a number or integer to `low..=high`. On another kind, [`Schema::new`] reports it as a mistake.
+    pub fn range(mut self, low: f64, high: f64) -> Self {
+        match &mut self.kind {
+            FieldKind::Number { range } => *range = Some((low, high)),
+            FieldKind::Integer { range } => *range = Some((low.ceil() as i64, high.floor() as i64)),
+            // An impossible range on a kind without one: kept as a mistake that `Schema::new` finds.
+            kind => *kind = FieldKind::Category { allowed: Vec::new() },
+        }
+        self
+    }
+
+    /// Name of the field.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Kind of the field.
+    pub fn kind(&self) -> &FieldKind {
+        &self.kind
+    }
+
+    /// May the value be missing?
+    pub fn is_nullable(&self) -> bool {
+        self.nullable
+    }
+
+    fn check(&self) -> Result<(), SchemaError> {
+        let bad = |what: &str| Err(SchemaError::BadField { field: self.name.clone(), what: what.into() });
+        match &self.kind {
+            FieldKind::Number { range: Some((low, high)) } if low.is_nan() || high.is_nan() || low > high => {
+                bad("its range is empty or not a number")
+            }
+            FieldKind::Integer { range: Some((low, high)) } if low > high => bad("its range is empty"),
+            FieldKind::Category { allowed } if allowed.is_empty() => {
+                bad("a category needs at least one allowed value (a range belongs to numbers and integers only)")
+            }
+            FieldKind::Category { allowed }
+                if allowed.iter().collect::<hashbrown::HashSet<_>>().len() < allowed.len() =>
+            {
+                bad("an allowed value is listed twice")
+            }
+            FieldKind::Text { max_bytes: 0 } => bad("max_bytes must be at least 1"),
+            FieldKind::Embedding { dimension: 0 } => bad("an embedding needs at least one dimension"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the model predicts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// One of these classes; the order gives the class indices.
+    Classes(Vec<String>),
+    /// A real value.
+    Value,
+}
+
+impl Target {
+    /// Classification into the given classes.
+    pub fn classes<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
+        Target::Classes(names.into_iter().map(Into::into).collect())
+    }
+
+    /// How many `f64` an output takes: one probability per class, or value, lower and upper end of its interval.
+    pub fn output_width(&self) -> usize {
+        match self {
+            Target::Classes(names) => names.len(),
+            Target::Value => 3,
+        }
+    }
+}
+
+/// Where a field lives in a [`Row`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Slot {
+    /// `values[at .. at + len]`; an integer also sits in `integers[integer]`.
+    Values { at: usize, len: usize, integer: Option<usize> },
+    /// `integers[at]`, microseconds since the Unix epoch.
+    Time { at: usize },
+    /// `codes[at]`.
+    Code { at: usize },
+    /// `texts[at]`.
+    Text { at: usize },
+}
+
+/// Fields, their rules and the target, with a fingerprint.
+///
+/// # Examples
+/// ```
+/// use feedloop::{Field, Schema, Target};
+/// let schema = Schema::new(
+///     [Field::number("amount").range(0.0, 1e6), Field::category("country", ["DE", "FR"]).nullable()],
+///     Target::classes(["good", "fraud"]),
+/// )?;
+/// assert_eq!(schema.value_columns(), ["amount"]);
+/// # Ok::<(), feedloop::SchemaError>(())
+/// ```
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Declared", into = "Declared")]
+pub struct Schema {
+    declared: Declared,
+    slots: Vec<Slot>,
+    by_name: HashMap<String, usize>,
+    categories: Vec<HashMap<String, u32>>,
+    value_columns: Vec<String>,
+    code_columns: Vec<String>,
+    integers: usize,
+    texts: Vec<usize>,
+    fingerprint: Arc<str>,
+}
+
+/// What is written of a schema; the rest is derived.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Declared {
+    fields: Vec<Field>,
+    target: Target,
+}
+
+impl From<Schema> for Declared {
+    fn from(schema: Schema) -> Self {
+        schema.declared
+    }
+}
+
+impl TryFrom<Declared> for Schema {
+    type Error = SchemaError;
+
+    fn try_from(declared: Declared) -> Result<Self, SchemaError> {
+        Schema::new(declared.fields, declared.target)
+    }
+}
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Schema {
+    /// A schema of `fields` for a model that predicts `target`.
+    ///
+    /// # Errors
+    /// A name used twice, an empty range, a category without values, fewer than two classes.
+    pub fn new(fields: impl IntoIterator<Item = Field>, target: Target) -> Result<Self, SchemaError> {
+        let declared = Declared { fields: fields.into_iter().collect(), target };
+        if let Target::Classes(names) = &declared.target {
+            if names.len() < 2 {
+                return Err(SchemaError::BadTarget(format!(
+                    "{} classes were given, at least 2 are needed",
+                    names.len()
+                )));
+            }
+            if names.iter().collect::<hashbrown::HashSet<_>>().len() < names.len() {
+                return Err(SchemaError::BadTarget("a class is named twice".into()));
+            }
+        }
+        let (mut slots, mut by_name, mut categories) = (Vec::new(), HashMap::new(), Vec::new());
+        let (mut value_columns, mut code_columns, mut integers, mut texts) = (Vec::new(), Vec::new(), 0, Vec::new());
+        for (index, field) in declared.fields.iter().enumerate() {
+            field.check()?;
+            if by_name.insert(field.name.clone(), index).is_some() {
+                return Err(SchemaError::DuplicateField(field.name.clone()));
+            }
+            slots.push(match &field.kind {
+                FieldKind::Number { .. } | FieldKind::Boolean | FieldKind::Integer { .. } => {
+                    value_columns.push(field.name.clone());
+                    let integer = matches!(field.kind, FieldKind::Integer { .. }).then(|| {
+                        integers += 1;
+                        integers - 1
+                    });
+                    Slot::Values { at: value_columns.len() - 1, len: 1, integer }
+                }
+                FieldKind::Embedding { dimension } => {
+                    let at = value_columns.len();
+                    value_columns.extend((0..*dimension).map(|part| format!("{}[{part}]", field.name)));
+                    Slot::Values { at, len: *dimension, integer: None }
+                }
+                FieldKind::Timestamp => {
+                    integers += 1;
+                    Slot::Time { at: integers - 1 }
+                }
+                FieldKind::Category { allowed } => {
+                    code_columns.push(field.name.clone());
+                    categories
+                        .push(allowed.iter().enumerate().map(|(code, text)| (text.clone(), code as u32)).collect());
+                    Slot::Code { at: code_columns.len() - 1 }
+                }
+                FieldKind::Text { max_bytes } => {
+                    texts.push(*max_bytes);
+                    Slot::Text { at: texts.len() - 1 }
+                }
+            });
+        }
+        let canonical = serde_json::to_vec(&declared).map_err(|e| SchemaError::BadTarget(e.to_string()))?;
+        let fingerprint = hex(&Sha256::digest(canonical)[..16]).into();
+        Ok(Schema { declared, slots, by_name, categories, value_columns, code_columns, integers, texts, fingerprint })
+    }
+
+    /// A schema of `width` numbers named `x0`, `x1`, … that allow missing values.
+    ///
+    /// # Errors
+    /// As [`Schema::new`].
+    pub fn numeric(width: usize, target: Target) -> Result<Self, SchemaError> {
+        Schema::new((0..width).map(|i| Field::number(format!("x{i}")).nullable()), target)
+    }
+
+    /// The fields in the order of their declaration.
+    pub fn fields(&self) -> &[Field] {
+        &self.declared.fields
+    }
+
+    /// What the model predicts.
+    pub fn target(&self) -> &Target {
+        &self.declared.target
+    }
+
+    /// Number of classes, or 0 for regression.
+    pub fn classes(&self) -> usize {
+        match &self.declared.target {
+            Target::Classes(names) => names.len(),
+            Target::Value => 0,
+        }
+    }
+
+    /// 32 hexadecimal digits that change with any field, rule or class.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Names of the numeric columns as detectors see them: numbers, integers, booleans (0 or 1) and embedding parts.
+    pub fn value_columns(&self) -> &[String] {
+        &self.value_columns
+    }
+
+    /// Names of the category columns.
+    pub fn code_columns(&self) -> &[String] {
+        &self.code_columns
+    }
+
+    /// Allowed values of category column `column`; their order gives the codes.
+    pub fn category_values(&self, column: usize) -> &[String] {
+        let mut seen = 0;
+        for field in &self.declared.fields {
+            if let FieldKind::Category { allowed } = &field.kind {
+                if seen == column {
+                    return allowed;
+                }
+                seen += 1;
+            }
+        }
+        &[]
+    }
+
+    /// Index of the field called `name`.
+    pub fn field_index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Index of the class called `name`.
+    pub fn class_index(&self, name: &str) -> Option<u32> {
+        match &self.declared.target {
+            Target::Classes(names) => names.iter().position(|n| n == name).map(|i| i as u32),
+            Target::Value => None,
+        }
+    }
+
+    pub(crate) fn slot(&self, field: usize) -> Slot {
+        self.slots[field]
+    }
+
+    pub(crate) fn category_code(&self, column: usize, text: &str) -> Option<u32> {
+        self.categories[column].get(text).copied()
+    }
+
+    pub(crate) fn integer_count(&self) -> usize {
+        self.integers
+    }
+
+    pub(crate) fn text_limits(&self) -> &[usize] {
+        &self.texts
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

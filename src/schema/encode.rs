@@ -1,0 +1,571 @@
+//! Writes a host's own `#[derive(Serialize)]` value straight into a [`Row`], without JSON in between.
+
+use chrono::DateTime;
+use serde::ser::{self, Serialize};
+
+use super::{FieldKind, Row, Schema, Slot, UNSEEN_CODE, Violation, ViolationKind};
+
+/// More than this many violations of one row are not kept: a broken feed must not eat memory.
+const MOST_VIOLATIONS: usize = 32;
+
+impl Row {
+    /// Encodes a struct or map of the host into this row.
+    ///
+    /// Whatever does not fit becomes a [`Violation`]; the rest of the row is encoded all the same. A row that fits
+    /// allocates nothing once the buffers of its texts have grown to their size.
+    pub fn encode<T: Serialize + ?Sized>(&mut self, schema: &Schema, value: &T) {
+        self.reset();
+        let mut encoder = RowEncoder { schema, row: self, next: 0, seen: 0 };
+        if let Err(problem) = value.serialize(&mut encoder) {
+            encoder.violate("", ViolationKind::WrongType(problem.0));
+        }
+        let complete = encoder.seen == schema.fields().len();
+        if !complete || !self.violations.is_empty() {
+            self.note_missing(schema);
+        }
+    }
+
+    /// Adds a violation for each required field without a value and without a violation of its own.
+    fn note_missing(&mut self, schema: &Schema) {
+        for (index, field) in schema.fields().iter().enumerate() {
+            if !field.is_nullable()
+                && self.is_missing(schema, index)
+                && self.violations.len() < MOST_VIOLATIONS
+                && !self.violations.iter().any(|v| v.field == field.name())
+            {
+                self.violations.push(Violation { field: field.name().into(), kind: ViolationKind::Missing });
+            }
+        }
+    }
+}
+
+/// Why a value as a whole cannot be a row.
+#[derive(Debug)]
+struct Problem(String);
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ser::Error for Problem {
+    fn custom<T: std::fmt::Display>(text: T) -> Self {
+        Problem(text.to_string())
+    }
+}
+
+struct RowEncoder<'a> {
+    schema: &'a Schema,
+    row: &'a mut Row,
+    /// The field that probably comes next: hosts serialise their fields in one order.
+    next: usize,
+    seen: usize,
+}
+
+impl RowEncoder<'_> {
+    fn violate(&mut self, field: &str, kind: ViolationKind) {
+        if self.row.violations.len() < MOST_VIOLATIONS {
+            self.row.violations.push(Violation { field: field.into(), kind });
+        }
+    }
+
+    fn field(&mut self, name: &str) -> Option<usize> {
+        let fields = self.schema.fields();
+        let index = match fields.get(self.next) {
+            Some(field) if field.name() == name => self.next,
+            _ => match self.schema.field_index(name) {
+                Some(index) => index,
+                None => {
+                    self.violate(name, ViolationKind::UnknownField(name.into()));
+                    return None;
+                }
+            },
+        };
+        self.next = index + 1;
+        self.seen += 1;
+        Some(index)
+    }
+
+    fn put<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), Problem> {
+        if let Some(index) = self.field(name) {
+            let cell = Cell { schema: self.schema, row: self.row, field: index, part: None };
+            if let Err(problem) = value.serialize(cell) {
+                self.violate(name, ViolationKind::WrongType(problem.0));
+            }
+        }
+        Ok(())
+    }
+}
+
+macro_rules! not_a_row {
+    ($($method:ident: $type:ty),* $(,)?) => { $(
+        fn $method(self, _: $type) -> Result<(), Problem> {
+            Err(Problem(format!("a row is a struct or a map, not a {}", stringify!($type))))
+        }
+    )* };
+}
+
+impl<'a, 'b> ser::Serializer for &'a mut RowEncoder<'b> {
+    type Ok = ();
+    type Error = Problem;
+    type SerializeSeq = ser::Impossible<(), Problem>;
+    type SerializeTuple = ser::Impossible<(), Problem>;
+    type SerializeTupleStruct = ser::Impossible<(), Problem>;
+    type SerializeTupleVariant = ser::Impossible<(), Problem>;
+    type SerializeMap = MapEncoder<'a, 'b>;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = ser::Impossible<(), Problem>;
+
+    not_a_row! {
+        serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_f32: f32,
+        serialize_f64: f64, serialize_char: char, serialize_str: &str, serialize_bytes: &[u8],
+    }
+
+    fn serialize_none(self) -> Result<(), Problem> {
+        Err(Problem("a row is a struct or a map, not nothing".into()))
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Problem> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), Problem> {
+        self.serialize_none()
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Problem> {
+        Err(Problem(format!("a row is a struct or a map, not the variant {variant}")))
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Problem> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Problem> {
+        value.serialize(self)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, Problem> {
+        Err(Problem("a row is a struct or a map, not a sequence".into()))
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Problem> {
+        Err(Problem("a row is a struct or a map, not a tuple".into()))
+    }
+
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, Problem> {
+        Err(Problem(format!("a row is a struct or a map, not the tuple {name}")))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, Problem> {
+        Err(Problem(format!("a row is a struct or a map, not the variant {variant}")))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Problem> {
+        Ok(MapEncoder { encoder: self, key: String::new() })
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Problem> {
+        Ok(self)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, Problem> {
+        Err(Problem(format!("a row is a struct or a map, not the variant {variant}")))
+    }
+}
+
+impl ser::SerializeStruct for &mut RowEncoder<'_> {
+    type Ok = ();
+    type Error = Problem;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Problem> {
+        self.put(key, value)
+    }
+
+    fn end(self) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// A map, or a struct with `#[serde(flatten)]`: keys arrive as values.
+struct MapEncoder<'a, 'b> {
+    encoder: &'a mut RowEncoder<'b>,
+    key: String,
+}
+
+impl ser::SerializeMap for MapEncoder<'_, '_> {
+    type Ok = ();
+    type Error = Problem;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Problem> {
+        self.key.clear();
+        match serde_json::to_value(key) {
+            Ok(serde_json::Value::String(text)) => self.key.push_str(&text),
+            Ok(other) => self.key.push_str(&other.to_string()),
+            Err(problem) => return Err(Problem(problem.to_string())),
+        }
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
+        let key = std::mem::take(&mut self.key);
+        let result = self.encoder.put(&key, value);
+        self.key = key;
+        result
+    }
+
+    fn end(self) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// One field of the row, or one part of an embedding.
+struct Cell<'a> {
+    schema: &'a Schema,
+    row: &'a mut Row,
+    field: usize,
+    part: Option<usize>,
+}
+
+impl Cell<'_> {
+    fn violate(&mut self, kind: ViolationKind) {
+        if self.row.violations.len() < MOST_VIOLATIONS {
+            let field = self.schema.fields()[self.field].name().to_owned();
+            self.row.violations.push(Violation { field, kind });
+        }
+    }
+
+    fn wrong(mut self, found: &str) -> Result<(), Problem> {
+        self.violate(ViolationKind::WrongType(found.into()));
+        Ok(())
+    }
+
+    fn float(mut self, value: f64) -> Result<(), Problem> {
+        match (self.schema.slot(self.field), self.part, self.schema.fields()[self.field].kind()) {
+            (Slot::Values { at, len, .. }, Some(part), FieldKind::Embedding { .. }) => {
+                if part < len {
+                    self.row.values[at + part] = value;
+                    if !value.is_finite() {
+                        self.violate(ViolationKind::NotFinite);
+                    }
+                }
+                Ok(())
+            }
+            (Slot::Values { at, .. }, None, FieldKind::Number { .. }) => {
+                self.row.values[at] = value;
+                if value.is_infinite() {
+                    self.violate(ViolationKind::NotFinite);
+                }
+                Ok(())
+            }
+            (Slot::Values { .. }, None, FieldKind::Integer { .. }) | (Slot::Time { .. }, None, _)
+                if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 =>
+            {
+                self.whole(value as i64)
+            }
+            _ => self.wrong("a real number"),
+        }
+    }
+
+    fn whole(self, value: i64) -> Result<(), Problem> {
+        match (self.schema.slot(self.field), self.part, self.schema.fields()[self.field].kind()) {
+            (Slot::Values { at, integer: Some(integer), .. }, None, FieldKind::Integer { .. }) => {
+                self.row.values[at] = value as f64;
+                self.row.integers[integer] = value;
+                Ok(())
+            }
+            (Slot::Time { at }, None, _) => {
+                self.row.integers[at] = value;
+                Ok(())
+            }
+            (Slot::Values { .. }, _, FieldKind::Number { .. } | FieldKind::Embedding { .. }) => {
+                self.float(value as f64)
+            }
+            _ => self.wrong("a whole number"),
+        }
+    }
+
+    fn text(mut self, value: &str) -> Result<(), Problem> {
+        match (self.schema.slot(self.field), self.part) {
+            (Slot::Code { at }, None) => {
+                self.row.codes[at] = match self.schema.category_code(at, value) {
+                    Some(code) => code,
+                    None => {
+                        self.violate(ViolationKind::NotAllowed(cut(value, 64).into()));
+                        UNSEEN_CODE
+                    }
+                };
+                Ok(())
+            }
+            (Slot::Text { at }, None) => {
+                let kept = cut(value, self.schema.text_limits()[at]);
+                if kept.len() < value.len() {
+                    self.violate(ViolationKind::WrongLength(value.len()));
+                }
+                self.row.put_text(at, kept);
+                Ok(())
+            }
+            (Slot::Time { at }, None) => match DateTime::parse_from_rfc3339(value) {
+                Ok(time) => {
+                    self.row.integers[at] = time.timestamp_micros();
+                    Ok(())
+                }
+                Err(_) => self.wrong("a text that is not an RFC 3339 time"),
+            },
+            _ => self.wrong("a text"),
+        }
+    }
+}
+
+/// The longest prefix of `text` of at most `bytes` bytes that ends between characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+impl<'a> ser::Serializer for Cell<'a> {
+    type Ok = ();
+    type Error = Problem;
+    type SerializeSeq = Parts<'a>;
+    type SerializeTuple = Parts<'a>;
+    type SerializeTupleStruct = Parts<'a>;
+    type SerializeTupleVariant = ser::Impossible<(), Problem>;
+    type SerializeMap = ser::Impossible<(), Problem>;
+    type SerializeStruct = ser::Impossible<(), Problem>;
+    type SerializeStructVariant = ser::Impossible<(), Problem>;
+
+    fn serialize_bool(self, value: bool) -> Result<(), Problem> {
+        match (self.schema.slot(self.field), self.part, self.schema.fields()[self.field].kind()) {
+            (Slot::Values { at, .. }, None, FieldKind::Boolean) => {
+                self.row.values[at] = f64::from(u8::from(value));
+                Ok(())
+            }
+            _ => self.wrong("a boolean"),
+        }
+    }
+
+    fn serialize_i8(self, value: i8) -> Result<(), Problem> {
+        self.whole(value.into())
+    }
+
+    fn serialize_i16(self, value: i16) -> Result<(), Problem> {
+        self.whole(value.into())
+    }
+
+    fn serialize_i32(self, value: i32) -> Result<(), Problem> {
+        self.whole(value.into())
+    }
+
+    fn serialize_i64(self, value: i64) -> Result<(), Problem> {
+        self.whole(value)
+    }
+
+    fn serialize_u8(self, value: u8) -> Result<(), Problem> {
+        self.whole(value.into())
+    }
+
+    fn serialize_u16(self, value: u16) -> Result<(), Problem> {
+        self.whole(value.into())
+    }
+
+    fn serialize_u32(self, value: u32) -> Result<(), Problem> {
+        self.whole(value.into())
+    }
+
+    fn serialize_u64(self, value: u64) -> Result<(), Problem> {
+        match i64::try_from(value) {
+            Ok(value) => self.whole(value),
+            Err(_) => self.wrong("a whole number above 2^63 - 1"),
+        }
+    }
+
+    fn serialize_f32(self, value: f32) -> Result<(), Problem> {
+        self.float(value.into())
+    }
+
+    fn serialize_f64(self, value: f64) -> Result<(), Problem> {
+        self.float(value)
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), Problem> {
+        self.text(value.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Problem> {
+        self.text(value)
+    }
+
+    fn serialize_bytes(self, _: &[u8]) -> Result<(), Problem> {
+        self.wrong("bytes")
+    }
+
+    fn serialize_none(self) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Problem> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Problem> {
+        self.text(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Problem> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), Problem> {
+        self.wrong("an enum with content")
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>, Problem> {
+        Ok(Parts { cell: self, count: 0 })
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Parts<'a>, Problem> {
+        self.serialize_seq(None)
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts<'a>, Problem> {
+        self.serialize_seq(None)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, Problem> {
+        Err(Problem("an enum with content".into()))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Problem> {
+        Err(Problem("a map".into()))
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct, Problem> {
+        Err(Problem("a struct".into()))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, Problem> {
+        Err(Problem("an enum with content".into()))
+    }
+}
+
+/// The parts of an embedding.
+struct Parts<'a> {
+    cell: Cell<'a>,
+    count: usize,
+}
+
+impl Parts<'_> {
+    fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
+        let cell =
+            Cell { schema: self.cell.schema, row: self.cell.row, field: self.cell.field, part: Some(self.count) };
+        self.count += 1;
+        value.serialize(cell)
+    }
+
+    fn finish(mut self) -> Result<(), Problem> {
+        match self.cell.schema.fields()[self.cell.field].kind() {
+            FieldKind::Embedding { dimension } if *dimension != self.count => {
+                self.cell.violate(ViolationKind::WrongLength(self.count));
+                Ok(())
+            }
+            FieldKind::Embedding { .. } => Ok(()),
+            _ if self.count == 0 => self.cell.wrong("an empty sequence"),
+            // Each part has complained already.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ser::SerializeSeq for Parts<'_> {
+    type Ok = ();
+    type Error = Problem;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
+        self.part(value)
+    }
+
+    fn end(self) -> Result<(), Problem> {
+        self.finish()
+    }
+}
+
+impl ser::SerializeTuple for Parts<'_> {
+    type Ok = ();
+    type Error = Problem;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
+        self.part(value)
+    }
+
+    fn end(self) -> Result<(), Problem> {
+        self.finish()
+    }
+}
+
+impl ser::SerializeTupleStruct for Parts<'_> {
+    type Ok = ();
+    type Error = Problem;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
+        self.part(value)
+    }
+
+    fn end(self) -> Result<(), Problem> {
+        self.finish()
+    }
+}
