@@ -382,6 +382,8 @@ pub enum RunState {
     Failed,
     /// A person ended it.
     Cancelled,
+    /// Its batch was exported; there is no trainer, somebody else trains from the directory.
+    Exported,
 }
 
 impl RunState {
@@ -405,6 +407,7 @@ impl RunState {
             RunState::Inconclusive => "inconclusive",
             RunState::Failed => "failed",
             RunState::Cancelled => "cancelled",
+            RunState::Exported => "exported",
         }
     }
 }

@@ -213,9 +213,21 @@ pub struct Sample {
     /// What an annotator should see beside the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
-    /// The label that counts now.
+    /// Every label that it got, oldest first; never overwritten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<Annotation>,
+    /// The label that counts now: see [`Sample::resolve`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Annotation>,
+    /// How many different people were to answer, if people were asked.
+    #[serde(default)]
+    pub overlap: u32,
+    /// Has its label judged the models that were live when it came? Only then may it be trained on.
+    #[serde(default)]
+    pub judged: bool,
+    /// The batch that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<crate::retrain::BatchId>,
     /// Every step so far, oldest first.
     pub history: Vec<Transition>,
 }
@@ -231,7 +243,11 @@ impl Sample {
             inclusion,
             flags: Vec::new(),
             payload: None,
+            annotations: Vec::new(),
             label: None,
+            overlap: 1,
+            judged: false,
+            batch: None,
             history: Vec::new(),
         }
     }

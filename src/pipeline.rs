@@ -1,0 +1,239 @@
+//! The pipeline: in which order the stages work, and nothing else.
+
+mod builder;
+mod control;
+mod flow;
+mod isolated;
+mod ledger;
+mod lineage;
+mod outbox;
+mod recorder;
+mod retraining;
+mod status;
+mod worker;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::chunk::ChunkBuffer;
+use crate::clock::Clock;
+use crate::dataset::Dataset;
+use crate::detector::{Detector, Findings, Guard, GuardVerdict};
+use crate::error::Error;
+use crate::event::{Event, ModelVersion, Observation, PredictionId};
+use crate::gate::QualityGate;
+use crate::reference::References;
+use crate::router::LabelRouter;
+use crate::schema::Schema;
+use crate::store::Store;
+use crate::trigger::RetrainTrigger;
+
+pub use builder::{Mode, PipelineBuilder};
+pub use control::Control;
+pub use isolated::StageStatus;
+pub use lineage::{Lineage, LineageStep};
+pub use recorder::{Draft, Recorder, Refused};
+pub use retraining::{PromotionKind, PromotionRecord};
+pub use status::{Counters, Status};
+pub use worker::Worker;
+
+use flow::{Payload, Settings};
+use isolated::Isolated;
+use ledger::Ledger;
+use outbox::Outbox;
+use retraining::Retraining;
+
+/// What became of the events given to [`Pipeline::ingest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ingested {
+    /// Events applied. Every event is consumed.
+    pub events: usize,
+    /// Samples newly kept.
+    pub kept: usize,
+    /// Changes that are not durable yet because the store failed; `poll` tries again. 0 means that all is on disk.
+    pub pending: usize,
+}
+
+/// What [`Pipeline::poll`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Polled {
+    /// Annotations of people that were applied.
+    pub annotations: usize,
+    /// Did a run, a promotion or a rollback move?
+    pub moved: bool,
+    /// Changes that are not durable yet.
+    pub pending: usize,
+}
+
+/// The loop: detectors, gates, router, trigger and retraining around one model, on one store.
+///
+/// It is a deterministic state machine: [`ingest`](Pipeline::ingest) applies events, [`poll`](Pipeline::poll) does what
+/// time and labels make due. A host calls the two itself, or lets [`spawn`](Pipeline::spawn) do it on a thread.
+/// Given the same clock readings, seed and events, the same run happens again.
+pub struct Pipeline {
+    name: Arc<str>,
+    schema: Arc<Schema>,
+    clock: Arc<dyn Clock>,
+    now: DateTime<Utc>,
+    settings: Settings,
+    payload: Option<Payload>,
+    detectors: Vec<Isolated<dyn Detector>>,
+    gates: Vec<Isolated<dyn QualityGate>>,
+    router: Option<Isolated<dyn LabelRouter>>,
+    trigger: Option<Box<dyn RetrainTrigger>>,
+    references: References,
+    /// The version that the stages are based on.
+    stage_model: ModelVersion,
+    ledger: Ledger,
+    buffer: ChunkBuffer,
+    findings: Findings,
+    drawn: Vec<PredictionId>,
+    spare: Vec<Box<Observation>>,
+    outbox: Outbox,
+    sequence: u64,
+    counters: Counters,
+    flow: flow::Flow,
+    retraining: Retraining,
+    base: Option<Dataset>,
+}
+
+impl Pipeline {
+    /// Starts to build a pipeline called `name` for rows of `schema`. Several pipelines may share one store.
+    pub fn builder(name: impl Into<String>, schema: impl Into<Arc<Schema>>) -> PipelineBuilder {
+        PipelineBuilder::new(name.into(), schema.into())
+    }
+
+    /// Applies events in their order: joins, inspects, checks and routes them, and makes the outcome durable.
+    ///
+    /// # Errors
+    /// More than the allowed number of changes wait for a store that fails: nothing was consumed, try again after
+    /// [`Pipeline::poll`] has succeeded. A failing store is otherwise no error here; see [`Ingested::pending`].
+    pub fn ingest(&mut self, events: impl IntoIterator<Item = Event>) -> Result<Ingested, Error> {
+        self.check_pending()?;
+        self.read_clock();
+        let (mut count, kept_before) = (0, self.counters.samples);
+        for event in events {
+            count += 1;
+            self.sequence += 1;
+            match event {
+                Event::Prediction(observation) => self.take_prediction(observation)?,
+                Event::Outcome(outcome) => self.take_outcome(outcome)?,
+                Event::Feedback(feedback) => self.take_feedback(*feedback)?,
+            }
+        }
+        self.inspect()?;
+        self.checkpoint_if_due()?;
+        // A failed commit stays pending and is counted in the status; the events themselves are consumed.
+        let _ = self.outbox.commit();
+        Ok(Ingested {
+            events: count,
+            kept: (self.counters.samples - kept_before) as usize,
+            pending: self.outbox.pending(),
+        })
+    }
+
+    /// Does what time and labels make due: applies people's answers, releases auto-labels, moves the run in flight,
+    /// asks the trigger. Call it at least every few seconds; it returns quickly.
+    ///
+    /// # Errors
+    /// The store cannot be read or written; everything stays pending and is tried again at the next call.
+    pub fn poll(&mut self) -> Result<Polled, Error> {
+        self.read_clock();
+        self.outbox.commit()?;
+        let annotations = self.apply_annotations()?;
+        self.retry_waiting()?;
+        self.release_auto_labels()?;
+        self.outbox.commit()?;
+        let moved = self.step_retraining()?;
+        self.checkpoint_if_due()?;
+        self.outbox.commit()?;
+        Ok(Polled { annotations, moved, pending: self.outbox.pending() })
+    }
+
+    /// Name of the pipeline.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Schema of its rows.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The store that it writes to.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.outbox.store()
+    }
+
+    /// The version that is served, as far as the loop knows.
+    pub fn champion(&self) -> ModelVersion {
+        self.retraining.champion()
+    }
+
+    /// The references in force.
+    pub fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// An empty observation with buffers of the right size, reused where possible.
+    pub fn observation(&mut self) -> Box<Observation> {
+        self.spare.pop().unwrap_or_else(|| Box::new(Observation::new(&self.schema)))
+    }
+
+    /// Advisory verdicts of all detectors that can give one on the host's own thread. They are frozen: ask again after a
+    /// promotion.
+    pub fn guard(&self) -> Arc<dyn Guard> {
+        Arc::new(Guards(self.detectors.iter().filter_map(|detector| detector.stage.guard()).collect()))
+    }
+
+    /// The detector of type `T`, if there is one.
+    pub fn detector<T: Detector>(&self) -> Option<&T> {
+        self.detectors.iter().find_map(|stage| stage.downcast())
+    }
+
+    /// The gate of type `T`, if there is one.
+    pub fn gate<T: QualityGate>(&self) -> Option<&T> {
+        self.gates.iter().find_map(|stage| stage.downcast())
+    }
+
+    /// The router, if it is a `T`.
+    pub fn router<T: LabelRouter>(&self) -> Option<&T> {
+        self.router.as_ref().and_then(|stage| stage.downcast())
+    }
+
+    /// Reads the clock; one that went back is held where it was.
+    fn read_clock(&mut self) {
+        let read = self.clock.now();
+        if read < self.now {
+            self.counters.clock_went_back += 1;
+        } else {
+            self.now = read;
+        }
+    }
+
+    fn check_pending(&self) -> Result<(), Error> {
+        if self.outbox.pending() > self.settings.most_pending {
+            let why = self.outbox.last_error.as_deref().unwrap_or("unknown");
+            return Err(Error::Refused(format!(
+                "{} changes wait for the store, which fails ({why}); nothing more is taken until it works again",
+                self.outbox.pending()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// All guards as one.
+struct Guards(Vec<Arc<dyn Guard>>);
+
+impl Guard for Guards {
+    fn check(&self, observation: &Observation) -> GuardVerdict {
+        for guard in &self.0 {
+            if let flag @ GuardVerdict::Flag { .. } = guard.check(observation) {
+                return flag;
+            }
+        }
+        GuardVerdict::Pass
+    }
+}

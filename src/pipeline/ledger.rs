@@ -1,0 +1,253 @@
+//! The ledger: a bounded memory of predictions, so that a late truth finds the prediction that it is about.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+use uuid::Uuid;
+
+use crate::clock::from_micros;
+use crate::error::{BoxError, message};
+use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
+use crate::schema::{Schema, Target};
+
+/// Bytes of one entry on disk.
+const ENTRY_BYTES: usize = 16 + 5 * 8 + 1;
+
+/// What is remembered of every prediction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Entry {
+    pub(super) id: PredictionId,
+    pub(super) sequence: u64,
+    pub(super) time: i64,
+    pub(super) model: ModelVersion,
+    /// Predicted class or value; NaN if the output was not usable.
+    predicted: f64,
+    /// The truth so far; NaN if none.
+    truth: f64,
+    /// Is there a sample of it?
+    pub(super) sampled: bool,
+}
+
+impl Entry {
+    pub(super) fn predicted(&self, target: &Target) -> Option<Label> {
+        as_label(self.predicted, target)
+    }
+
+    pub(super) fn truth(&self, target: &Target) -> Option<Label> {
+        as_label(self.truth, target)
+    }
+
+    pub(super) fn set_truth(&mut self, label: Option<Label>) {
+        self.truth = label.map_or(f64::NAN, Label::number);
+    }
+
+    pub(super) fn time(&self) -> DateTime<Utc> {
+        from_micros(self.time)
+    }
+}
+
+fn as_label(number: f64, target: &Target) -> Option<Label> {
+    match target {
+        _ if number.is_nan() => None,
+        Target::Classes(_) => Some(Label::Class(number as u32)),
+        Target::Value => Some(Label::Value(number)),
+    }
+}
+
+/// The newest predictions as fixed small entries, and the whole rows of the very newest.
+///
+/// Memory: about 80 bytes per entry, and one [`Observation`] per kept row. Neither grows.
+pub(super) struct Ledger {
+    entries: Vec<Entry>,
+    capacity: usize,
+    /// Where the next entry goes once the ring is full.
+    next: usize,
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    rows: VecDeque<(u64, Box<Observation>)>,
+    rows_kept: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(capacity: usize, rows_kept: usize) -> Self {
+        let capacity = capacity.clamp(1, u32::MAX as usize / 2);
+        Ledger {
+            entries: Vec::new(),
+            capacity,
+            next: 0,
+            // Twice the room: removals leave tombstones, and a table this empty clears them without growing.
+            index: HashTable::with_capacity(capacity.min(1 << 20) * 2),
+            hasher: DefaultHashBuilder::default(),
+            rows: VecDeque::with_capacity(rows_kept.min(1 << 16) + 1),
+            rows_kept,
+        }
+    }
+
+    fn position(&self, id: PredictionId) -> Option<usize> {
+        let hash = self.hasher.hash_one(id);
+        self.index.find(hash, |&at| self.entries[at as usize].id == id).map(|&at| at as usize)
+    }
+
+    pub(super) fn get(&self, id: PredictionId) -> Option<&Entry> {
+        self.position(id).map(|at| &self.entries[at])
+    }
+
+    pub(super) fn get_mut(&mut self, id: PredictionId) -> Option<&mut Entry> {
+        self.position(id).map(|at| &mut self.entries[at])
+    }
+
+    /// Remembers a prediction and keeps its row; gives back a buffer that is free again. A name that is known already is
+    /// refused and its buffer given back as `Err`.
+    pub(super) fn insert(
+        &mut self,
+        schema: &Schema,
+        sequence: u64,
+        observation: Box<Observation>,
+    ) -> Result<Option<Box<Observation>>, Box<Observation>> {
+        if self.position(observation.id).is_some() {
+            return Err(observation);
+        }
+        let predicted = predicted_label(schema.target(), observation.output()).map_or(f64::NAN, Label::number);
+        self.put(Entry {
+            id: observation.id,
+            sequence,
+            time: observation.time.timestamp_micros(),
+            model: observation.model,
+            predicted,
+            truth: f64::NAN,
+            sampled: false,
+        });
+        self.rows.push_back((sequence, observation));
+        Ok(if self.rows.len() > self.rows_kept { self.rows.pop_front().map(|(_, row)| row) } else { None })
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let at = if self.entries.len() < self.capacity {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        } else {
+            let at = self.next;
+            let old = self.entries[at].id;
+            let hash = self.hasher.hash_one(old);
+            if let Ok(found) = self.index.find_entry(hash, |&other| other as usize == at) {
+                found.remove();
+            }
+            self.entries[at] = entry;
+            self.next = (at + 1) % self.capacity;
+            at
+        };
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash = hasher.hash_one(entry.id);
+        self.index.insert_unique(hash, at as u32, |&other| hasher.hash_one(entries[other as usize].id));
+    }
+
+    /// The whole row of the prediction with this sequence number, while it is kept.
+    pub(super) fn row(&self, sequence: u64) -> Option<&Observation> {
+        let at = self.rows.binary_search_by_key(&sequence, |(s, _)| *s).ok()?;
+        self.rows.get(at).map(|(_, row)| &**row)
+    }
+
+    /// The newest rows of `model`, newest first.
+    pub(super) fn recent(&self, model: ModelVersion) -> impl Iterator<Item = &Observation> {
+        self.rows.iter().rev().map(|(_, row)| &**row).filter(move |row| row.model == model)
+    }
+
+    /// The entries, oldest first, for a checkpoint.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
+        let (newer, older) = self.entries.split_at(if self.entries.len() < self.capacity { 0 } else { self.next });
+        for entry in older.iter().chain(newer) {
+            bytes.extend_from_slice(entry.id.bytes());
+            bytes.extend_from_slice(&entry.sequence.to_le_bytes());
+            bytes.extend_from_slice(&entry.time.to_le_bytes());
+            bytes.extend_from_slice(&entry.model.0.to_le_bytes());
+            bytes.extend_from_slice(&entry.predicted.to_bits().to_le_bytes());
+            bytes.extend_from_slice(&entry.truth.to_bits().to_le_bytes());
+            bytes.push(u8::from(entry.sampled));
+        }
+        bytes
+    }
+
+    /// Takes over the entries of a checkpoint.
+    pub(super) fn restore(&mut self, bytes: &[u8]) -> Result<(), BoxError> {
+        if !bytes.len().is_multiple_of(ENTRY_BYTES) {
+            return Err(message("the saved ledger is cut off"));
+        }
+        for chunk in bytes.chunks_exact(ENTRY_BYTES) {
+            let word = |at: usize| {
+                let mut eight = [0; 8];
+                eight.copy_from_slice(&chunk[at..at + 8]);
+                u64::from_le_bytes(eight)
+            };
+            let id = PredictionId::from_uuid(Uuid::from_slice(&chunk[..16])?);
+            if self.position(id).is_none() {
+                self.put(Entry {
+                    id,
+                    sequence: word(16),
+                    time: word(24) as i64,
+                    model: ModelVersion(word(32)),
+                    predicted: f64::from_bits(word(40)),
+                    truth: f64::from_bits(word(48)),
+                    sampled: chunk[56] != 0,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::event::Output;
+
+    fn schema() -> Schema {
+        Schema::numeric(1, Target::classes(["a", "b"])).unwrap()
+    }
+
+    fn observation(schema: &Schema, n: u64) -> Box<Observation> {
+        let mut observation = Box::new(Observation::new(schema));
+        observation.id = PredictionId::from_uuid(Uuid::from_u64_pair(n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n));
+        observation.set_output(Output::Probabilities(&[0.2, 0.8]));
+        observation
+    }
+
+    #[test]
+    fn the_newest_entries_are_found_and_the_oldest_forgotten() {
+        let schema = schema();
+        let mut ledger = Ledger::new(100, 10);
+        for n in 0..1_000 {
+            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+        }
+        assert!(ledger.get(observation(&schema, 899).id).is_none());
+        let entry = ledger.get(observation(&schema, 900).id).unwrap();
+        assert_eq!(entry.predicted(schema.target()), Some(Label::Class(1)));
+        assert!(ledger.row(989).is_none() && ledger.row(990).is_some());
+    }
+
+    #[test]
+    fn a_known_name_is_refused() {
+        let schema = schema();
+        let mut ledger = Ledger::new(4, 4);
+        ledger.insert(&schema, 0, observation(&schema, 7)).unwrap();
+        assert!(ledger.insert(&schema, 1, observation(&schema, 7)).is_err());
+    }
+
+    #[test]
+    fn a_restored_ledger_knows_the_same_predictions_in_the_same_order() {
+        let schema = schema();
+        let mut ledger = Ledger::new(8, 2);
+        for n in 0..13 {
+            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+        }
+        ledger.get_mut(observation(&schema, 9).id).unwrap().set_truth(Some(Label::Class(0)));
+        let bytes = ledger.to_bytes();
+        let mut again = Ledger::new(8, 2);
+        again.restore(&bytes).unwrap();
+        assert_eq!(again.to_bytes(), bytes);
+        assert!(again.restore(&bytes[1..]).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! What is to be made durable: collected while events are applied, committed together, kept and tried again on failure.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use hashbrown::HashMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{BoxError, Error};
+use crate::event::PredictionId;
+use crate::sample::{Sample, SampleState};
+use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Scan, Store, Write};
+
+/// Samples that stay in memory after they were committed, so that a label that follows soon needs no read.
+const CACHED_SAMPLES: usize = 4_096;
+
+/// The one way from the pipeline to its store.
+pub(super) struct Outbox {
+    store: Arc<dyn Store>,
+    pipeline: Arc<str>,
+    fence: Fence,
+    units: Vec<Vec<Write>>,
+    samples: HashMap<PredictionId, Cached>,
+    dirty: Vec<PredictionId>,
+    verdicts: Vec<Committed>,
+    /// Commits that failed since the last success.
+    pub(super) failures: u64,
+    pub(super) last_error: Option<String>,
+}
+
+struct Cached {
+    sample: Sample,
+    dirty: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(store: Arc<dyn Store>, pipeline: Arc<str>) -> Result<Self, Error> {
+        let token = store.take_over(&pipeline).map_err(Error::store("take over the pipeline"))?;
+        Ok(Outbox {
+            store,
+            fence: Fence::Worker { pipeline: pipeline.clone(), token },
+            pipeline,
+            units: Vec::new(),
+            samples: HashMap::new(),
+            dirty: Vec::new(),
+            verdicts: Vec::new(),
+            failures: 0,
+            last_error: None,
+        })
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(super) fn pipeline(&self) -> &Arc<str> {
+        &self.pipeline
+    }
+
+    /// A write of `body` as JSON.
+    pub(super) fn json<T: Serialize>(&self, kind: Kind, id: &str, indexed: Indexed, body: &T) -> Result<Write, Error> {
+        let body = serde_json::to_vec(body)
+            .map_err(|e| Error::Corrupt(format!("{} `{id}` cannot be written as JSON: {e}", kind.as_str())))?;
+        Ok(self.raw(kind, id, indexed, body))
+    }
+
+    pub(super) fn raw(&self, kind: Kind, id: &str, indexed: Indexed, body: Vec<u8>) -> Write {
+        Write { kind, key: Key::new(&self.pipeline, id), expect: Expect::Any, indexed, body: body.into() }
+    }
+
+    /// Adds a unit: all of its writes or none.
+    pub(super) fn push(&mut self, unit: Vec<Write>) {
+        if !unit.is_empty() {
+            self.units.push(unit);
+        }
+    }
+
+    /// Units and samples that are not durable yet.
+    pub(super) fn pending(&self) -> usize {
+        self.units.len() + self.dirty.len()
+    }
+
+    /// The sample as it is now, from memory or the store.
+    pub(super) fn sample(&mut self, id: PredictionId) -> Result<Option<&mut Sample>, Error> {
+        if !self.samples.contains_key(&id) {
+            let Some(sample) = self.read::<Sample>(Kind::Sample, &id.to_string())? else { return Ok(None) };
+            self.samples.insert(id, Cached { sample, dirty: false });
+        }
+        Ok(self.samples.get_mut(&id).map(|cached| &mut cached.sample))
+    }
+
+    /// Puts a sample, new or changed; it is written with the next commit.
+    pub(super) fn put(&mut self, sample: Sample) {
+        let id = sample.id();
+        self.samples.insert(id, Cached { sample, dirty: false });
+        self.touch(id);
+    }
+
+    /// Marks a sample as changed.
+    pub(super) fn touch(&mut self, id: PredictionId) {
+        if let Some(cached) = self.samples.get_mut(&id)
+            && !cached.dirty
+        {
+            cached.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Takes every change so far as one atomic unit together with `more`.
+    pub(super) fn push_with_samples(&mut self, more: Vec<Write>) -> Result<(), Error> {
+        let mut unit = self.drain_samples()?.into_iter().flatten().collect::<Vec<_>>();
+        unit.extend(more);
+        self.push(unit);
+        Ok(())
+    }
+
+    fn drain_samples(&mut self) -> Result<Vec<Vec<Write>>, Error> {
+        let mut units = Vec::with_capacity(self.dirty.len());
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(cached) = self.samples.get_mut(&id) else { continue };
+            cached.dirty = false;
+            let sample = &cached.sample;
+            let indexed = Indexed { state: sample.state.as_str(), rank: sample.sequence as i64, due: None };
+            let body = serde_json::to_vec(sample)
+                .map_err(|e| Error::Corrupt(format!("sample {id} cannot be written as JSON: {e}")))?;
+            units.push(vec![self.raw(Kind::Sample, &id.to_string(), indexed, body)]);
+        }
+        Ok(units)
+    }
+
+    /// Makes everything durable. On failure it stays pending and the error is remembered.
+    pub(super) fn commit(&mut self) -> Result<(), Error> {
+        let units = self.drain_samples()?;
+        self.units.extend(units);
+        if self.units.is_empty() {
+            return Ok(());
+        }
+        let refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
+        match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
+            Ok(()) => {
+                self.units.clear();
+                self.failures = 0;
+                if self.samples.len() > CACHED_SAMPLES {
+                    self.samples.clear();
+                }
+                Ok(())
+            }
+            Err(source) => {
+                self.failures += 1;
+                self.last_error = Some(source.to_string());
+                Err(Error::Store { doing: "commit", source })
+            }
+        }
+    }
+
+    /// Reads a JSON record.
+    pub(super) fn read<T: DeserializeOwned>(&self, kind: Kind, id: &str) -> Result<Option<T>, Error> {
+        let record = self.store.get(&self.pipeline, kind, id).map_err(Error::store("read a record"))?;
+        record.map(|record| parse(&record)).transpose()
+    }
+
+    pub(super) fn read_raw(&self, kind: Kind, id: &str) -> Result<Option<Arc<[u8]>>, Error> {
+        let record = self.store.get(&self.pipeline, kind, id).map_err(Error::store("read a record"))?;
+        Ok(record.map(|record| record.body))
+    }
+
+    /// Every record of `kind` in `state`, page by page.
+    pub(super) fn each(
+        &self,
+        kind: Kind,
+        state: &str,
+        mut each: impl FnMut(Record) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut after: Option<(i64, String)> = None;
+        loop {
+            let page = self.page(kind, state, after.as_ref().map(|(rank, id)| (*rank, id.as_str())), 512)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some((last.rank, last.key.id.clone()));
+            for record in page {
+                each(record)?;
+            }
+        }
+    }
+
+    pub(super) fn page(
+        &self,
+        kind: Kind,
+        state: &str,
+        after: Option<(i64, &str)>,
+        limit: usize,
+    ) -> Result<Vec<Record>, Error> {
+        let scan = Scan { pipeline: &self.pipeline, kind, state: Some(state), after, limit };
+        self.store.scan(&scan).map_err(Error::store("read records"))
+    }
+
+    pub(super) fn count(&self, kind: Kind, state: Option<&str>) -> Result<u64, Error> {
+        self.store.count(&self.pipeline, kind, state).map_err(Error::store("count records"))
+    }
+
+    /// How many samples are in each state, those that wait to be committed not included.
+    pub(super) fn census(&self) -> Result<Vec<(SampleState, u64)>, Error> {
+        SampleState::ALL.iter().map(|&state| Ok((state, self.count(Kind::Sample, Some(state.as_str()))?))).collect()
+    }
+}
+
+/// The JSON body of a record.
+pub(super) fn parse<T: DeserializeOwned>(record: &Record) -> Result<T, Error> {
+    serde_json::from_slice(&record.body).map_err(|e: serde_json::Error| {
+        Error::Corrupt(format!("the stored {} `{}` cannot be read: {e}", record.kind.as_str(), record.key.id))
+    })
+}
+
+/// Rank by time: microseconds since the epoch.
+pub(super) fn at(time: DateTime<Utc>) -> i64 {
+    time.timestamp_micros()
+}
+
+#[allow(unused)]
+fn _error_is_boxable(error: Error) -> BoxError {
+    Box::new(error)
+}

@@ -1,0 +1,132 @@
+//! What the loop says about itself.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::isolated::StageStatus;
+use crate::event::ModelVersion;
+use crate::reference::Reference;
+use crate::retrain::{Run, RunId};
+use crate::sample::SampleState;
+use crate::trigger::{Decision, LoopStatus};
+
+/// What was counted since the loop was first opened, up to the last checkpoint before a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Predictions taken.
+    pub predictions: u64,
+    /// Predictions refused because their name was known.
+    pub duplicate_predictions: u64,
+    /// Predictions of a version that the stages are not based on: counted and remembered, not inspected.
+    pub other_version: u64,
+    /// Shadow predictions: remembered, not inspected.
+    pub shadow: u64,
+    /// Outcomes that joined.
+    pub outcomes: u64,
+    /// Outcomes that said what was known already.
+    pub duplicate_outcomes: u64,
+    /// Outcomes that corrected an earlier one.
+    pub corrections: u64,
+    /// Outcomes that took back an earlier one.
+    pub retractions: u64,
+    /// Outcomes and feedback about a prediction that is not known here; kept aside in the store.
+    pub unmatched: u64,
+    /// Outcomes with a label that does not fit the target; ignored.
+    pub unusable_labels: u64,
+    /// Outcomes and feedback whose row was no longer kept: they count in the statistics and make no sample.
+    pub without_row: u64,
+    /// Feedback that joined.
+    pub feedback: u64,
+    /// Flags raised by detectors.
+    pub flags: u64,
+    /// Flags beyond a detector's budget per minute: counted, not kept.
+    pub flags_over_budget: u64,
+    /// Drift alarms raised.
+    pub alarms: u64,
+    /// Samples kept.
+    pub samples: u64,
+    /// Labels of people that were applied.
+    pub human_labels: u64,
+    /// Labels made by the model.
+    pub auto_labels: u64,
+    /// Times that the clock went back.
+    pub clock_went_back: u64,
+}
+
+/// How the loop is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The present time of the loop.
+    pub now: DateTime<Utc>,
+    /// Position in the stream.
+    pub sequence: u64,
+    /// What was counted.
+    pub counters: Counters,
+    /// Samples by state.
+    pub samples: BTreeMap<SampleState, u64>,
+    /// Tasks that wait for people.
+    pub waiting_tasks: u64,
+    /// Detectors, gates and the router.
+    pub stages: Vec<StageStatus>,
+    /// What the trigger sees.
+    pub trigger_view: LoopStatus,
+    /// What the trigger said last.
+    pub decision: Option<Decision>,
+    /// The trigger's last error.
+    pub trigger_error: Option<String>,
+    /// The served version.
+    pub champion: ModelVersion,
+    /// The version before it, kept loaded for a rollback while it is watched.
+    pub previous: Option<ModelVersion>,
+    /// The last version that proved not worse than its predecessor.
+    pub kept: Option<ModelVersion>,
+    /// The run in flight.
+    pub run: Option<Run>,
+    /// How the watch stands, in one line.
+    pub watch: Option<String>,
+    /// Runs so far.
+    pub runs: u64,
+    /// Promotions so far.
+    pub promotions: u64,
+    /// Rollbacks so far.
+    pub rollbacks: u64,
+    /// The last run that ended.
+    pub last_run: Option<RunId>,
+    /// Why the loop does not retrain by itself at present, if so.
+    pub frozen: Option<String>,
+    /// Changes that are not durable yet.
+    pub pending: u64,
+    /// What the store said last when it failed.
+    pub store_error: Option<String>,
+    /// Largest shift of a column's mean between the first training data and the serving baseline, in standard
+    /// deviations of the former: slow drift cannot hide from it.
+    pub drift_since_start: Option<(String, f64)>,
+}
+
+/// The column whose mean moved most between `anchor` and `now`, in standard deviations of `anchor`.
+pub(super) fn largest_shift(anchor: &Reference, now: &Reference) -> Option<(String, f64)> {
+    let spread = |values: &[f64]| {
+        let values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        (mean, variance.sqrt())
+    };
+    anchor
+        .schema()
+        .value_columns()
+        .iter()
+        .enumerate()
+        .filter_map(|(column, name)| {
+            let (mean, deviation) = spread(&anchor.column(column));
+            let (then, _) = spread(&now.column(column));
+            let shift = (then - mean).abs() / deviation;
+            (shift.is_finite()).then(|| (name.clone(), shift))
+        })
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+}
