@@ -1,1 +1,4 @@
 //! feedloop
+
+#[allow(dead_code)]
+mod stats;

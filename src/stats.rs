@@ -1,0 +1,21 @@
+//! Pure mathematics: plain functions and small types that know no stage of the loop.
+//!
+//! Everything here is deterministic, free of input and output, and never panics on data.
+//! A missing cell is `NaN`; whether infinities are values or missing is said at each item.
+
+pub(crate) mod beta;
+pub(crate) mod binomial;
+pub(crate) mod categorical;
+pub(crate) mod covariance;
+pub(crate) mod error;
+pub(crate) mod evidence;
+pub(crate) mod kolmogorov;
+pub(crate) mod ks;
+pub(crate) mod ks_window;
+pub(crate) mod mahalanobis;
+pub(crate) mod moments;
+pub(crate) mod quantile;
+pub(crate) mod sampling;
+
+#[cfg(test)]
+mod golden;
