@@ -57,7 +57,9 @@ pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64
         return 1.0;
     }
     // the function refuses an infinite argument, whose tail is 0
-    checked_gamma_ur(0.5 * degrees_of_freedom as f64, 0.5 * statistic).unwrap_or(0.0).clamp(0.0, 1.0)
+    checked_gamma_ur(0.5 * degrees_of_freedom as f64, 0.5 * statistic)
+        .unwrap_or(0.0)
+        .clamp(0.0, 1.0)
 }
 
 /// Population stability index Σ (q − p)·ln(q / p) of shares p (reference) and q (window); shares
@@ -85,13 +87,33 @@ mod tests {
                 continue;
             };
             let counts = |i: usize| -> Vec<u64> {
-                table[i].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).collect()
+                table[i]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|c| c.as_u64().unwrap())
+                    .collect()
             };
             let found = homogeneity(&counts(0), &counts(1)).unwrap();
             let expected = &case.outputs["pearson_correction_False"];
-            assert_close(found.statistic, number(&expected["statistic"]), 1e-11, 0.0, &case.name);
-            assert_close(found.p_value, number(&expected["pvalue"]), 1e-9, 0.0, &case.name);
-            assert_eq!(Some(found.degrees_of_freedom as u64), expected["dof"].as_u64());
+            assert_close(
+                found.statistic,
+                number(&expected["statistic"]),
+                1e-11,
+                0.0,
+                &case.name,
+            );
+            assert_close(
+                found.p_value,
+                number(&expected["pvalue"]),
+                1e-9,
+                0.0,
+                &case.name,
+            );
+            assert_eq!(
+                Some(found.degrees_of_freedom as u64),
+                expected["dof"].as_u64()
+            );
             checked += 1;
         }
         assert!(checked > 0);
@@ -106,7 +128,10 @@ mod tests {
                     continue;
                 }
                 let floor: f64 = key.rsplit('_').next().unwrap().parse().unwrap();
-                let (p, q) = (numbers(&expected["ref_share"]), numbers(&expected["cur_share"]));
+                let (p, q) = (
+                    numbers(&expected["ref_share"]),
+                    numbers(&expected["cur_share"]),
+                );
                 let found = population_stability_index(&p, &q, floor);
                 assert_close(found, number(&expected["psi"]), 1e-11, 1e-14, &case.name);
                 checked += 1;

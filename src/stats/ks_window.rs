@@ -28,7 +28,11 @@ impl KsWindow {
     /// An empty window of at most `capacity` values (at least 1) against `reference`, in any order;
     /// its not finite values are left out.
     pub(crate) fn new(reference: &[f64], capacity: usize) -> Self {
-        let mut sorted: Vec<f64> = reference.iter().copied().filter(|v| v.is_finite()).collect();
+        let mut sorted: Vec<f64> = reference
+            .iter()
+            .copied()
+            .filter(|v| v.is_finite())
+            .collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let mut distinct: Vec<f64> = Vec::new();
         let mut cumulative: Vec<u64> = Vec::new();
@@ -43,7 +47,14 @@ impl KsWindow {
         }
         let counts = vec![0; 2 * distinct.len() + 1];
         let capacity = capacity.max(1);
-        Self { distinct, cumulative, counts, window: VecDeque::new(), capacity, missing: 0 }
+        Self {
+            distinct,
+            cumulative,
+            counts,
+            window: VecDeque::new(),
+            capacity,
+            missing: 0,
+        }
     }
 
     /// Adds a value and, when full, forgets the oldest.
@@ -85,7 +96,12 @@ impl KsWindow {
         let (n_i, m_i) = (n as i64, m as i64);
         let (mut largest, mut bucket) = (0_i64, 1_usize);
         let (mut reference, mut window) = (0_i64, 0_i64);
-        for (i, (pair, &up_to)) in self.counts.chunks_exact(2).zip(&self.cumulative).enumerate() {
+        for (i, (pair, &up_to)) in self
+            .counts
+            .chunks_exact(2)
+            .zip(&self.cumulative)
+            .enumerate()
+        {
             window += i64::from(pair[0]) * n_i;
             let gap = (window - reference).abs();
             window += i64::from(pair[1]) * n_i;
@@ -98,7 +114,10 @@ impl KsWindow {
                 (largest, bucket) = (on, 2 * i + 1);
             }
         }
-        KsStatistic { d: largest as f64 / (n as f64 * m as f64), location: self.location(bucket) }
+        KsStatistic {
+            d: largest as f64 / (n as f64 * m as f64),
+            location: self.location(bucket),
+        }
     }
 
     /// The value at which a bucket ends: the reference value, or the largest window value in a gap.

@@ -18,7 +18,10 @@ pub(crate) fn quantile(sorted: &[f64], q: f64, interpolation: Interpolation) -> 
         return f64::NAN;
     }
     let position = (sorted.len() - 1) as f64 * q.clamp(0.0, 1.0);
-    let (low, high) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+    let (low, high) = (
+        sorted[position.floor() as usize],
+        sorted[position.ceil() as usize],
+    );
     match interpolation {
         Interpolation::Lower => low,
         Interpolation::Higher => high,
@@ -84,7 +87,9 @@ mod tests {
             let mut x = numbers(&case.inputs["x"]);
             x.sort_unstable_by(f64::total_cmp);
             for (key, method) in methods {
-                let Some(expected) = case.outputs[key].as_array() else { continue };
+                let Some(expected) = case.outputs[key].as_array() else {
+                    continue;
+                };
                 for (q, e) in numbers(&case.inputs["q"]).into_iter().zip(expected) {
                     let what = format!("{} {key} {q}", case.name);
                     assert_close(quantile(&x, q, method), number(e), 1e-12, 1e-15, &what);
@@ -95,11 +100,26 @@ mod tests {
 
     #[test]
     fn needs_one_over_alpha_minus_one_rows() {
-        for (alpha, needed) in [(0.5, 1), (0.1, 9), (0.05, 19), (0.3, 3), (0.01, 99), (0.001, 999)] {
+        for (alpha, needed) in [
+            (0.5, 1),
+            (0.1, 9),
+            (0.05, 19),
+            (0.3, 3),
+            (0.01, 99),
+            (0.001, 999),
+        ] {
             let mut scores: Vec<f64> = (0..needed).map(f64::from).collect();
             let top = f64::from(needed) - 1.0;
-            assert_eq!(conformal_threshold(&mut scores[1..], alpha), None, "{alpha}");
-            assert_eq!(conformal_threshold(&mut scores, alpha), Some(top), "{alpha}");
+            assert_eq!(
+                conformal_threshold(&mut scores[1..], alpha),
+                None,
+                "{alpha}"
+            );
+            assert_eq!(
+                conformal_threshold(&mut scores, alpha),
+                Some(top),
+                "{alpha}"
+            );
         }
         assert_eq!(conformal_threshold(&mut [1.0; 1000], 0.0), None);
         assert_eq!(conformal_threshold(&mut [1.0; 1000], f64::NAN), None);
