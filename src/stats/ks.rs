@@ -28,7 +28,7 @@ pub(crate) enum Method {
     /// Exact while n·m ≤ 4,000,000, else asymptotic. (The rule ignores d, so that p never rises
     /// with d.)
     Auto,
-    /// Exact for continuous data; conservative under ties.
+    /// Exact for continuous data; conservative under ties. (Asymptotic above 2³⁰ values.)
     Exact,
     /// The one-sample distribution at n·m / (n + m) values, rounded (as SciPy's `asymp`).
     Asymptotic,
@@ -76,7 +76,8 @@ pub(crate) fn p_value(n: u64, m: u64, d: f64, method: Method) -> f64 {
         return 1.0;
     }
     let exact = match method {
-        Method::Exact => true,
+        // beyond this the walk would take hours and its whole numbers could overflow
+        Method::Exact => n.max(m) <= 1 << 30,
         Method::Asymptotic => false,
         Method::Auto => n.saturating_mul(m) <= EXACT_CELLS,
     };
@@ -109,12 +110,12 @@ fn exact_p(n: u64, m: u64, d: f64) -> f64 {
     let (short, long) = (n.min(m), n.max(m));
     let divisor = greatest_common_divisor(short, long);
     // a path at (x, y), x ≤ short, y ≤ long, is outside when |x·step_x − y·step_y| ≥ limit
-    let (step_x, step_y) = (i128::from(long / divisor), i128::from(short / divisor));
-    let limit = (d * (short as f64 * (long / divisor) as f64)).round() as i128;
+    let (step_x, step_y) = ((long / divisor) as i64, (short / divisor) as i64);
+    let limit = (d * (short as f64 * (long / divisor) as f64)).round() as i64;
     if limit <= 0 {
         return 1.0;
     }
-    let (short, long) = (i128::from(short), i128::from(long));
+    let (short, long) = (short as i64, long as i64);
     let index: Vec<f64> = (0..=short).map(|x| x as f64).collect();
     let mut old = vec![1.0_f64; index.len() + 1];
     let mut new = old.clone();
@@ -126,7 +127,7 @@ fn exact_p(n: u64, m: u64, d: f64) -> f64 {
         let band_high = (s * step_y + limit - 1).div_euclid(both);
         let low = band_low.max(s - long).max(0) as usize;
         let high = band_high.min(s).min(short);
-        if high < low as i128 {
+        if high < low as i64 {
             return 1.0; // the band is closed: every path leaves it
         }
         let high = high as usize;
