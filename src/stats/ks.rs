@@ -214,8 +214,10 @@ mod tests {
                 let p = p_value(n, m, d, Method::Exact);
                 assert_close(p, number(&case.outputs["exact"]), 1e-9, 0.0, &case.name);
             }
-            let p = p_value(n, m, d, Method::Asymptotic);
-            assert_close(p, number(&case.outputs["asymp"]), 1e-9, 1e-300, &case.name);
+            if !case.outputs["asymp"].is_null() {
+                let p = p_value(n, m, d, Method::Asymptotic);
+                assert_close(p, number(&case.outputs["asymp"]), 1e-9, 1e-300, &case.name);
+            }
         }
     }
 
