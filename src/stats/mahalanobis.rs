@@ -83,7 +83,8 @@ impl Whitener {
         })
     }
 
-    /// Columns left out, ascending.
+    /// Columns left out, ascending: location or variance not finite, or the variance at most 1e-24 of
+    /// the mean square (a standard deviation of 1e-12 of the magnitude: rounding noise).
     pub(crate) fn blind(&self) -> &[usize] {
         &self.blind
     }
