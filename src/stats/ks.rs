@@ -2,7 +2,7 @@
 
 use super::kolmogorov::kolmogorov_upper;
 
-/// Largest n·m for which [`Method::Auto`] computes the exact p-value: a few milliseconds at most.
+/// Largest n·m for which [`Method::Auto`] computes the exact p-value: some 10 ms at worst.
 const EXACT_CELLS: u64 = 4_000_000;
 
 /// The largest distance between two empirical distribution functions.
@@ -76,7 +76,7 @@ pub(crate) fn p_value(n: u64, m: u64, d: f64, method: Method) -> f64 {
         return 1.0;
     }
     let exact = match method {
-        // beyond this the walk would take hours and its whole numbers could overflow
+        // beyond this the walk may take hours and its whole numbers could overflow
         Method::Exact => n.max(m) <= 1 << 30,
         Method::Asymptotic => false,
         Method::Auto => n.saturating_mul(m) <= EXACT_CELLS,
