@@ -95,6 +95,17 @@ proptest! {
 }
 
 #[test]
+fn a_short_column_is_missing_from_its_end_on() {
+    let whitener = Whitener::new(&[0.0, 0.0], Array2::eye(2).view()).unwrap();
+    let (long, short) = (vec![3.0; 150], vec![4.0; 70]);
+    let mut out = vec![f64::NAN; 150];
+    whitener.distances_squared(&[&long, &short], &mut Vec::new(), &mut out);
+    assert!(out[..70].iter().all(|&d| d == 25.0) && out[70..].iter().all(|&d| d == 9.0));
+    whitener.distances_squared(&[&long], &mut Vec::new(), &mut out);
+    assert!(out.iter().all(|&d| d == 9.0));
+}
+
+#[test]
 fn columns_without_variance_are_blind() {
     let mut covariance = Array2::eye(4);
     covariance[[1, 1]] = 0.0;
