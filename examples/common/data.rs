@@ -1,7 +1,6 @@
 //! Labelled streams: from a CSV file, or the wine-quality set that comes with `linfa-datasets`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -45,9 +44,10 @@ impl Stream {
 }
 
 /// Why a stream could not be read. Every variant says where to look.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The file could not be opened, unpacked or decoded as UTF-8; `line` is the line that was about to be read.
+    /// The file could not be opened, unpacked or decoded as UTF-8.
+    #[error("{path}: cannot read line {line}")]
     Read {
         /// The file.
         path: String,
@@ -57,6 +57,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// The text is not a labelled stream.
+    #[error("{path}, line {line}: {problem}")]
     Malformed {
         /// The file.
         path: String,
@@ -65,28 +66,6 @@ pub enum DataError {
         /// What was found and what was expected.
         problem: String,
     },
-}
-
-impl fmt::Display for DataError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read { path, line, .. } => write!(f, "{path}: cannot read line {line}"),
-            Self::Malformed {
-                path,
-                line,
-                problem,
-            } => write!(f, "{path}, line {line}: {problem}"),
-        }
-    }
-}
-
-impl std::error::Error for DataError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read { source, .. } => Some(source),
-            Self::Malformed { .. } => None,
-        }
-    }
 }
 
 /// Reads a stream from a plain or gzip CSV file (told apart by its first bytes, not by its name).
@@ -105,7 +84,10 @@ pub fn read_csv(path: &Path) -> Result<Stream, DataError> {
         source,
     };
     let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-    let zipped = file.fill_buf().map_err(unreadable)?.starts_with(&GZIP_MAGIC);
+    let zipped = file
+        .fill_buf()
+        .map_err(unreadable)?
+        .starts_with(&GZIP_MAGIC);
     if zipped {
         parse(&shown, BufReader::new(MultiGzDecoder::new(file)))
     } else {
@@ -126,13 +108,11 @@ fn parse(path: &str, mut text: impl BufRead) -> Result<Stream, DataError> {
         loop {
             buffer.clear();
             number += 1;
-            let read = text
-                .read_line(buffer)
-                .map_err(|source| DataError::Read {
-                    path: path.to_owned(),
-                    line: number,
-                    source,
-                })?;
+            let read = text.read_line(buffer).map_err(|source| DataError::Read {
+                path: path.to_owned(),
+                line: number,
+                source,
+            })?;
             if read == 0 {
                 return Ok(None);
             }
@@ -249,9 +229,10 @@ fn renumber(raw: &[i64]) -> (Vec<usize>, usize) {
 
 /// The file name without folder, `.gz` and `.csv`.
 fn stream_name(path: &str) -> String {
-    let name = Path::new(path)
-        .file_name()
-        .map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned());
+    let name = Path::new(path).file_name().map_or_else(
+        || path.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    );
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.strip_suffix(".csv").unwrap_or(name).to_owned()
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::thread;
 
 use linfa::DatasetBase;
 use linfa::prelude::Fit;
@@ -20,7 +21,9 @@ use smartcore::ensemble::random_forest_classifier::{
 use smartcore::linalg::basic::matrix::DenseMatrix;
 
 /// Trees in a forest.
-const TREES: u16 = 25;
+const TREES: u64 = 25;
+/// Trees that one thread grows. A constant, so that the same forest grows on any number of cores.
+const TREES_PER_THREAD: u64 = 5;
 /// Standardised features are clipped to this many standard deviations, so that one wild value cannot decide alone.
 const CLIP: f64 = 10.0;
 /// Added to every standard deviation, so that a constant column can be divided by it.
@@ -135,7 +138,7 @@ impl Model {
             Self::Forest(model) => model.probabilities(row, out),
             Self::Constant(model) => {
                 out.clear();
-                out.extend_from_slice(&model.shares);
+                out.extend(model.shares.iter().map(|share| share.0));
             }
         }
     }
@@ -208,7 +211,13 @@ pub enum ModelError {
 /// the cumulated weights, so that a row of weight `w` comes floor or ceil of `n·w/Σw` times. Also returns the mean
 /// weight. All rows once, if no weight is positive.
 fn resample(weights: &[f64], n: usize, seed: u64) -> (Vec<usize>, f64) {
-    let usable = |weight: f64| if weight.is_finite() { weight.max(0.0) } else { 0.0 };
+    let usable = |weight: f64| {
+        if weight.is_finite() {
+            weight.max(0.0)
+        } else {
+            0.0
+        }
+    };
     let total: f64 = weights.iter().take(n).copied().map(usable).sum();
     if n == 0 || total <= 0.0 || !total.is_finite() {
         return ((0..n).collect(), 1.0);
@@ -227,11 +236,34 @@ fn resample(weights: &[f64], n: usize, seed: u64) -> (Vec<usize>, f64) {
     (chosen, step)
 }
 
+/// A finite number that is stored as text and so comes back with every bit; serde_json's own numbers may come back one
+/// bit off unless its feature `float_roundtrip` is on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Exact(f64);
+
+impl From<Exact> for String {
+    fn from(number: Exact) -> Self {
+        format!("{:?}", number.0)
+    }
+}
+
+impl TryFrom<String> for Exact {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse() {
+            Ok(number) if f64::is_finite(number) => Ok(Self(number)),
+            _ => Err(format!("expected a finite number, found '{text}'")),
+        }
+    }
+}
+
 /// The mean and standard deviation of each feature over its finite values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Scaler {
-    mean: Vec<f64>,
-    deviation: Vec<f64>,
+    mean: Vec<Exact>,
+    deviation: Vec<Exact>,
 }
 
 impl Scaler {
@@ -247,8 +279,14 @@ impl Scaler {
             let n = finite().count().max(1) as f64;
             let centre = finite().sum::<f64>() / n;
             let variance = finite().map(|value| (value - centre).powi(2)).sum::<f64>() / n;
-            mean.push(centre);
-            deviation.push(variance.sqrt() + SMALLEST_DEVIATION);
+            // Values near the end of the range overflow; the column then counts as constant.
+            let usable = centre.is_finite() && variance.is_finite();
+            mean.push(Exact(if usable { centre } else { 0.0 }));
+            deviation.push(Exact(if usable {
+                variance.sqrt() + SMALLEST_DEVIATION
+            } else {
+                f64::MAX
+            }));
         }
         Self { mean, deviation }
     }
@@ -257,13 +295,15 @@ impl Scaler {
         self.mean.len()
     }
 
-    /// The value, or the training mean where it is missing.
+    /// The value, or the training mean where it is missing; finite, and so is the sum of two.
     fn imputed(&self, column: usize, value: f64) -> f64 {
-        if value.is_nan() {
-            self.mean[column]
+        const LARGEST: f64 = f64::MAX / 4.0;
+        let known = if value.is_nan() {
+            self.mean[column].0
         } else {
             value
-        }
+        };
+        known.clamp(-LARGEST, LARGEST)
     }
 
     /// The features in standard deviations from the training mean, clipped; a missing one is 0.
@@ -273,7 +313,7 @@ impl Scaler {
             if value.is_nan() {
                 0.0
             } else {
-                ((value - mean) / deviation).clamp(-CLIP, CLIP)
+                ((value - mean.0) / deviation.0).clamp(-CLIP, CLIP)
             }
         })
     }
@@ -282,7 +322,7 @@ impl Scaler {
 /// The same probabilities for every row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Constant {
-    shares: Vec<f64>,
+    shares: Vec<Exact>,
 }
 
 impl Constant {
@@ -296,7 +336,9 @@ impl Constant {
             shares.fill(1.0);
         }
         normalise(&mut shares);
-        Self { shares }
+        Self {
+            shares: shares.into_iter().map(Exact).collect(),
+        }
     }
 
     /// How many classes there are, seen or not.
@@ -307,7 +349,7 @@ impl Constant {
     /// The classes with a share, ascending.
     fn seen(&self) -> Vec<usize> {
         (0..self.shares.len())
-            .filter(|&class| self.shares[class] > 0.0)
+            .filter(|&class| self.shares[class].0 > 0.0)
             .collect()
     }
 }
@@ -320,9 +362,9 @@ pub struct Logistic {
     /// The classes seen in training, ascending.
     seen: Vec<usize>,
     /// One weight per feature (outer) and seen class (inner).
-    weights: Vec<f64>,
+    weights: Vec<Exact>,
     /// One per seen class.
-    intercepts: Vec<f64>,
+    intercepts: Vec<Exact>,
 }
 
 impl Logistic {
@@ -347,8 +389,8 @@ impl Logistic {
             scaler,
             classes: shares.classes(),
             seen,
-            weights,
-            intercepts,
+            weights: weights.into_iter().map(Exact).collect(),
+            intercepts: intercepts.into_iter().map(Exact).collect(),
         })
     }
 
@@ -356,12 +398,12 @@ impl Logistic {
         out.clear();
         out.resize(self.classes, 0.0);
         for (&class, &intercept) in self.seen.iter().zip(&self.intercepts) {
-            out[class] = intercept;
+            out[class] = intercept.0;
         }
         let per_feature = self.weights.chunks_exact(self.seen.len());
         for (value, weights) in self.scaler.standardised(row).zip(per_feature) {
             for (&class, weight) in self.seen.iter().zip(weights) {
-                out[class] += weight * value;
+                out[class] += weight.0 * value;
             }
         }
         let highest = self
@@ -387,7 +429,7 @@ impl Logistic {
 /// Minimises the penalised log loss. linfa adds up the loss over the rows and takes half of `penalty` times the squared
 /// weights, which is scikit-learn's objective with `penalty = 1/C`; the intercept is free.
 ///
-/// Its line search gives up now and then and discards what it had. The steps before that are deterministic, so running
+/// Its line search can give up, and then discards what it had. The steps before that are deterministic, so running
 /// again with half as many ends before the failure and keeps most of the progress. `None` if not even one step works.
 fn optimise(
     data: &DatasetBase<Array2<f64>, Array1<usize>>,
@@ -406,7 +448,11 @@ fn optimise(
                 .ok()
                 .map(|fitted| {
                     // linfa calls the more frequent class positive; ours is the second one, and the first has weight 0.
-                    let sign = if fitted.labels().pos.class == second { 1.0 } else { -1.0 };
+                    let sign = if fitted.labels().pos.class == second {
+                        1.0
+                    } else {
+                        -1.0
+                    };
                     let weights = fitted.params().iter().flat_map(|w| [0.0, sign * w]);
                     (weights.collect(), vec![0.0, sign * fitted.intercept()])
                 })
@@ -447,7 +493,7 @@ enum Node {
     Leaf(usize),
     /// Compares a feature with a threshold: feature, threshold, node if not above, node if above.
     #[serde(rename = "s")]
-    Split(usize, f64, usize, usize),
+    Split(usize, Exact, usize, usize),
 }
 
 impl Forest {
@@ -459,33 +505,45 @@ impl Forest {
         seed: u64,
     ) -> Option<Self> {
         let seen = shares.seen();
+        // A split draws a few columns and gives up if none of them can split, so constant ones must not be drawn.
+        let mut columns = Vec::new();
         let mut values = Vec::with_capacity(rows.len() * scaler.width());
         for column in 0..scaler.width() {
-            let missing = f64::NAN;
+            let start = values.len();
             values.extend(rows.iter().map(|row| {
-                scaler.imputed(column, row.get(column).copied().unwrap_or(missing))
+                let value = row.get(column).copied().unwrap_or(f64::NAN);
+                scaler.imputed(column, value)
             }));
+            if values[start..].iter().all(|value| *value == values[start]) {
+                values.truncate(start);
+            } else {
+                columns.push(column);
+            }
         }
-        let records = DenseMatrix::new(rows.len(), scaler.width(), values, true).ok()?;
+        let records = DenseMatrix::new(rows.len(), columns.len(), values, true).ok()?;
         let targets = labels.to_vec();
-        let parameters = RandomForestClassifierParameters::default()
-            .with_n_trees(TREES)
-            .with_min_samples_leaf(1)
-            .with_seed(seed);
-        let fitted = RandomForestClassifier::fit(&records, &targets, parameters).ok()?;
-        // smartcore predicts only the winner of the vote and keeps its trees private; what it serialises has them.
-        let stored: StoredForest =
-            serde_json::from_value(serde_json::to_value(&fitted).ok()?).ok()?;
-        let trees = stored
-            .trees
-            .into_iter()
-            .map(|tree| {
-                tree.nodes
-                    .into_iter()
-                    .map(|node| node.convert(&seen))
-                    .collect::<Option<Vec<_>>>()
-            })
-            .collect::<Option<Vec<_>>>()?;
+        let drawn = scaler.width().isqrt().clamp(1, columns.len().max(1));
+        let grow = |group: u64| {
+            let seed = seed
+                .wrapping_mul(TREES)
+                .wrapping_add(group * TREES_PER_THREAD);
+            grow(&records, &targets, drawn, seed)
+        };
+        let groups: Vec<Option<Vec<StoredTree>>> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..TREES / TREES_PER_THREAD)
+                .map(|group| scope.spawn(move || grow(group)))
+                .collect();
+            // A thread that panicked counts as one that could not train.
+            threads
+                .into_iter()
+                .map(|thread| thread.join().ok().flatten())
+                .collect()
+        });
+        let mut trees = Vec::new();
+        for tree in groups.into_iter().collect::<Option<Vec<_>>>()?.concat() {
+            let nodes = tree.nodes.iter().map(|node| node.convert(&columns, &seen));
+            trees.push(nodes.collect::<Option<Vec<_>>>()?);
+        }
         let forest = Self {
             scaler,
             classes: shares.classes(),
@@ -508,7 +566,11 @@ impl Forest {
                     Node::Split(feature, threshold, not_above, above) => {
                         let value = row.get(feature).copied().unwrap_or(f64::NAN);
                         let value = self.scaler.imputed(feature, value);
-                        at = if value <= threshold { not_above } else { above };
+                        at = if value <= threshold.0 {
+                            not_above
+                        } else {
+                            above
+                        };
                     }
                 }
             }
@@ -532,18 +594,36 @@ impl Forest {
     }
 }
 
+/// Grows a part of a forest with smartcore; every split draws `drawn` columns. smartcore predicts only the winner of the
+/// vote and keeps its trees private, but what it serialises has them.
+fn grow(
+    records: &DenseMatrix<f64>,
+    targets: &Vec<usize>,
+    drawn: usize,
+    seed: u64,
+) -> Option<Vec<StoredTree>> {
+    let parameters = RandomForestClassifierParameters::default()
+        .with_n_trees(TREES_PER_THREAD as u16)
+        .with_min_samples_leaf(1)
+        .with_m(drawn)
+        .with_seed(seed);
+    let fitted = RandomForestClassifier::fit(records, targets, parameters).ok()?;
+    let stored: StoredForest = serde_json::from_value(serde_json::to_value(&fitted).ok()?).ok()?;
+    Some(stored.trees)
+}
+
 /// The parts of smartcore's serialised forest that we keep.
 #[derive(Deserialize)]
 struct StoredForest {
     trees: Vec<StoredTree>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct StoredTree {
     nodes: Vec<StoredNode>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct StoredNode {
     output: usize,
     split_feature: usize,
@@ -553,12 +633,12 @@ struct StoredNode {
 }
 
 impl StoredNode {
-    /// `seen` maps smartcore's class numbers to ours.
-    fn convert(&self, seen: &[usize]) -> Option<Node> {
+    /// `columns` and `seen` map smartcore's columns and classes to ours.
+    fn convert(&self, columns: &[usize], seen: &[usize]) -> Option<Node> {
         match (self.split_value, self.true_child, self.false_child) {
             (Some(threshold), Some(not_above), Some(above)) => Some(Node::Split(
-                self.split_feature,
-                threshold,
+                *columns.get(self.split_feature)?,
+                Exact(threshold),
                 not_above,
                 above,
             )),

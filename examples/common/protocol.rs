@@ -206,7 +206,9 @@ impl Split {
 
 /// The stream has no row after those that train the first model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the stream has {rows} rows, but the first {initial} only train the first model; bring more")]
+#[error(
+    "the stream has {rows} rows, but the first {initial} only train the first model; bring more"
+)]
 pub struct TooShort {
     rows: usize,
     initial: usize,
@@ -270,7 +272,11 @@ pub fn oracle(stream: &Stream, split: &Split, kind: Kind, seed: u64) -> Outcome 
     };
     let short = with_window(split.initial);
     let long = with_window(TRAINING_CAP);
-    let better = if short.correct > long.correct { short } else { long };
+    let better = if short.correct > long.correct {
+        short
+    } else {
+        long
+    };
     better.outcome(stream, Policy::Oracle, 1.0, kind, seed, start)
 }
 
@@ -365,7 +371,10 @@ pub fn train(
     weights: Option<&[f64]>,
     seed: u64,
 ) -> Model {
-    let features: Vec<&[f64]> = rows.iter().map(|&row| stream.features[row].as_slice()).collect();
+    let features: Vec<&[f64]> = rows
+        .iter()
+        .map(|&row| stream.features[row].as_slice())
+        .collect();
     let labels: Vec<usize> = rows.iter().map(|&row| stream.labels[row]).collect();
     Model::fit(kind, &features, &labels, weights, stream.classes, seed)
 }
