@@ -1,0 +1,176 @@
+//! Replays a stream of labelled rows as if it were production, under one of four policies, and says how each did.
+//!
+//! ```text
+//! cargo run --release --example replay -- --csv FILE [--policy never|scheduled|loop|oracle]
+//!     [--profile adaptive|confirm] [--budget 0.05] [--model logistic|forest] [--seed 1]
+//! ```
+//!
+//! FILE is plain or gzip CSV with a header `x0..xk,y`, one row per observation in stream order; `y` is an integer
+//! class, an empty cell or `nan` a missing feature.
+//!
+//! The first 10 % of the rows (200 to 2,000) train the first model. The rest arrives in 40 batches; each is predicted
+//! and scored before anything is learned from it. What the policies may do after each batch:
+//!
+//! - `never`: nothing. The first model serves for ever.
+//! - `scheduled`: label a share `--budget` of the batch, drawn at random, and train again on the newest 3,000 labels.
+//! - `loop`: feedloop decides what to label within `--budget`, when to train and what to promote; `--profile` says how
+//!   much evidence it wants: `adaptive` follows drift, `confirm` promotes only what is shown to be better.
+//! - `oracle`: every label is known. The better of two training windows, chosen in hindsight: what no policy can know.
+//!
+//! The last line is JSON; `rows` are the rows that were predicted and scored, and `accuracy` and `budget` are shares of
+//! them.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use common::data;
+use common::model::Kind;
+use common::protocol::{self, Policy, Profile, Split};
+
+const USAGE: &str = "\
+usage: replay --csv FILE [options]
+
+  --csv FILE          plain or gzip CSV, header x0..xk,y, rows in stream order
+  --policy POLICY     never, scheduled, loop or oracle      [default: loop]
+  --profile PROFILE   adaptive or confirm (policy loop)     [default: adaptive]
+  --budget SHARE      share of the rows that people label   [default: 0.05]
+  --model MODEL       logistic or forest                    [default: logistic]
+  --seed SEED         a whole number                        [default: 1]
+  -h, --help          print this";
+
+/// What the user asked for.
+struct Arguments {
+    csv: PathBuf,
+    policy: Policy,
+    profile: Profile,
+    budget: f64,
+    model: Kind,
+    seed: u64,
+}
+
+impl Arguments {
+    /// Reads the arguments; `None` means that help was asked for.
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut csv = None;
+        let mut policy = Policy::Loop;
+        let mut profile = Profile::Adaptive;
+        let mut budget = 0.05;
+        let mut model = Kind::Logistic;
+        let mut seed = 1;
+        while let Some(word) = words.next() {
+            // Both `--seed 2` and `--seed=2`.
+            let (option, attached) = match word.split_once('=') {
+                Some((option, value)) => (option, Some(value.to_owned())),
+                None => (word.as_str(), None),
+            };
+            let mut value = || {
+                attached
+                    .clone()
+                    .or_else(|| words.next())
+                    .ok_or_else(|| format!("{option} needs a value"))
+            };
+            match option {
+                "-h" | "--help" => return Ok(None),
+                "--csv" => csv = Some(PathBuf::from(value()?)),
+                "--policy" => policy = value()?.parse()?,
+                "--profile" => profile = value()?.parse()?,
+                "--budget" => budget = share(option, &value()?)?,
+                "--model" => model = value()?.parse()?,
+                "--seed" => seed = number(option, &value()?, "a whole number of at least 0")?,
+                _ => return Err(format!("unknown argument '{word}'")),
+            }
+        }
+        Ok(Some(Self {
+            csv: csv.ok_or("--csv FILE is missing")?,
+            policy,
+            profile,
+            budget,
+            model,
+            seed,
+        }))
+    }
+}
+
+/// Parses the value of an option.
+fn number<T: FromStr>(option: &str, text: &str, expected: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| format!("{option}: expected {expected}, found '{text}'"))
+}
+
+/// Parses a share between 0 and 1.
+fn share(option: &str, text: &str) -> Result<f64, String> {
+    const EXPECTED: &str = "a share between 0 and 1";
+    let value: f64 = number(option, text, EXPECTED)?;
+    if (0.0..=1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("{option}: expected {EXPECTED}, found '{text}'"))
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => {
+            eprintln!("replay: {problem}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprint!("replay: {problem}");
+            let mut cause = problem.source();
+            while let Some(inner) = cause {
+                eprint!(": {inner}");
+                cause = inner.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the stream, replays it and prints the account, the JSON last.
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let stream = data::read_csv(&arguments.csv)?;
+    let split = Split::of(&stream)?;
+    println!(
+        "{}: {} rows, {} features, {} classes; {} train the first model, {} follow in {} batches",
+        stream.name,
+        stream.len(),
+        stream.columns.len(),
+        stream.classes,
+        split.initial,
+        split.judged(),
+        split.batches.len(),
+    );
+    let outcome = protocol::run(
+        &stream,
+        arguments.policy,
+        arguments.profile,
+        arguments.budget,
+        arguments.model,
+        arguments.seed,
+    )?;
+    println!(
+        "{} with {}: accuracy {:.4} with {} labels ({:.1} % of the rows) in {:.1} s",
+        outcome.policy,
+        outcome.model,
+        outcome.accuracy,
+        outcome.labels,
+        100.0 * outcome.labels as f64 / outcome.rows as f64,
+        outcome.seconds,
+    );
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}
