@@ -1,4 +1,49 @@
-//! feedloop
+//! feedloop closes the loop between a model in production and its training.
 
+mod chunk;
+mod clock;
+mod dataset;
+mod detector;
+mod error;
+mod event;
+mod files;
+mod gate;
+mod reference;
+mod retrain;
+mod review;
+mod router;
+mod sample;
+mod schema;
+mod stage;
 #[allow(dead_code)]
 mod stats;
+mod store;
+mod trigger;
+
+pub use chrono;
+pub use ndarray;
+pub use uuid;
+
+pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use dataset::Dataset;
+pub use detector::{Alarm, Detector, DetectorFn, Findings, Guard, GuardVerdict, Level, Reading, detector_fn};
+pub use error::{BoxError, Error, StageError};
+pub use event::{
+    Event, Feedback, Label, ModelVersion, Observation, Opinion, Outcome, Output, PredictionId, Role, predicted_label,
+    top_class,
+};
+pub use gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, GateFn, QualityGate, gate_fn};
+pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
+pub use retrain::{
+    AdaptiveRules, Artifact, BatchId, ConfirmRules, Deployer, Evaluator, JobStatus, Manifest, Model, ModelRecord,
+    Profile, Recipe, Run, RunId, RunState, ScoreJob, Scores, TrainJob, Trained, Trainer, Verdict,
+};
+pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
+pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
+pub use schema::{
+    Field, FieldKind, MISSING_CODE, Row, Schema, SchemaError, Target, UNSEEN_CODE, Violation, ViolationKind,
+};
+pub use stage::{Blind, Snapshot, Stage};
+pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, Record, Rev, Scan, Store, Write};
+pub use trigger::{CoverageStatus, Decision, Explanation, LoopStatus, Memory, RetrainTrigger, TriggerFn, trigger_fn};

@@ -55,7 +55,7 @@ pub struct ReferenceRow {
 ///
 /// Every row belongs to the fit half or the calibration half by a hash of its content. References of parts merge
 /// to the reference of the whole: counts exactly, moments to rounding; the merged sample is a uniform sample of the whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reference {
     format: u32,
     schema: Arc<Schema>,
