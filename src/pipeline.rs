@@ -202,6 +202,10 @@ impl Pipeline {
         self.router.as_ref().and_then(|stage| stage.downcast())
     }
 
+    fn ledger_is_full(&self) -> bool {
+        self.ledger.is_full()
+    }
+
     /// Reads the clock; one that went back is held where it was.
     fn read_clock(&mut self) {
         let read = self.clock.now();

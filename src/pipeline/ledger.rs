@@ -143,6 +143,11 @@ impl Ledger {
         self.index.insert_unique(hash, at as u32, |&other| hasher.hash_one(entries[other as usize].id));
     }
 
+    /// Does a new row free an old one?
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() >= self.rows_kept
+    }
+
     /// The whole row of the prediction with this sequence number, while it is kept.
     pub(super) fn row(&self, sequence: u64) -> Option<&Observation> {
         let at = self.rows.binary_search_by_key(&sequence, |(s, _)| *s).ok()?;

@@ -95,7 +95,9 @@ pub struct Status {
     pub promotions: u64,
     /// Rollbacks so far.
     pub rollbacks: u64,
-    /// The last run that ended.
+    /// Candidates refused so far.
+    pub rejected: u64,
+    /// The last run that was requested.
     pub last_run: Option<RunId>,
     /// Why the loop does not retrain by itself at present, if so.
     pub frozen: Option<String>,
@@ -129,4 +131,43 @@ pub(super) fn largest_shift(anchor: &Reference, now: &Reference) -> Option<(Stri
             (shift.is_finite()).then(|| (name.clone(), shift))
         })
         .max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+impl super::Pipeline {
+    /// How the loop is doing.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn status(&self) -> Result<Status, crate::error::Error> {
+        let view = self.retraining.view();
+        let stages = self.detectors.iter().map(super::isolated::Isolated::status);
+        let stages = stages.chain(self.gates.iter().map(super::isolated::Isolated::status));
+        let stages = stages.chain(self.router.iter().map(super::isolated::Isolated::status)).collect();
+        Ok(Status {
+            pipeline: self.name.to_string(),
+            now: self.now,
+            sequence: self.sequence,
+            counters: self.counters.clone(),
+            samples: self.outbox.census()?.into_iter().filter(|(_, count)| *count > 0).collect(),
+            waiting_tasks: self.outbox.count(crate::store::Kind::Task, Some("open"))?,
+            stages,
+            trigger_view: self.retraining.status(self.now, self.counters.predictions, &self.flow.open_alarms),
+            decision: self.retraining.decision.clone(),
+            trigger_error: self.retraining.trigger_error.clone(),
+            champion: self.champion(),
+            previous: view.previous,
+            kept: view.kept,
+            last_run: (view.runs > 0).then_some(RunId(view.runs)),
+            run: view.run,
+            watch: view.watch,
+            runs: view.runs,
+            promotions: view.promotions,
+            rollbacks: view.rollbacks,
+            rejected: view.rejected,
+            frozen: view.frozen,
+            pending: self.outbox.pending() as u64,
+            store_error: self.outbox.last_error.clone(),
+            drift_since_start: largest_shift(&self.references.anchor, &self.references.serving),
+        })
+    }
 }

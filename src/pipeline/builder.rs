@@ -1,0 +1,436 @@
+//! Puts a pipeline together and reports every mistake at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::flow::{Flow, Payload, Settings};
+use super::isolated::{AsStage, Isolated};
+use super::ledger::Ledger;
+use super::outbox::Outbox;
+use super::retraining::{Parts, Retraining};
+use super::{Counters, Pipeline};
+use crate::chunk::ChunkBuffer;
+use crate::clock::{Clock, SystemClock};
+use crate::dataset::Dataset;
+use crate::detector::{Detector, Findings};
+use crate::error::Error;
+use crate::event::ModelVersion;
+use crate::gate::QualityGate;
+use crate::reference::{Reference, References};
+use crate::retrain::{Artifact, Deployer, Evaluator, Trainer};
+use crate::router::LabelRouter;
+use crate::schema::{FieldKind, Row, Schema, Target};
+use crate::store::{MemoryStore, Store};
+use crate::trigger::RetrainTrigger;
+
+/// Who decides about a promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The loop only says what it would do.
+    Advisory,
+    /// A person approves every promotion.
+    Approval,
+    /// The loop promotes and rolls back by itself.
+    #[default]
+    Unattended,
+}
+
+/// Builds a [`Pipeline`]; see there for an example, and the crate's first page for the whole loop.
+pub struct PipelineBuilder {
+    name: String,
+    schema: Arc<Schema>,
+    clock: Arc<dyn Clock>,
+    store: Option<Arc<dyn Store>>,
+    reference: Option<Arc<Reference>>,
+    base: Option<Dataset>,
+    detectors: Vec<Box<dyn Detector>>,
+    gates: Vec<Box<dyn QualityGate>>,
+    router: Option<Box<dyn LabelRouter>>,
+    trigger: Option<Box<dyn RetrainTrigger>>,
+    payload: Option<Payload>,
+    settings: Settings,
+    ledger: usize,
+    rows: usize,
+    parts: Parts,
+    segment: Option<String>,
+    mistakes: Vec<String>,
+}
+
+impl PipelineBuilder {
+    pub(super) fn new(name: String, schema: Arc<Schema>) -> Self {
+        PipelineBuilder {
+            name,
+            schema,
+            clock: Arc::new(SystemClock),
+            store: None,
+            reference: None,
+            base: None,
+            detectors: Vec::new(),
+            gates: Vec::new(),
+            router: None,
+            trigger: None,
+            payload: None,
+            settings: Settings {
+                seed: 0,
+                explore: 0.0,
+                outcome_share: 1.0,
+                flags_per_minute: 1_000,
+                most_pending: 100_000,
+                most_parked: 10_000,
+                checkpoint_every: 100_000,
+                checkpoint_after: TimeDelta::seconds(60),
+                inbox: 4_096,
+                reserve: 512,
+                poll_every: Duration::from_millis(500),
+            },
+            ledger: 65_536,
+            rows: 4_096,
+            parts: Parts {
+                trainer: None,
+                evaluator: None,
+                deployer: None,
+                first_model: None,
+                mode: Mode::default(),
+                label_batch: 25,
+                training_rows: 100_000,
+                compare_share: 0.25,
+                export: None,
+                directory: None,
+                seed: 0,
+                segment: None,
+            },
+            segment: None,
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// What the stages need to know of the training data. If [`training_data`](Self::training_data) is given, this may be
+    /// left out.
+    pub fn reference(mut self, reference: impl Into<Arc<Reference>>) -> Self {
+        self.reference = Some(reference.into());
+        self
+    }
+
+    /// The data that the first model was trained on: every recipe builds on it.
+    pub fn training_data(mut self, data: Dataset) -> Self {
+        self.base = Some(data);
+        self
+    }
+
+    /// Adds a detector.
+    pub fn detect(mut self, detector: impl Detector) -> Self {
+        self.detectors.push(Box::new(detector));
+        self
+    }
+
+    /// Adds a gate; gates are asked in this order, until one refuses.
+    pub fn gate(mut self, gate: impl QualityGate) -> Self {
+        self.gates.push(Box::new(gate));
+        self
+    }
+
+    /// Sets the router. Without one, people are asked about everything that the gates let pass.
+    pub fn route(mut self, router: impl LabelRouter) -> Self {
+        if self.router.replace(Box::new(router)).is_some() {
+            self.mistakes.push("two routers were given, one is needed".into());
+        }
+        self
+    }
+
+    /// Sets the trigger; combine several with [`any`](crate::any) and [`all`](crate::all). Without one, the loop retrains only
+    /// when it is told to.
+    pub fn trigger(mut self, trigger: impl RetrainTrigger + 'static) -> Self {
+        if self.trigger.replace(Box::new(trigger)).is_some() {
+            self.mistakes.push("two triggers were given: combine them with `any` or `all`".into());
+        }
+        self
+    }
+
+    /// Sets the store; without one, everything is in memory and gone with the process.
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets the trainer. Without one, a run ends with the export of its batch.
+    pub fn train(mut self, trainer: impl Trainer + 'static) -> Self {
+        self.parts.trainer = Some(Box::new(trainer));
+        self
+    }
+
+    /// Sets the evaluator; without one, nothing is promoted.
+    pub fn evaluate(mut self, evaluator: impl Evaluator + 'static) -> Self {
+        self.parts.evaluator = Some(Box::new(evaluator));
+        self
+    }
+
+    /// Sets who brings a model into service. Without one, a promotion is recorded and the host switches by itself.
+    pub fn deploy(mut self, deployer: impl Deployer + 'static) -> Self {
+        self.parts.deployer = Some(Box::new(deployer));
+        self
+    }
+
+    /// The model that is served at the start, so that candidates can be compared with it and it can come back.
+    pub fn first_model(mut self, artifact: Artifact) -> Self {
+        self.parts.first_model = Some(artifact);
+        self
+    }
+
+    /// Who decides about a promotion; the loop itself unless told.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.parts.mode = mode;
+        self
+    }
+
+    /// Share of live traffic that is drawn for unbiased judging (the random lane); 0 unless told. An evaluator needs it.
+    pub fn explore(mut self, share: f64) -> Self {
+        self.settings.explore = self.share("explore", share);
+        self
+    }
+
+    /// Share of the outcomes that become labelled samples, drawn by hash of the id; all unless told.
+    pub fn learn_from_outcomes(mut self, share: f64) -> Self {
+        self.settings.outcome_share = self.share("learn_from_outcomes", share);
+        self
+    }
+
+    /// Share of live traffic on which an open candidate is compared with the served model; a quarter unless told.
+    pub fn compare(mut self, share: f64) -> Self {
+        self.parts.compare_share = self.share("compare", share);
+        self
+    }
+
+    /// Labels of the judging lanes that make a label batch; 25 unless told.
+    pub fn label_batch(mut self, labels: usize) -> Self {
+        self.parts.label_batch = labels;
+        if labels == 0 {
+            self.mistakes.push("label_batch: a label batch needs at least 1 label".into());
+        }
+        self
+    }
+
+    /// Most rows that a candidate is trained on, the newest; 100,000 unless told. They are kept in memory.
+    pub fn training_rows(mut self, most: usize) -> Self {
+        self.parts.training_rows = most;
+        if most == 0 {
+            self.mistakes.push("training_rows: at least 1 row is needed".into());
+        }
+        self
+    }
+
+    /// Directory that sealed batches are exported to.
+    pub fn export(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.parts.export = Some(directory.into());
+        self
+    }
+
+    /// Directory for the files of training jobs; a [`CommandTrainer`](crate::CommandTrainer) needs it.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.parts.directory = Some(directory.into());
+        self
+    }
+
+    /// Category field whose values are the slices of an evaluation.
+    pub fn segment_by(mut self, field: impl Into<String>) -> Self {
+        self.segment = Some(field.into());
+        self
+    }
+
+    /// What an annotator sees beside the row: text, JSON or a URI. Runs on the worker, for kept rows only.
+    pub fn payload(mut self, make: impl Fn(&Schema, &Row) -> String + Send + 'static) -> Self {
+        self.payload = Some(Box::new(make));
+        self
+    }
+
+    /// Source of time; the system's clock unless told.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Seed of every draw.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.seed = seed;
+        self.parts.seed = seed;
+        self
+    }
+
+    /// Predictions that the ledger remembers (about 80 bytes each), and how many of the newest with their whole row;
+    /// 65,536 and 4,096 unless told. A truth that comes later than that finds no row.
+    pub fn remember(mut self, predictions: usize, rows: usize) -> Self {
+        (self.ledger, self.rows) = (predictions, rows);
+        if predictions == 0 || rows < 256 || rows > predictions {
+            self.mistakes.push(format!(
+                "remember: {rows} rows of {predictions} predictions were asked for; at least 256 rows and not more rows than predictions are needed"
+            ));
+        }
+        self
+    }
+
+    /// Most flags per detector and minute that become samples; 1,000 unless told. More are counted.
+    pub fn flags_per_minute(mut self, most: u32) -> Self {
+        self.settings.flags_per_minute = most;
+        self
+    }
+
+    /// Slots of the inbox between host and worker, and how many of them are kept for outcomes, feedback and predictions
+    /// that a guard flagged; 4,096 and 512 unless told.
+    pub fn inbox(mut self, slots: usize, reserve: usize) -> Self {
+        (self.settings.inbox, self.settings.reserve) = (slots, reserve);
+        if reserve >= slots {
+            self.mistakes.push(format!("inbox: a reserve of {reserve} leaves nothing of {slots} slots"));
+        }
+        self
+    }
+
+    /// How often stage state and ledger are saved: after so many observations, or so much time with any.
+    pub fn checkpoint(mut self, observations: u64, time: TimeDelta) -> Self {
+        (self.settings.checkpoint_every, self.settings.checkpoint_after) = (observations.max(1), time);
+        self
+    }
+
+    /// How often the worker of [`Pipeline::spawn`] polls; twice a second unless told.
+    pub fn poll_every(mut self, interval: Duration) -> Self {
+        self.settings.poll_every = interval;
+        self
+    }
+
+    fn share(&mut self, what: &str, share: f64) -> f64 {
+        if !(0.0..=1.0).contains(&share) {
+            self.mistakes.push(format!("{what}: {share} is not a share from 0 to 1"));
+            return 0.0;
+        }
+        share
+    }
+
+    /// Builds the pipeline: rebases every stage on the reference and takes over what an earlier process left in the store.
+    ///
+    /// # Errors
+    /// [`Error::Build`] with every mistake that was found; a store that cannot be used; a stored state that does not fit.
+    pub fn build(mut self) -> Result<Pipeline, Error> {
+        let mut mistakes = std::mem::take(&mut self.mistakes);
+        let reference = self.reference_or_fit(&mut mistakes);
+        self.check_parts(&mut mistakes);
+        let references = References::starting_with(reference);
+        let mut detectors: Vec<_> = self.detectors.into_iter().map(Isolated::new).collect();
+        let mut gates: Vec<_> = self.gates.into_iter().map(Isolated::new).collect();
+        let mut router = self.router.map(Isolated::new);
+        rebase_all(&mut detectors, &references, &mut mistakes);
+        rebase_all(&mut gates, &references, &mut mistakes);
+        rebase_all(router.as_mut_slice(), &references, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(Error::Build(mistakes));
+        }
+        let name: Arc<str> = self.name.into();
+        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::default()));
+        let outbox = Outbox::new(store, name.clone())?;
+        let retraining = Retraining::new(self.parts, &self.schema, &references.training, self.clock.now());
+        let mut pipeline = Pipeline {
+            name,
+            buffer: ChunkBuffer::new(&self.schema),
+            now: DateTime::<Utc>::MIN_UTC,
+            clock: self.clock,
+            payload: self.payload,
+            detectors,
+            gates,
+            router,
+            trigger: self.trigger,
+            references,
+            stage_model: ModelVersion::FIRST,
+            ledger: Ledger::new(self.ledger, self.rows),
+            findings: Findings::new(),
+            drawn: Vec::new(),
+            spare: Vec::new(),
+            outbox,
+            sequence: 0,
+            counters: Counters::default(),
+            flow: Flow::default(),
+            retraining,
+            base: self.base,
+            schema: self.schema,
+            settings: self.settings,
+        };
+        pipeline.read_clock();
+        pipeline.reopen_retraining()?;
+        pipeline.reopen()?;
+        pipeline.outbox.commit()?;
+        Ok(pipeline)
+    }
+
+    fn reference_or_fit(&mut self, mistakes: &mut Vec<String>) -> Arc<Reference> {
+        let fitted = match (&self.reference, &self.base) {
+            (Some(reference), _) => Ok(reference.clone()),
+            (None, Some(base)) => Reference::fit(base).map(Arc::new),
+            (None, None) => {
+                mistakes.push("a reference or the training data is needed: `.reference(..)` or `.training_data(..)`".into());
+                Ok(Arc::new(Reference::builder(self.schema.clone()).finish()))
+            }
+        };
+        let reference = fitted.unwrap_or_else(|error| {
+            mistakes.push(error.to_string());
+            Arc::new(Reference::builder(self.schema.clone()).finish())
+        });
+        if reference.schema().fingerprint() != self.schema.fingerprint() {
+            mistakes.push(format!(
+                "the reference has schema {}, the pipeline {}",
+                reference.schema().fingerprint(),
+                self.schema.fingerprint()
+            ));
+        }
+        if let Some(base) = &self.base
+            && base.schema().fingerprint() != self.schema.fingerprint()
+        {
+            mistakes.push("the training data has another schema than the pipeline".into());
+        }
+        reference
+    }
+
+    fn check_parts(&mut self, mistakes: &mut Vec<String>) {
+        let mut names: Vec<String> = self.detectors.iter().map(|stage| stage.name().to_owned()).collect();
+        names.sort();
+        let twice = |names: &[String]| names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone());
+        if let Some(name) = twice(&names) {
+            mistakes.push(format!("two detectors are called `{name}`"));
+        }
+        let mut names: Vec<String> = self.gates.iter().map(|stage| stage.name().to_owned()).collect();
+        names.sort();
+        if let Some(name) = twice(&names) {
+            mistakes.push(format!("two gates are called `{name}`"));
+        }
+        if self.parts.evaluator.is_some() {
+            if self.parts.first_model.is_none() {
+                mistakes.push("an evaluator needs the served model to compare with: `.first_model(..)`".into());
+            }
+            if self.settings.explore <= 0.0 {
+                mistakes.push("an evaluator judges on the random lane: `.explore(share)` must be above 0".into());
+            }
+        }
+        if self.parts.deployer.is_some() && self.parts.evaluator.is_none() {
+            mistakes.push("nothing is deployed without an evaluator: `.evaluate(..)`".into());
+        }
+        if let Some(segment) = self.segment.take() {
+            let index = self.schema.field_index(&segment);
+            match index.map(|index| self.schema.fields()[index].kind()) {
+                Some(FieldKind::Category { .. }) => {
+                    self.parts.segment = self.schema.code_columns().iter().position(|name| *name == segment);
+                }
+                Some(_) => mistakes.push(format!("segment_by: `{segment}` is not a category")),
+                None => mistakes.push(format!("segment_by: there is no field `{segment}`")),
+            }
+        }
+        if matches!(self.schema.target(), Target::Classes(names) if names.len() > 10_000) {
+            mistakes.push("more than 10,000 classes".into());
+        }
+    }
+}
+
+fn rebase_all<S: ?Sized + AsStage>(stages: &mut [Isolated<S>], references: &References, mistakes: &mut Vec<String>) {
+    for stage in stages {
+        if let Err(error) = stage.rebase(references) {
+            mistakes.push(format!("`{}`: {error}", stage.name));
+        }
+    }
+}

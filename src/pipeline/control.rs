@@ -1,0 +1,167 @@
+//! The operator's side of the loop: status, review, lineage, and the levers.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::Thread;
+
+use super::lineage::{self, Lineage};
+use super::{Pipeline, Status};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::event::{ModelVersion, PredictionId};
+use crate::retrain::RunId;
+use crate::review::ReviewQueue;
+use crate::sample::Sample;
+use crate::schema::Schema;
+use crate::store::{Kind, Store};
+
+/// Something to be done by the worker between two bursts.
+pub(super) type Request = Box<dyn FnOnce(&mut Pipeline) + Send>;
+
+/// Looks after a running pipeline. Cheap to clone; safe to use from many threads.
+///
+/// Requests are answered by the worker after everything that was recorded before them was applied. Reading lineage and
+/// samples, and review, go to the store directly.
+#[derive(Clone)]
+pub struct Control {
+    requests: Sender<Request>,
+    worker: Thread,
+    store: Arc<dyn Store>,
+    pipeline: Arc<str>,
+    clock: Arc<dyn Clock>,
+    schema: Arc<Schema>,
+}
+
+impl Control {
+    pub(super) fn new(
+        requests: Sender<Request>,
+        worker: Thread,
+        store: Arc<dyn Store>,
+        pipeline: Arc<str>,
+        clock: Arc<dyn Clock>,
+        schema: Arc<Schema>,
+    ) -> Self {
+        Control { requests, worker, store, pipeline, clock, schema }
+    }
+
+    /// Runs `work` on the pipeline, on the worker's thread, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the worker has ended.
+    pub fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Pipeline) -> R + Send + 'static) -> Result<R, Error> {
+        let (answer, wait) = channel();
+        let request: Request = Box::new(move |pipeline| {
+            // Nobody waits any more: then the answer is dropped.
+            let _ = answer.send(work(pipeline));
+        });
+        self.requests.send(request).map_err(|_| Error::Stopped)?;
+        self.worker.unpark();
+        wait.recv().map_err(|_| Error::Stopped)
+    }
+
+    /// How the loop is doing.
+    ///
+    /// # Errors
+    /// The worker has ended, or the store cannot be read.
+    pub fn status(&self) -> Result<Status, Error> {
+        self.with(|pipeline| pipeline.status())?
+    }
+
+    /// Applies everything that was recorded before, makes it durable, and polls once.
+    ///
+    /// # Errors
+    /// The worker has ended, or the store fails: then nothing is lost, but not everything is durable.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.with(|pipeline| pipeline.poll().map(drop))?
+    }
+
+    /// The review queue: for annotators, in this process or, on the same store, in another.
+    pub fn review(&self) -> ReviewQueue {
+        ReviewQueue::open(self.store.clone(), &self.pipeline, self.clock.clone(), self.schema.target().clone())
+    }
+
+    /// Starts a run, whatever the trigger says.
+    ///
+    /// # Errors
+    /// See [`Pipeline::retrain_now`].
+    pub fn retrain_now(&self, who: &str) -> Result<RunId, Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.retrain_now(&who))?
+    }
+
+    /// Approves the candidate that waits.
+    ///
+    /// # Errors
+    /// See [`Pipeline::approve`].
+    pub fn approve(&self, who: &str) -> Result<(), Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.approve(&who))?
+    }
+
+    /// Ends the run in flight.
+    ///
+    /// # Errors
+    /// See [`Pipeline::cancel_run`].
+    pub fn cancel_run(&self, who: &str) -> Result<(), Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.cancel_run(&who))?
+    }
+
+    /// Rolls back to the version before the served one.
+    ///
+    /// # Errors
+    /// See [`Pipeline::rollback`].
+    pub fn rollback(&self, why: &str) -> Result<ModelVersion, Error> {
+        let why = why.to_owned();
+        self.with(move |pipeline| pipeline.rollback(&why))?
+    }
+
+    /// The kill switch: nothing is trained, promoted or rolled back until [`Control::unfreeze`].
+    ///
+    /// # Errors
+    /// The worker has ended, or the store fails.
+    pub fn freeze(&self, why: &str) -> Result<(), Error> {
+        let why = why.to_owned();
+        self.with(move |pipeline| pipeline.freeze(&why))?
+    }
+
+    /// Lets a frozen loop go on.
+    ///
+    /// # Errors
+    /// The worker has ended, or the store fails.
+    pub fn unfreeze(&self) -> Result<(), Error> {
+        self.with(Pipeline::unfreeze)?
+    }
+
+    /// Marks every open alarm as seen.
+    ///
+    /// # Errors
+    /// The worker has ended, or the store fails.
+    pub fn acknowledge_alarms(&self) -> Result<usize, Error> {
+        self.with(Pipeline::acknowledge_alarms)?
+    }
+
+    /// A sample with its whole history, or `None` if the prediction was not kept.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn sample(&self, id: PredictionId) -> Result<Option<Sample>, Error> {
+        lineage::read(&*self.store, &self.pipeline, Kind::Sample, &id.to_string())
+    }
+
+    /// From a prediction to the model that made it and the models that it helped to train.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn lineage(&self, id: PredictionId) -> Result<Lineage, Error> {
+        Lineage::of_prediction(&*self.store, &self.pipeline, id)
+    }
+
+    /// From a model back to its run, its batches, their samples and its promotions.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn model_lineage(&self, version: ModelVersion) -> Result<Lineage, Error> {
+        Lineage::of_model(&*self.store, &self.pipeline, version)
+    }
+}

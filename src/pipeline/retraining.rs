@@ -1,0 +1,580 @@
+//! Retraining as a persisted state machine: request → seal → train → smoke test → judge → promote → watch.
+//!
+//! Every state is written down before the outside is called, with a key that makes the call idempotent; on restart the
+//! machine goes on where it was. The steps live in the files below this one; this one holds the state.
+
+mod deploy;
+mod judging;
+mod rounds;
+mod run;
+mod training;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::Pipeline;
+use super::outbox::{Outbox, at, parse};
+use crate::dataset::Dataset;
+use crate::error::{Error, message};
+use crate::event::{Label, ModelVersion, Observation, PredictionId};
+use crate::reference::{Reference, ReferenceBuilder, References};
+use crate::retrain::{
+    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
+    RunState, Trainer, Watch,
+};
+use crate::sample::{Lane, Reason, Sample, SampleState};
+use crate::schema::{Row, Schema};
+use crate::store::{Indexed, Kind, Write};
+use crate::trigger::{CoverageStatus, CoverageTracker, Decision, Explanation, LoopStatus, Memory};
+
+use super::builder::Mode;
+
+/// Rows of live traffic that make a serving baseline.
+const BASELINE_ROWS: u64 = 2_000;
+/// Judged rows that a smoke test looks back at.
+const JUDGED_ROWS: usize = 300;
+/// Live rows between two looks at where candidate and champion disagree.
+const POOL_ROWS: usize = 256;
+
+/// What happened to the served version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromotionKind {
+    /// A candidate took over.
+    Promotion,
+    /// The previous version came back.
+    Rollback,
+}
+
+/// One change of the served version: append-only history of the champion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromotionRecord {
+    /// Number of the change, from 1.
+    pub number: u64,
+    /// Promotion or rollback.
+    pub kind: PromotionKind,
+    /// The version served before.
+    pub from: ModelVersion,
+    /// The version served since.
+    pub to: ModelVersion,
+    /// The run behind it.
+    pub run: Option<RunId>,
+    /// When.
+    pub time: DateTime<Utc>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// One training job of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Job {
+    key: String,
+    recipe: Recipe,
+    digest: String,
+    version: Option<ModelVersion>,
+    failed: Option<String>,
+}
+
+/// Where the run in flight stands.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    #[default]
+    Idle,
+    Requested,
+    Training(Vec<Job>),
+    Smoke,
+    Judging,
+    AwaitingApproval,
+    Deploying {
+        to: ModelVersion,
+        kind: PromotionKind,
+        reason: Reason,
+    },
+}
+
+/// Judge, then train: the labels of a round judge every live model before they may be trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Round {
+    key: String,
+    samples: Vec<PredictionId>,
+    models: Vec<ModelVersion>,
+}
+
+/// The part of the state that survives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LoopState {
+    started: DateTime<Utc>,
+    next_version: u64,
+    next_run: u64,
+    next_round: u64,
+    champion: ModelVersion,
+    previous: Option<ModelVersion>,
+    kept: Option<ModelVersion>,
+    run: Option<Run>,
+    phase: Phase,
+    round: Option<Round>,
+    race: Race,
+    race_models: BTreeMap<Recipe, ModelVersion>,
+    evidence: Option<Evidence>,
+    watch: Option<Watch>,
+    watched_run: Option<RunId>,
+    flapping: Flapping,
+    frozen: Option<String>,
+    memory: Memory,
+    last_run: Option<DateTime<Utc>>,
+    last_batch: Option<BatchId>,
+    batches: Vec<BatchId>,
+    promotions: u64,
+    rollbacks: u64,
+    rejected: u64,
+    /// After a rollback: rounds to wait before the trigger is asked again.
+    cool_off: u32,
+    /// After a held or failed run: do not ask the trigger before this time.
+    back_off: Option<DateTime<Utc>>,
+    failures_in_a_row: u32,
+}
+
+/// Parts that the builder hands over.
+pub(super) struct Parts {
+    pub(super) trainer: Option<Box<dyn Trainer>>,
+    pub(super) evaluator: Option<Box<dyn Evaluator>>,
+    pub(super) deployer: Option<Box<dyn Deployer>>,
+    pub(super) first_model: Option<Artifact>,
+    pub(super) mode: Mode,
+    pub(super) label_batch: usize,
+    pub(super) training_rows: usize,
+    pub(super) compare_share: f64,
+    pub(super) export: Option<PathBuf>,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) seed: u64,
+    pub(super) segment: Option<usize>,
+}
+
+/// Everything about runs, models and the labels that wait for them.
+pub(super) struct Retraining {
+    parts: Parts,
+    state: LoopState,
+    /// Records of the versions that are live: served, previous, kept, candidate, racing.
+    models: HashMap<ModelVersion, ModelRecord>,
+    /// Labelled samples that may enter the next batch, oldest first; `true` if people or the world labelled them.
+    ready: BTreeMap<(u64, PredictionId), bool>,
+    /// Labelled samples of judging lanes that have yet to judge.
+    unjudged: BTreeSet<(u64, PredictionId)>,
+    /// The newest rows of all batches.
+    labelled: Dataset,
+    judged: VecDeque<(Row, Label)>,
+    coverage: CoverageTracker,
+    /// Live rows among which candidate and champion are compared.
+    pool: Vec<Observation>,
+    comparing: Option<(String, Vec<Observation>)>,
+    next_comparison: u64,
+    /// Live traffic since the promotion that is being watched.
+    baseline: Option<ReferenceBuilder>,
+    baseline_rows: u64,
+    /// References that take over with the first observation of their model.
+    upcoming: Option<(ModelVersion, Arc<Reference>)>,
+    /// A restarted host serves its first model; the champion must be loaded again.
+    redeploy: bool,
+    pub(super) decision: Option<Decision>,
+    pub(super) trigger_error: Option<String>,
+}
+
+impl Retraining {
+    pub(super) fn new(parts: Parts, schema: &Arc<Schema>, training: &Reference, now: DateTime<Utc>) -> Self {
+        let coverage = CoverageTracker::new(training, parts.seed);
+        Retraining {
+            state: LoopState {
+                started: now,
+                next_version: 1,
+                next_run: 1,
+                next_round: 1,
+                champion: ModelVersion::FIRST,
+                previous: None,
+                kept: Some(ModelVersion::FIRST),
+                run: None,
+                phase: Phase::Idle,
+                round: None,
+                race: Race::default(),
+                race_models: BTreeMap::new(),
+                evidence: None,
+                watch: None,
+                watched_run: None,
+                flapping: Flapping::default(),
+                frozen: None,
+                memory: Memory::default(),
+                last_run: None,
+                last_batch: None,
+                batches: Vec::new(),
+                promotions: 0,
+                rollbacks: 0,
+                rejected: 0,
+                cool_off: 0,
+                back_off: None,
+                failures_in_a_row: 0,
+            },
+            models: HashMap::new(),
+            ready: BTreeMap::new(),
+            unjudged: BTreeSet::new(),
+            labelled: Dataset::new(schema.clone()),
+            judged: VecDeque::new(),
+            coverage,
+            pool: Vec::new(),
+            comparing: None,
+            next_comparison: 1,
+            baseline: None,
+            baseline_rows: 0,
+            upcoming: None,
+            redeploy: false,
+            decision: None,
+            trigger_error: None,
+            parts,
+        }
+    }
+
+    pub(super) fn champion(&self) -> ModelVersion {
+        self.state.champion
+    }
+
+    /// A live observation of the served version passes by.
+    pub(super) fn observe(&mut self, observation: &Observation) {
+        if let Some(builder) = &mut self.baseline
+            && self.baseline_rows < BASELINE_ROWS
+        {
+            // A row that does not fit the schema cannot have come this far.
+            let _ = builder.push(&observation.row, Some(observation.output()), None);
+            self.baseline_rows += 1;
+        }
+        let judging = self.state.phase == Phase::Judging;
+        if judging && self.pool.len() < POOL_ROWS {
+            let share = crate::stats::sampling::unit_interval(self.parts.seed ^ 2, observation.id.bytes());
+            if share < self.parts.compare_share {
+                self.pool.push(observation.clone());
+            }
+        }
+    }
+
+    /// A sample passed or failed the gates.
+    pub(super) fn flagged(&mut self, sample: &Sample, schema: &Schema) {
+        if sample.state == SampleState::Admitted && !sample.flags.is_empty() {
+            self.coverage.flag(sample, schema);
+        }
+    }
+
+    /// A sample's label came, changed or went.
+    pub(super) fn labelled(&mut self, sample: &Sample, schema: &Schema) {
+        let key = (sample.sequence, sample.id());
+        self.ready.remove(&key);
+        self.unjudged.remove(&key);
+        let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
+        if sample.state != SampleState::Labelled {
+            return;
+        }
+        if self.parts.evaluator.is_some() && sample.lane.judges() && independent && !sample.judged {
+            self.unjudged.insert(key);
+        } else {
+            self.ready.insert(key, independent);
+        }
+        if independent {
+            self.coverage.label(sample, schema);
+        }
+    }
+
+    /// The references of `model` take over: its training data, and the serving baseline once it was kept.
+    pub(super) fn move_references(&mut self, references: &mut References, model: ModelVersion) {
+        if let Some((version, training)) = self.upcoming.take() {
+            if version == model {
+                self.coverage.rebase(&training);
+                references.training = training;
+            } else {
+                self.upcoming = Some((version, training));
+            }
+        }
+    }
+
+    /// What the trigger looks at.
+    pub(super) fn status(&self, now: DateTime<Utc>, observations: u64, alarms: &[DateTime<Utc>]) -> LoopStatus {
+        let waiting = self.ready.values().filter(|independent| **independent).count() + self.unjudged.len();
+        LoopStatus {
+            now,
+            started: self.state.started,
+            observations,
+            labels: (self.ready.len() + self.unjudged.len()) as u64,
+            independent_labels: waiting as u64,
+            coverage: self.coverage_status(),
+            open_alarms: alarms.len() as u64,
+            last_alarm: alarms.last().copied(),
+            last_run: self.state.last_run,
+            running: self.state.run.as_ref().is_some_and(|run| run.state.in_flight()),
+        }
+    }
+
+    fn coverage_status(&self) -> CoverageStatus {
+        self.coverage.status()
+    }
+
+    fn model(&self, version: ModelVersion) -> Result<&ModelRecord, Error> {
+        self.models.get(&version).ok_or_else(|| Error::Corrupt(format!("model {version} is not in the store")))
+    }
+
+    /// The write that makes the state durable; it goes into the unit of whatever changed it.
+    fn save(&self, outbox: &Outbox) -> Result<Write, Error> {
+        let indexed = Indexed { state: "saved", rank: 0, due: None };
+        outbox.json(Kind::Control, "loop", indexed, &self.state)
+    }
+
+    fn save_run(&self, outbox: &Outbox, run: &Run) -> Result<Write, Error> {
+        let indexed = Indexed { state: run.state.as_str(), rank: run.id.0 as i64, due: None };
+        outbox.json(Kind::Run, &run.id.to_string(), indexed, run)
+    }
+
+    /// Record and bytes of a model; the bytes of an inline artifact are a record of their own.
+    fn save_model(&self, outbox: &Outbox, record: &ModelRecord) -> Result<Vec<Write>, Error> {
+        let version = record.version;
+        let state = if record.quarantined.is_some() { "quarantined" } else { "usable" };
+        let indexed = Indexed { state, rank: version.0 as i64, due: None };
+        let mut writes = Vec::new();
+        let mut stored = record.clone();
+        if let Artifact::Inline(bytes) = &mut stored.artifact {
+            let bytes = std::mem::take(bytes);
+            let indexed = Indexed { state: "bytes", rank: version.0 as i64, due: None };
+            writes.push(outbox.raw(Kind::Model, &artifact_key(version), indexed, bytes));
+        }
+        writes.push(outbox.json(Kind::Model, &version.to_string(), indexed, &stored)?);
+        Ok(writes)
+    }
+
+    fn load_model(&mut self, outbox: &Outbox, version: ModelVersion) -> Result<(), Error> {
+        if self.models.contains_key(&version) {
+            return Ok(());
+        }
+        let Some(mut record) = outbox.read::<ModelRecord>(Kind::Model, &version.to_string())? else {
+            return Err(Error::Corrupt(format!("model {version} is not in the store")));
+        };
+        if let Artifact::Inline(bytes) = &mut record.artifact
+            && let Some(stored) = outbox.read_raw(Kind::Model, &artifact_key(version))?
+        {
+            *bytes = stored.to_vec();
+        }
+        self.models.insert(version, record);
+        Ok(())
+    }
+
+    /// Forgets the records of versions that are no longer live.
+    fn forget_models(&mut self) {
+        let state = &self.state;
+        let candidate = state.run.as_ref().and_then(|run| run.candidate);
+        let live: BTreeSet<ModelVersion> = [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate]
+            .into_iter()
+            .flatten()
+            .chain(state.race_models.values().copied())
+            .collect();
+        self.models.retain(|version, _| live.contains(version));
+    }
+}
+
+fn artifact_key(version: ModelVersion) -> String {
+    format!("{version}.artifact")
+}
+
+impl Pipeline {
+    /// Moves retraining as far as it goes without waiting.
+    pub(super) fn step_retraining(&mut self) -> Result<bool, Error> {
+        let mut moved = false;
+        // Bounded, so that a fault in the machine cannot spin: no chain of steps without waiting is this long.
+        for _ in 0..64 {
+            if !self.step_once()? {
+                break;
+            }
+            moved = true;
+            self.outbox.commit()?;
+        }
+        Ok(moved)
+    }
+
+    fn step_once(&mut self) -> Result<bool, Error> {
+        if self.retraining.redeploy {
+            return self.step_redeploy();
+        }
+        if self.retraining.state.frozen.is_some() {
+            return Ok(false);
+        }
+        if self.step_round()? {
+            return Ok(true);
+        }
+        match self.retraining.state.phase.clone() {
+            Phase::Idle => self.step_idle(),
+            Phase::Requested => self.step_requested(),
+            Phase::Training(jobs) => self.step_training(jobs),
+            Phase::Smoke => self.step_smoke(),
+            Phase::Judging => self.step_judging(),
+            Phase::AwaitingApproval => Ok(false),
+            Phase::Deploying { to, kind, reason } => self.step_deploying(to, kind, reason),
+        }
+    }
+
+    /// Writes the state of the loop, with `more`, and every sample changed since.
+    fn save_loop(&mut self, mut more: Vec<Write>) -> Result<(), Error> {
+        more.push(self.retraining.save(&self.outbox)?);
+        self.outbox.push_with_samples(more)
+    }
+
+    /// Puts the run in flight into `state` and says why.
+    fn run_becomes(&mut self, state: RunState, reason: Reason) -> Result<Write, Error> {
+        let now = self.now;
+        let Some(run) = &mut self.retraining.state.run else {
+            return Err(Error::Corrupt("no run is in flight".into()));
+        };
+        run.state = state;
+        run.notes.push((now, reason));
+        let run = run.clone();
+        self.retraining.save_run(&self.outbox, &run)
+    }
+
+    /// Takes over what an earlier process left in the store, or writes the first state.
+    pub(super) fn reopen_retraining(&mut self) -> Result<(), Error> {
+        let saved: Option<LoopState> = self.outbox.read(Kind::Control, "loop")?;
+        let fresh = saved.is_none();
+        if let Some(saved) = saved {
+            self.retraining.state = saved;
+        }
+        if let Some(artifact) = self.retraining.parts.first_model.clone() {
+            let record = ModelRecord {
+                version: ModelVersion::FIRST,
+                artifact,
+                run: None,
+                recipe: None,
+                base: None,
+                batches: Vec::new(),
+                digest: self.base.as_ref().map(Dataset::digest),
+                trained: self.now,
+                quarantined: None,
+            };
+            if fresh {
+                let writes = self.retraining.save_model(&self.outbox, &record)?;
+                self.outbox.push(writes);
+            }
+            self.retraining.models.insert(ModelVersion::FIRST, record);
+        }
+        let state = &self.retraining.state;
+        let candidate = state.run.as_ref().and_then(|run| run.candidate);
+        let live: Vec<ModelVersion> = [Some(state.champion), state.previous, state.kept, candidate]
+            .into_iter()
+            .flatten()
+            .chain(state.race_models.values().copied())
+            .filter(|version| *version != ModelVersion::FIRST)
+            .collect();
+        for version in live {
+            self.retraining.load_model(&self.outbox, version)?;
+        }
+        self.retraining.redeploy =
+            self.retraining.state.champion != ModelVersion::FIRST && self.retraining.parts.deployer.is_some();
+        self.reload_labels()?;
+        for (name, training) in [("reference/training", true), ("reference/serving", false)] {
+            if let Some(bytes) = self.outbox.read_raw(Kind::Control, name)? {
+                let reference: Reference = serde_json::from_slice(&bytes)
+                    .map_err(|e| Error::Corrupt(format!("the stored {name} cannot be read: {e}")))?;
+                if reference.schema().fingerprint() != self.schema.fingerprint() {
+                    return Err(Error::Corrupt(format!("the stored {name} is of another schema")));
+                }
+                let reference = Arc::new(reference);
+                if training { self.references.training = reference } else { self.references.serving = reference }
+            }
+        }
+        if fresh { self.save_loop(Vec::new()) } else { Ok(()) }
+    }
+
+    /// Labels that wait for a batch, and the newest rows of the batches that there are.
+    fn reload_labels(&mut self) -> Result<(), Error> {
+        let (schema, retraining) = (&self.schema, &mut self.retraining);
+        for state in [SampleState::Queued, SampleState::Admitted, SampleState::Labelled] {
+            self.outbox.each(Kind::Sample, state.as_str(), |record| {
+                let sample: Sample = parse(&record)?;
+                let mut admitted = sample.clone();
+                admitted.state = SampleState::Admitted;
+                retraining.flagged(&admitted, schema);
+                retraining.labelled(&sample, schema);
+                Ok(())
+            })?;
+        }
+        let cap = self.retraining.parts.training_rows;
+        let mut manifests = Vec::new();
+        let mut rows = 0;
+        for id in self.retraining.state.batches.iter().rev() {
+            let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &id.0)? else {
+                return Err(Error::Corrupt(format!("batch {id} is not in the store")));
+            };
+            rows += manifest.rows as usize;
+            manifests.push(manifest);
+            if rows >= cap {
+                break;
+            }
+        }
+        let mut labelled = Dataset::new(self.schema.clone());
+        for manifest in manifests.into_iter().rev() {
+            for id in &manifest.samples {
+                let Some(sample) = self.outbox.read::<Sample>(Kind::Sample, &id.to_string())? else {
+                    return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
+                };
+                if let Some(label) = sample.label.as_ref().and_then(|annotation| annotation.label) {
+                    labelled.push(sample.observation.row.clone(), label, self.training_weight(&sample))?;
+                }
+            }
+        }
+        self.retraining.labelled = labelled.newest(cap);
+        Ok(())
+    }
+
+    /// Weight of a sample in training.
+    fn training_weight(&self, sample: &Sample) -> f64 {
+        let _ = sample;
+        1.0
+    }
+}
+
+/// The parts of [`Retraining`] that the status shows.
+pub(super) struct View {
+    pub(super) previous: Option<ModelVersion>,
+    pub(super) kept: Option<ModelVersion>,
+    pub(super) run: Option<Run>,
+    pub(super) watch: Option<String>,
+    pub(super) runs: u64,
+    pub(super) promotions: u64,
+    pub(super) rollbacks: u64,
+    pub(super) rejected: u64,
+    pub(super) frozen: Option<String>,
+}
+
+impl Retraining {
+    pub(super) fn view(&self) -> View {
+        let state = &self.state;
+        View {
+            previous: state.previous,
+            kept: state.kept,
+            run: state.run.clone().filter(|run| run.state.in_flight()),
+            watch: state.watch.as_ref().map(|watch| {
+                let (wins, losses) = (watch.paired.wins, watch.paired.losses);
+                format!(
+                    "{} against {}: {losses} rows only the new one has right, {wins} only the old one, {} rounds",
+                    watch.current, watch.previous, watch.rounds
+                )
+            }),
+            runs: state.next_run - 1,
+            promotions: state.promotions,
+            rollbacks: state.rollbacks,
+            rejected: state.rejected,
+            frozen: state.frozen.clone(),
+        }
+    }
+}
+
+#[allow(unused)]
+fn _used(_: Explanation, _: Lane) -> crate::error::BoxError {
+    let _ = at(DateTime::<Utc>::UNIX_EPOCH);
+    message("")
+}

@@ -1,0 +1,224 @@
+//! Promotion and rollback: load, then switch; the switch is written down before it is made.
+
+use super::super::Pipeline;
+use super::{Phase, PromotionKind, PromotionRecord};
+use crate::error::{Error, StageError};
+use crate::event::ModelVersion;
+use crate::reference::Reference;
+use crate::retrain::{JobStatus, RunState, Watch};
+use crate::sample::Reason;
+use crate::store::{Indexed, Kind};
+use std::sync::Arc;
+
+impl Pipeline {
+    pub(super) fn start_promotion(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        self.retraining.state.phase = Phase::Deploying { to, kind: PromotionKind::Promotion, reason };
+        self.save_loop(Vec::new())
+    }
+
+    /// Takes the previous version back into service. A run in flight ends: its base is gone.
+    pub(super) fn start_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        if self.retraining.state.run.is_some() {
+            self.end_run(RunState::Cancelled, Reason::new("rolled_back", "the model that it builds on is rolled back"))?;
+        }
+        self.retraining.state.phase = Phase::Deploying { to, kind: PromotionKind::Rollback, reason };
+        self.save_loop(Vec::new())
+    }
+
+    /// Rolls the served model back to the version before it.
+    ///
+    /// # Errors
+    /// There is no version before it, or a deployment is under way.
+    pub fn rollback(&mut self, why: &str) -> Result<ModelVersion, Error> {
+        if let Phase::Deploying { to, .. } = &self.retraining.state.phase {
+            return Err(Error::Refused(format!("{to} is being deployed")));
+        }
+        let Some(previous) = self.retraining.state.previous else {
+            return Err(Error::Refused(format!("{} has no predecessor", self.retraining.state.champion)));
+        };
+        self.start_rollback(previous, Reason::new("manual", why))?;
+        self.outbox.commit()?;
+        Ok(previous)
+    }
+
+    /// Stops everything but recording, labelling and serving until [`Pipeline::unfreeze`].
+    pub fn freeze(&mut self, why: &str) -> Result<(), Error> {
+        self.retraining.state.frozen = Some(why.to_owned());
+        self.save_loop(Vec::new())?;
+        self.outbox.commit()
+    }
+
+    /// Lets a frozen loop go on: a person has looked into it.
+    pub fn unfreeze(&mut self) -> Result<(), Error> {
+        self.retraining.state.frozen = None;
+        self.retraining.state.failures_in_a_row = 0;
+        self.retraining.state.flapping.clear();
+        self.save_loop(Vec::new())?;
+        self.outbox.commit()
+    }
+
+    /// Loads the target; switches once it is known to load.
+    pub(super) fn step_deploying(
+        &mut self,
+        to: ModelVersion,
+        kind: PromotionKind,
+        reason: Reason,
+    ) -> Result<bool, Error> {
+        match self.bring_up(to)? {
+            JobStatus::Unknown | JobStatus::Running => Ok(false),
+            JobStatus::Failed { reason: why, .. } => {
+                let reason = Reason::new("cannot_load", format!("{to}: {why}"));
+                match kind {
+                    PromotionKind::Promotion => {
+                        let writes = self.quarantine(to, reason.clone())?;
+                        self.outbox.push(writes);
+                        self.end_run(RunState::Failed, reason)?;
+                    }
+                    PromotionKind::Rollback => {
+                        // Nothing to go back to: a person must decide.
+                        self.retraining.state.phase = Phase::Idle;
+                        self.retraining.state.frozen = Some(format!("the rollback failed, {to} does not load: {why}"));
+                        self.save_loop(Vec::new())?;
+                    }
+                }
+                Ok(true)
+            }
+            JobStatus::Done(()) => {
+                match kind {
+                    PromotionKind::Promotion => self.finish_promotion(to, reason)?,
+                    PromotionKind::Rollback => self.finish_rollback(to, reason)?,
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Loads and activates a version on the deployer, if there is one.
+    fn bring_up(&mut self, to: ModelVersion) -> Result<JobStatus<()>, Error> {
+        let record = match self.retraining.models.get(&to) {
+            Some(record) => record.clone(),
+            None if self.retraining.parts.deployer.is_none() => return Ok(JobStatus::Done(())),
+            None => return Err(Error::Corrupt(format!("model {to} is not in the store"))),
+        };
+        let Some(deployer) = &mut self.retraining.parts.deployer else { return Ok(JobStatus::Done(())) };
+        let failed = |what| move |source| StageError { stage: "deployer".into(), what, source };
+        let mut status = deployer.poll(to).map_err(failed("report"))?;
+        if status == JobStatus::Unknown {
+            deployer.prepare(&record).map_err(failed("load a model"))?;
+            status = deployer.poll(to).map_err(failed("report"))?;
+        }
+        if status == JobStatus::Done(()) {
+            deployer.activate(to).map_err(failed("switch the model"))?;
+        }
+        Ok(status)
+    }
+
+    /// A restarted host serves its first model: the champion comes back before anything else.
+    pub(super) fn step_redeploy(&mut self) -> Result<bool, Error> {
+        let champion = self.retraining.state.champion;
+        match self.bring_up(champion)? {
+            JobStatus::Unknown | JobStatus::Running => Ok(false),
+            JobStatus::Done(()) => {
+                self.retraining.redeploy = false;
+                Ok(true)
+            }
+            JobStatus::Failed { reason, .. } => {
+                self.retraining.redeploy = false;
+                let why = format!("after the restart {champion} does not load: {reason}");
+                self.retraining.state.frozen = Some(why);
+                self.save_loop(Vec::new())?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn record_change(&mut self, kind: PromotionKind, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        let state = &self.retraining.state;
+        let record = PromotionRecord {
+            number: state.promotions + state.rollbacks,
+            kind,
+            from: state.champion,
+            to,
+            run: state.run.as_ref().map(|run| run.id).or(state.watched_run),
+            time: self.now,
+            reason,
+        };
+        let indexed = Indexed { state: "done", rank: record.number as i64, due: None };
+        let write = self.outbox.json(Kind::Promotion, &format!("{:08}", record.number), indexed, &record)?;
+        self.outbox.push(vec![write]);
+        Ok(())
+    }
+
+    fn finish_promotion(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        if self.retraining.state.watch.is_some() {
+            let text = format!("{to} took over before the watch had a verdict");
+            self.end_watch(RunState::KeptUnproven, Reason::new("superseded", text))?;
+        }
+        self.retraining.state.promotions += 1;
+        self.record_change(PromotionKind::Promotion, to, reason.clone())?;
+        let write = self.run_becomes(RunState::Watched, reason)?;
+        self.prepare_reference(to)?;
+        let state = &mut self.retraining.state;
+        let from = state.champion;
+        state.flapping.promoted(from, to);
+        state.watch = Some(Watch::new(to, from));
+        state.watched_run = state.run.take().map(|run| run.id);
+        (state.previous, state.champion) = (Some(from), to);
+        state.evidence = None;
+        state.failures_in_a_row = 0;
+        state.phase = Phase::Idle;
+        self.retraining.pool.clear();
+        self.retraining.comparing = None;
+        self.retraining.baseline = Some(Reference::builder(self.schema.clone()).model(to).salt(to.0));
+        self.retraining.baseline_rows = 0;
+        self.save_loop(vec![write])?;
+        self.retraining.forget_models();
+        Ok(())
+    }
+
+    fn finish_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        let failed = self.retraining.state.champion;
+        self.retraining.state.rollbacks += 1;
+        self.record_change(PromotionKind::Rollback, to, reason.clone())?;
+        let writes = self.quarantine(failed, reason.clone())?;
+        self.outbox.push(writes);
+        self.end_watch(RunState::RolledBack, reason)?;
+        self.prepare_reference(to)?;
+        let state = &mut self.retraining.state;
+        state.flapping.rolled_back(failed, to);
+        state.frozen = state.flapping.frozen().map(|reason| reason.to_string());
+        (state.champion, state.previous) = (to, None);
+        state.cool_off = 1;
+        state.phase = Phase::Idle;
+        self.retraining.baseline = None;
+        self.save_loop(Vec::new())?;
+        self.retraining.forget_models();
+        Ok(())
+    }
+
+    /// The watch ends: its run gets its last state; only a model that was kept moves the serving baseline.
+    pub(super) fn end_watch(&mut self, to: RunState, reason: Reason) -> Result<(), Error> {
+        let now = self.now;
+        let Some(watch) = self.retraining.state.watch.take() else { return Ok(()) };
+        if let Some(id) = self.retraining.state.watched_run.take()
+            && let Some(mut run) = self.outbox.read::<crate::retrain::Run>(Kind::Run, &id.to_string())?
+        {
+            run.state = to;
+            run.notes.push((now, reason));
+            let write = self.retraining.save_run(&self.outbox, &run)?;
+            self.outbox.push(vec![write]);
+        }
+        if to == RunState::Kept {
+            self.retraining.state.kept = Some(watch.current);
+            if let Some(builder) = self.retraining.baseline.take() {
+                let serving = Arc::new(builder.finish());
+                let indexed = Indexed { state: "saved", rank: 0, due: None };
+                let write = self.outbox.json(Kind::Control, "reference/serving", indexed, &*serving)?;
+                self.outbox.push(vec![write]);
+                self.references.serving = serving;
+                self.rebase_on(self.stage_model);
+            }
+        }
+        self.save_loop(Vec::new())
+    }
+}

@@ -1,0 +1,160 @@
+//! Judging a frozen candidate: the verdict after each round, and the lane of disagreements.
+
+use std::sync::Arc;
+
+use super::super::Pipeline;
+use super::super::builder::Mode;
+use super::rounds::Scored;
+use super::{POOL_ROWS, Phase};
+use crate::error::Error;
+use crate::event::{ModelVersion, predicted_label};
+use crate::retrain::{JobStatus, Profile, RunState, Verdict};
+use crate::sample::{Lane, Reason};
+use crate::store::{Indexed, Kind};
+
+impl Pipeline {
+    pub(super) fn step_judging(&mut self) -> Result<bool, Error> {
+        if self.step_comparison()? {
+            return Ok(true);
+        }
+        let (Some(evidence), Some(run)) = (&self.retraining.state.evidence, &self.retraining.state.run) else {
+            return Err(Error::Corrupt("judging without a candidate".into()));
+        };
+        let Some(candidate) = run.candidate else { return Err(Error::Corrupt("judging without a candidate".into())) };
+        let Some(Profile::Confirm(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile().clone()) else {
+            let text = "the profile was changed while it was judged";
+            return self.end_run(RunState::Cancelled, Reason::new("profile_changed", text)).map(|()| true);
+        };
+        let judgement = evidence.judge(&rules, 1);
+        let Some(verdict) = judgement.verdict else { return Ok(false) };
+        let id = run.id.to_string();
+        let indexed = Indexed { state: "final", rank: run.id.0 as i64, due: None };
+        let report = self.outbox.json(Kind::Evaluation, &id, indexed, &(evidence, &judgement))?;
+        self.outbox.push(vec![report]);
+        let text = judgement.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        match verdict {
+            Verdict::Pass => self.pass(candidate, Reason::new("passed", text))?,
+            Verdict::Fail => self.refuse(candidate, Reason::new("failed", text))?,
+            Verdict::Inconclusive => self.end_run(RunState::Inconclusive, Reason::new("inconclusive", text))?,
+        }
+        Ok(true)
+    }
+
+    /// Finds live rows on which candidate and champion disagree, and asks people about them.
+    fn step_comparison(&mut self) -> Result<bool, Error> {
+        let champion = self.retraining.state.champion;
+        let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
+            return Ok(false);
+        };
+        if self.retraining.comparing.is_none() {
+            if self.retraining.pool.len() < POOL_ROWS {
+                return Ok(false);
+            }
+            let key = format!("{run}-compare-{}", self.retraining.next_comparison);
+            self.retraining.next_comparison += 1;
+            self.retraining.comparing = Some((key, std::mem::take(&mut self.retraining.pool)));
+        }
+        let Some((key, rows)) = &self.retraining.comparing else { return Ok(false) };
+        let key = key.clone();
+        let inputs = Arc::new(rows.iter().map(|observation| observation.row.clone()).collect::<Vec<_>>());
+        let scores = match self.poll_row_scores(&key, &[champion, candidate], inputs)? {
+            JobStatus::Running | JobStatus::Unknown => return Ok(false),
+            JobStatus::Failed { .. } => {
+                self.retraining.comparing = None;
+                return Ok(false);
+            }
+            JobStatus::Done(scores) => scores,
+        };
+        let Some((_, rows)) = self.retraining.comparing.take() else { return Ok(false) };
+        let target = self.schema.target().clone();
+        let scored = Scored::new(&scores, target.output_width());
+        let compared = rows.len();
+        let disagreeing: Vec<_> = rows
+            .into_iter()
+            .enumerate()
+            .filter(|(row, _)| {
+                let said = |model| scored.output(model, *row).and_then(|output| predicted_label(&target, output));
+                said(champion) != said(candidate)
+            })
+            .map(|(_, observation)| observation)
+            .collect();
+        let share = disagreeing.len() as f64 / compared.max(1) as f64;
+        if let Some(evidence) = &mut self.retraining.state.evidence {
+            // Averaged over the pools so far: each has the same size.
+            let pools = (self.retraining.next_comparison - 1).max(1) as f64;
+            let before = evidence.disagreement.unwrap_or(share);
+            evidence.disagreement = Some(before + (share - before) / pools);
+        }
+        // As many as a label batch: the pool is a uniform draw, and so is the beginning of it.
+        let wanted = self.retraining.parts.label_batch.max(1);
+        let taken = disagreeing.len().min(wanted);
+        let inclusion = self.retraining.parts.compare_share * taken as f64 / disagreeing.len().max(1) as f64;
+        for observation in disagreeing.into_iter().take(taken) {
+            let id = observation.id;
+            let known = self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled));
+            if let Some((sequence, false)) = known {
+                self.keep(observation, sequence, Lane::Comparison, inclusion, Vec::new())?;
+            }
+        }
+        self.save_loop(Vec::new())?;
+        Ok(true)
+    }
+
+    /// A candidate may be promoted: by the loop itself, by a person, or in no case, as the mode says.
+    pub(super) fn pass(&mut self, candidate: ModelVersion, reason: Reason) -> Result<(), Error> {
+        match self.retraining.parts.mode {
+            Mode::Unattended => self.start_promotion(candidate, reason),
+            Mode::Approval => {
+                let write = self.run_becomes(RunState::AwaitingApproval, reason)?;
+                self.retraining.state.phase = Phase::AwaitingApproval;
+                self.save_loop(vec![write])
+            }
+            Mode::Advisory => {
+                let text = format!("{candidate} would be promoted: {reason}");
+                self.end_run(RunState::Rejected, Reason::new("advisory", text))
+            }
+        }
+    }
+
+    /// A person lets the candidate that waits be promoted.
+    ///
+    /// # Errors
+    /// No candidate waits for approval.
+    pub fn approve(&mut self, who: &str) -> Result<(), Error> {
+        let candidate = self.awaiting()?;
+        self.start_promotion(candidate, Reason::new("approved", format!("by {who}")))?;
+        self.outbox.commit()
+    }
+
+    /// A person refuses the candidate that waits, or ends the run in flight.
+    ///
+    /// # Errors
+    /// No run is in flight, or it is being deployed already.
+    pub fn cancel_run(&mut self, who: &str) -> Result<(), Error> {
+        match &self.retraining.state.phase {
+            Phase::Idle => return Err(Error::Refused("no run is in flight".into())),
+            Phase::Deploying { to, .. } => return Err(Error::Refused(format!("{to} is being deployed already"))),
+            Phase::Training(jobs) => {
+                let keys: Vec<String> = jobs.iter().map(|job| job.key.clone()).collect();
+                if let Some(trainer) = &mut self.retraining.parts.trainer {
+                    for key in keys {
+                        let failed = |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
+                        trainer.cancel(&key).map_err(failed)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}")))?;
+        self.outbox.commit()
+    }
+
+    fn awaiting(&self) -> Result<ModelVersion, Error> {
+        match (&self.retraining.state.phase, &self.retraining.state.run) {
+            (Phase::AwaitingApproval, Some(run)) => {
+                run.candidate.ok_or_else(|| Error::Corrupt("approval without a candidate".into()))
+            }
+            _ => Err(Error::Refused("no candidate waits for approval".into())),
+        }
+    }
+}

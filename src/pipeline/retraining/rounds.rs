@@ -1,0 +1,240 @@
+//! Rounds: new labels of the judging lanes judge every live model, and only then may they be trained on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::super::Pipeline;
+use super::{JUDGED_ROWS, Phase, Round};
+use crate::error::Error;
+use crate::event::{Label, ModelVersion};
+use crate::retrain::{JobStatus, JudgedRow, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
+use crate::sample::{Reason, Sample};
+
+/// Rounds whose scoring failed before the loop gives up on them.
+const MOST_ROUND_FAILURES: u32 = 3;
+
+/// What each model said about the rows of a job.
+pub(super) struct Scored<'a> {
+    scores: &'a [Scores],
+    width: usize,
+}
+
+impl<'a> Scored<'a> {
+    pub(super) fn new(scores: &'a [Scores], width: usize) -> Self {
+        Scored { scores, width }
+    }
+
+    /// Output of `model` for row `row`; `None` if the model failed.
+    pub(super) fn output(&self, model: ModelVersion, row: usize) -> Option<&'a [f64]> {
+        let scores = self.scores.iter().find(|scores| scores.model == model)?;
+        scores.outputs.as_ref().ok()?.get(row * self.width..(row + 1) * self.width)
+    }
+
+    pub(super) fn outputs(&self, model: ModelVersion) -> Option<&'a Result<Vec<f64>, String>> {
+        self.scores.iter().find(|scores| scores.model == model).map(|scores| &scores.outputs)
+    }
+}
+
+impl Pipeline {
+    /// Starts a round when enough labels wait, or a run does; takes its result when it is there.
+    pub(super) fn step_round(&mut self) -> Result<bool, Error> {
+        if self.retraining.state.round.is_some() {
+            return self.poll_round();
+        }
+        let waiting = self.retraining.unjudged.len();
+        let due = waiting >= self.retraining.parts.label_batch
+            || (waiting > 0 && self.retraining.state.phase == Phase::Requested);
+        if !due || self.retraining.parts.evaluator.is_none() {
+            return Ok(false);
+        }
+        let samples: Vec<_> = self.retraining.unjudged.iter().map(|(_, id)| *id).collect();
+        let models = self.live_models();
+        let state = &mut self.retraining.state;
+        let key = format!("round-{}", state.next_round);
+        state.next_round += 1;
+        state.round = Some(Round { key, samples, models });
+        self.save_loop(Vec::new())?;
+        Ok(true)
+    }
+
+    /// Every model that new labels say something about.
+    fn live_models(&self) -> Vec<ModelVersion> {
+        let state = &self.retraining.state;
+        let mut models = BTreeSet::from([state.champion]);
+        models.extend(state.watch.as_ref().map(|watch| watch.previous));
+        if state.phase == Phase::Judging {
+            models.extend(state.run.as_ref().and_then(|run| run.candidate));
+            models.extend(state.kept);
+        }
+        if !state.race_models.is_empty() {
+            models.extend(state.race_models.values());
+            models.insert(ModelVersion::FIRST);
+        }
+        models.into_iter().collect()
+    }
+
+    fn poll_round(&mut self) -> Result<bool, Error> {
+        let Some(round) = self.retraining.state.round.clone() else { return Ok(false) };
+        let mut samples: Vec<Sample> = Vec::with_capacity(round.samples.len());
+        for id in &round.samples {
+            // A label may have been taken back since: then the row judges nothing.
+            if let Some(sample) = self.outbox.sample(*id)?
+                && sample.label.is_some()
+                && !sample.judged
+            {
+                samples.push(sample.clone());
+            }
+        }
+        // A single live model has nobody to be compared with.
+        if samples.is_empty() || round.models.len() < 2 {
+            return self.finish_round(&samples, &[]);
+        }
+        match self.poll_scores(&round.key, &round.models, &samples)? {
+            JobStatus::Running | JobStatus::Unknown => Ok(false),
+            JobStatus::Done(scores) => self.finish_round(&samples, &scores),
+            JobStatus::Failed { reason, .. } => {
+                self.retraining.state.failures_in_a_row += 1;
+                if self.retraining.state.failures_in_a_row >= MOST_ROUND_FAILURES {
+                    let why = format!("models cannot be scored ({reason}); check how they are loaded, then unfreeze");
+                    self.retraining.state.frozen = Some(why);
+                }
+                // The next attempt is a new job: a finished key is never started again.
+                if let Some(round) = &mut self.retraining.state.round {
+                    round.key.push('+');
+                }
+                self.save_loop(Vec::new())?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Polls a scoring job and starts it if nobody knows it.
+    pub(super) fn poll_scores(
+        &mut self,
+        key: &str,
+        models: &[ModelVersion],
+        samples: &[Sample],
+    ) -> Result<JobStatus<Vec<Scores>>, Error> {
+        let rows = samples.iter().map(|sample| sample.observation.row.clone()).collect();
+        self.poll_row_scores(key, models, Arc::new(rows))
+    }
+
+    pub(super) fn poll_row_scores(
+        &mut self,
+        key: &str,
+        models: &[ModelVersion],
+        rows: Arc<Vec<crate::schema::Row>>,
+    ) -> Result<JobStatus<Vec<Scores>>, Error> {
+        let models = models.iter().map(|v| self.retraining.model(*v).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let width = self.schema.target().output_width();
+        let Some(evaluator) = &mut self.retraining.parts.evaluator else { return Ok(JobStatus::Unknown) };
+        let failed = |source| crate::error::StageError { stage: "evaluator".into(), what: "score", source };
+        let status = evaluator.poll(key).map_err(failed)?;
+        if status != JobStatus::Unknown {
+            return Ok(status);
+        }
+        evaluator.start(ScoreJob { key: key.to_owned(), models, width, rows }).map_err(failed)?;
+        Ok(evaluator.poll(key).map_err(failed)?)
+    }
+
+    /// Counts what the labels say for and against each model, and frees the labels for training.
+    fn finish_round(&mut self, samples: &[Sample], scores: &[Scores]) -> Result<bool, Error> {
+        let target = self.schema.target().clone();
+        let scored = Scored::new(scores, target.output_width());
+        let profile = self.retraining.parts.evaluator.as_ref().map(|evaluator| evaluator.profile().clone());
+        let segment = self.retraining.parts.segment;
+        let state = &mut self.retraining.state;
+        let candidate = state.run.as_ref().and_then(|run| run.candidate);
+        let champion = state.champion;
+        for (row, sample) in samples.iter().enumerate() {
+            let Some(annotation) = &sample.label else { continue };
+            let Some(label) = annotation.label else { continue };
+            self.retraining.judged.push_back((sample.observation.row.clone(), label));
+            if let (Some(Profile::Adaptive(rules)), false) = (&profile, state.race_models.is_empty()) {
+                let mut outputs: Vec<(&str, &[f64])> = Vec::new();
+                if let Some(output) = scored.output(ModelVersion::FIRST, row) {
+                    outputs.push((Race::KEEP, output));
+                }
+                for (recipe, version) in &state.race_models {
+                    if let Some(output) = scored.output(*version, row) {
+                        outputs.push((recipe.as_str(), output));
+                    }
+                }
+                // Only the random lane is a fair sample of the stream.
+                if sample.lane == crate::sample::Lane::Random {
+                    state.race.observe(&target, &outputs, label, rules);
+                }
+            }
+            if let Some(watch) = &mut state.watch
+                && let (Some(current), Some(previous)) =
+                    (scored.output(watch.current, row), scored.output(watch.previous, row))
+            {
+                watch.observe(&target, current, previous, label);
+            }
+            if let (Some(evidence), Some(candidate)) = (&mut state.evidence, candidate)
+                && let (Some(theirs), Some(ours)) = (scored.output(candidate, row), scored.output(champion, row))
+            {
+                let kept = state.kept.filter(|kept| *kept != champion && *kept != candidate);
+                let slice = segment.and_then(|column| segment_name(&self.schema, column, sample));
+                let judged = JudgedRow {
+                    candidate: theirs,
+                    current: ours,
+                    kept: kept.and_then(|kept| scored.output(kept, row)),
+                    label,
+                    annotator: &annotation.annotator,
+                    lane: sample.lane,
+                    slice: slice.as_deref(),
+                };
+                evidence.observe(&target, &judged);
+            }
+        }
+        while self.retraining.judged.len() > JUDGED_ROWS {
+            self.retraining.judged.pop_front();
+        }
+        let state = &mut self.retraining.state;
+        if !scores.is_empty() {
+            state.watch.iter_mut().for_each(|watch| watch.rounds += 1);
+            state.evidence.iter_mut().for_each(|evidence| evidence.rounds += 1);
+        }
+        state.failures_in_a_row = 0;
+        state.cool_off = state.cool_off.saturating_sub(1);
+        let round = state.round.take();
+        for id in round.iter().flat_map(|round| &round.samples) {
+            if let Some(sample) = self.outbox.sample(*id)? {
+                sample.judged = true;
+                let sample = sample.clone();
+                self.outbox.touch(*id);
+                self.retraining.labelled(&sample, &self.schema);
+            }
+            self.retraining.unjudged.retain(|(_, other)| other != id);
+        }
+        self.save_loop(Vec::new())?;
+        self.judge_watch(profile.as_ref())?;
+        Ok(true)
+    }
+
+    /// Keeps, or rolls back, what was promoted last.
+    fn judge_watch(&mut self, profile: Option<&Profile>) -> Result<(), Error> {
+        let (Some(watch), Some(profile)) = (&self.retraining.state.watch, profile) else { return Ok(()) };
+        let (current, previous) = (watch.current, watch.previous);
+        match watch.judge(profile) {
+            WatchVerdict::Watching { .. } => Ok(()),
+            WatchVerdict::RollBack(reason) => self.start_rollback(previous, reason),
+            verdict @ (WatchVerdict::Kept | WatchVerdict::KeptUnproven) => {
+                let proven = verdict == WatchVerdict::Kept;
+                let state = if proven { RunState::Kept } else { RunState::KeptUnproven };
+                let text = format!("{current} against {previous}: no alarm");
+                self.end_watch(state, Reason::new(state.as_str(), text))
+            }
+        }
+    }
+}
+
+/// The name of the sample's segment, if the segment column has a value.
+fn segment_name(schema: &crate::schema::Schema, column: usize, sample: &Sample) -> Option<String> {
+    let code = *sample.observation.row.codes().get(column)?;
+    schema.category_values(column).get(code as usize).cloned()
+}
+
+#[allow(unused)]
+fn _used(_: Label) {}

@@ -1,0 +1,239 @@
+//! The beginning of a run: the trigger's decision, the audit of the gates, and the seal of the batch.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::super::Pipeline;
+use super::Phase;
+use crate::error::Error;
+use crate::event::PredictionId;
+use crate::gate::{Audit, BatchDraft, DraftRow, GateContext};
+use crate::retrain::{self, Manifest, Run, RunId, RunState};
+use crate::sample::{Annotation, Reason, Sample, SampleState};
+use crate::store::{Indexed, Kind};
+use crate::trigger::{Decision, Explanation};
+use std::collections::BTreeMap;
+
+/// Longest wait after runs that came to nothing, in doublings of a minute.
+const MOST_DOUBLINGS: u32 = 6;
+
+impl Pipeline {
+    /// Asks the trigger, unless a back-off or cool-off forbids it.
+    pub(super) fn step_idle(&mut self) -> Result<bool, Error> {
+        let state = &self.retraining.state;
+        if state.cool_off > 0 || state.back_off.is_some_and(|until| self.now < until) {
+            return Ok(false);
+        }
+        let Some(trigger) = &self.trigger else { return Ok(false) };
+        let status = self.retraining.status(self.now, self.counters.predictions, &self.flow.open_alarms);
+        let mut memory = state.memory.clone();
+        let decision = match crate::stage::isolate(|| trigger.evaluate(&status, &mut memory)) {
+            Ok(decision) => decision,
+            Err(error) => {
+                self.retraining.trigger_error = Some(error.to_string());
+                return Ok(false);
+            }
+        };
+        self.retraining.trigger_error = None;
+        self.retraining.decision = Some(decision.clone());
+        let changed = memory != self.retraining.state.memory;
+        self.retraining.state.memory = memory;
+        match decision {
+            Decision::Fire(why) => {
+                self.request(why)?;
+                Ok(true)
+            }
+            Decision::Wait { .. } => {
+                if changed {
+                    self.save_loop(Vec::new())?;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Starts a run at the next poll, whatever the trigger says.
+    ///
+    /// # Errors
+    /// A run is in flight, or the loop is frozen.
+    pub fn retrain_now(&mut self, who: &str) -> Result<RunId, Error> {
+        if let Some(why) = &self.retraining.state.frozen {
+            return Err(Error::Refused(format!("the loop is frozen: {why}")));
+        }
+        if let Some(run) = &self.retraining.state.run {
+            return Err(Error::Refused(format!("{} is in flight ({})", run.id, run.state.as_str())));
+        }
+        let why = Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
+        let id = self.request(why)?;
+        self.outbox.commit()?;
+        Ok(id)
+    }
+
+    /// Writes the intent down; nothing outside has happened yet.
+    fn request(&mut self, why: Explanation) -> Result<RunId, Error> {
+        let now = self.now;
+        let state = &mut self.retraining.state;
+        let id = RunId(state.next_run);
+        state.next_run += 1;
+        state.last_run = Some(now);
+        let run = Run {
+            id,
+            state: RunState::Requested,
+            requested: now,
+            why,
+            batch: None,
+            base: state.champion,
+            models: Vec::new(),
+            candidate: None,
+            notes: Vec::new(),
+        };
+        state.run = Some(run.clone());
+        state.phase = Phase::Requested;
+        let write = self.retraining.save_run(&self.outbox, &run)?;
+        self.save_loop(vec![write])?;
+        self.acknowledge_alarms()?;
+        Ok(id)
+    }
+
+    /// Audits the labels that wait and seals them. Labels of judging lanes have judged by now: a round came first.
+    pub(super) fn step_requested(&mut self) -> Result<bool, Error> {
+        if self.retraining.parts.evaluator.is_some() && !self.retraining.unjudged.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<PredictionId> = self.retraining.ready.keys().map(|(_, id)| *id).collect();
+        let mut samples: Vec<(Sample, Annotation)> = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(sample) = self.outbox.sample(id)?
+                && let Some(label) = sample.label.clone().filter(|annotation| annotation.label.is_some())
+            {
+                samples.push((sample.clone(), label));
+            }
+        }
+        let notes = match self.audit(&mut samples)? {
+            Ok(notes) => notes,
+            Err((gate, reason)) => {
+                let text = format!("`{gate}` holds the batch: {reason}");
+                return self.end_run(RunState::Failed, Reason::new("held", text)).map(|()| true);
+            }
+        };
+        if samples.is_empty() {
+            let reason = Reason::new("no_labels", "nothing that may be trained on is labelled");
+            return self.end_run(RunState::Failed, reason).map(|()| true);
+        }
+        self.seal(&samples, notes)?;
+        if self.retraining.parts.trainer.is_none() {
+            let reason = Reason::new("exported", "there is no trainer: somebody trains from the export");
+            return self.end_run(RunState::Exported, reason).map(|()| true);
+        }
+        self.start_training()?;
+        Ok(true)
+    }
+
+    /// Asks every gate about the batch. Rows that a gate refuses are quarantined and taken out; `Err` holds the batch.
+    #[allow(clippy::type_complexity)]
+    fn audit(
+        &mut self,
+        samples: &mut Vec<(Sample, Annotation)>,
+    ) -> Result<Result<BTreeMap<String, Vec<Reason>>, (String, Reason)>, Error> {
+        let mut notes: BTreeMap<String, Vec<Reason>> = BTreeMap::new();
+        for index in 0..self.gates.len() {
+            let rows: Vec<DraftRow<'_>> = samples
+                .iter()
+                .filter_map(|(sample, annotation)| Some(DraftRow { sample, label: annotation.label?, weight: 1.0 }))
+                .collect();
+            let context = GateContext { schema: &self.schema, references: &self.references, now: self.now };
+            let gate = &mut self.gates[index];
+            let verdict = gate.run(&self.references, |stage| stage.audit(&BatchDraft { rows: &rows }, &context));
+            let name = gate.name.clone();
+            match verdict {
+                Some(Audit::Pass(said)) => {
+                    notes.insert(name, said);
+                }
+                Some(Audit::Hold(reason)) => return Ok(Err((name, reason))),
+                Some(Audit::Quarantine(refused)) => {
+                    let text = format!("{} rows were taken out", refused.len());
+                    notes.insert(name.clone(), vec![Reason::new("quarantined", text)]);
+                    for (id, reason) in refused {
+                        samples.retain(|(sample, _)| sample.id() != id);
+                        self.advance(id, SampleState::Quarantined, &name, reason)?;
+                        if let Some(sample) = self.outbox.sample(id)?.cloned() {
+                            self.retraining.labelled(&sample, &self.schema);
+                        }
+                    }
+                }
+                None => return Ok(Err((name, Reason::new("gate_failed", "the gate cannot work; see its status")))),
+            }
+        }
+        Ok(Ok(notes))
+    }
+
+    /// Seals the batch: manifest, samples and run change in one unit; the export is made from the sealed batch.
+    fn seal(&mut self, samples: &[(Sample, Annotation)], notes: BTreeMap<String, Vec<Reason>>) -> Result<(), Error> {
+        let now = self.now;
+        let weights: Vec<f64> = samples.iter().map(|(sample, _)| self.training_weight(sample)).collect();
+        let drafts: Vec<(&Sample, &Annotation, f64)> =
+            samples.iter().zip(&weights).map(|((sample, annotation), weight)| (sample, annotation, *weight)).collect();
+        let state = &self.retraining.state;
+        let run_id = state.run.as_ref().map(|run| run.id);
+        let parent = state.last_batch.clone();
+        let (mut manifest, dataset) = retrain::seal(&self.name, &self.schema, parent, &drafts, notes, now)?;
+        manifest.run = run_id;
+        for (sample, _) in samples {
+            let id = sample.id();
+            if let Some(sample) = self.outbox.sample(id)? {
+                sample.batch = Some(manifest.batch.clone());
+            }
+            let text = format!("batch {}", manifest.batch);
+            self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;
+            self.retraining.ready.remove(&(sample.sequence, id));
+        }
+        if let Some(directory) = self.retraining.parts.export.clone() {
+            retrain::export(&directory, &mut manifest, &self.schema, &drafts)?;
+        }
+        let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
+        let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
+        self.retraining.labelled.extend(&dataset)?;
+        self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
+        self.retraining.coverage.clear();
+        let state = &mut self.retraining.state;
+        state.last_batch = Some(manifest.batch.clone());
+        state.batches.push(manifest.batch.clone());
+        if let Some(run) = &mut state.run {
+            run.batch = Some(manifest.batch.clone());
+        }
+        self.save_loop(vec![batch])
+    }
+
+    /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.
+    pub(super) fn end_run(&mut self, to: RunState, reason: Reason) -> Result<(), Error> {
+        let write = self.run_becomes(to, reason)?;
+        let now = self.now;
+        let state = &mut self.retraining.state;
+        match to {
+            RunState::Failed => {
+                state.failures_in_a_row += 1;
+                state.back_off = Some(now + back_off(state.failures_in_a_row));
+            }
+            _ => {
+                state.failures_in_a_row = 0;
+                state.back_off = None;
+            }
+        }
+        state.rejected += u64::from(to == RunState::Rejected);
+        state.phase = Phase::Idle;
+        state.evidence = None;
+        state.run = None;
+        self.retraining.pool.clear();
+        self.retraining.comparing = None;
+        self.save_loop(vec![write])?;
+        self.retraining.forget_models();
+        Ok(())
+    }
+}
+
+/// One minute, doubled with every failure in a row.
+fn back_off(failures: u32) -> TimeDelta {
+    TimeDelta::minutes(1 << failures.saturating_sub(1).min(MOST_DOUBLINGS))
+}
+
+#[allow(unused)]
+fn _used(_: DateTime<Utc>, _: Manifest) {}

@@ -1,0 +1,266 @@
+//! Training of the challengers, and the smoke test of the one that is chosen.
+
+use std::sync::Arc;
+
+use super::super::Pipeline;
+use super::rounds::Scored;
+use super::{Job, Phase};
+use crate::error::{Error, StageError};
+use crate::event::{Label, ModelVersion};
+use crate::reference::Reference;
+use crate::retrain::{
+    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob, changed_share,
+    compose,
+};
+use crate::sample::Reason;
+use crate::schema::Row;
+use crate::store::{Indexed, Kind};
+
+/// Live rows of a smoke test.
+const SMOKE_ROWS: usize = 500;
+/// A candidate that is probably worse even on labels that it was trained on is broken.
+const BROKEN: f64 = 0.99;
+
+impl Pipeline {
+    fn profile(&self) -> Option<Profile> {
+        self.retraining.parts.evaluator.as_ref().map(|evaluator| evaluator.profile().clone())
+    }
+
+    pub(super) fn start_training(&mut self) -> Result<(), Error> {
+        let adaptive = matches!(self.profile(), Some(Profile::Adaptive(_)));
+        let recipes: &[Recipe] = if adaptive { &Recipe::ALL } else { &[Recipe::All] };
+        let Some(run) = self.retraining.state.run.as_ref().map(|run| run.id) else {
+            return Err(Error::Corrupt("no run is in flight".into()));
+        };
+        let mut jobs = Vec::new();
+        for &recipe in recipes {
+            let digest = self.training_data(recipe).digest();
+            jobs.push(Job { key: format!("{run}-{}", recipe.as_str()), recipe, digest, version: None, failed: None });
+        }
+        let text = jobs.iter().map(|job| job.recipe.as_str()).collect::<Vec<_>>().join(", ");
+        let write = self.run_becomes(RunState::Training, Reason::new("training", text))?;
+        self.retraining.state.phase = Phase::Training(jobs);
+        self.save_loop(vec![write])
+    }
+
+    fn training_data(&self, recipe: Recipe) -> crate::dataset::Dataset {
+        let retraining = &self.retraining;
+        compose(recipe, self.base.as_ref(), &retraining.labelled, retraining.parts.training_rows, self.schema.classes())
+    }
+
+    /// Starts jobs that nobody knows, takes the results of those that ended.
+    pub(super) fn step_training(&mut self, mut jobs: Vec<Job>) -> Result<bool, Error> {
+        let Some(run) = self.retraining.state.run.clone() else { return Ok(false) };
+        let failed = |what| move |source| StageError { stage: "trainer".into(), what, source };
+        let mut moved = false;
+        for job in jobs.iter_mut().filter(|job| job.version.is_none() && job.failed.is_none()) {
+            let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
+            let mut status = trainer.poll(&job.key).map_err(failed("report on a job"))?;
+            if status == JobStatus::Unknown {
+                let data = Arc::new(self.training_data(job.recipe));
+                let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
+                let seed = self.retraining.parts.seed ^ run.id.0;
+                let key = job.key.clone();
+                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, seed, directory };
+                let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
+                status = match trainer.start(train) {
+                    Ok(()) => trainer.poll(&job.key).map_err(failed("report on a job"))?,
+                    Err(error) => JobStatus::Failed { reason: error.to_string(), log: String::new() },
+                };
+            }
+            match status {
+                JobStatus::Unknown | JobStatus::Running => {}
+                JobStatus::Failed { reason, log } => {
+                    job.failed = Some(if log.is_empty() { reason } else { format!("{reason}; log: {log}") });
+                    moved = true;
+                }
+                JobStatus::Done(trained) => {
+                    let state = &mut self.retraining.state;
+                    let version = ModelVersion(state.next_version);
+                    state.next_version += 1;
+                    job.version = Some(version);
+                    let record = ModelRecord {
+                        version,
+                        artifact: trained.artifact,
+                        run: Some(run.id),
+                        recipe: Some(job.recipe),
+                        base: Some(run.base),
+                        batches: state.batches.clone(),
+                        digest: Some(job.digest.clone()),
+                        trained: self.now,
+                        quarantined: None,
+                    };
+                    let writes = self.retraining.save_model(&self.outbox, &record)?;
+                    self.retraining.models.insert(version, record);
+                    if let Some(run) = &mut self.retraining.state.run {
+                        run.models.push(version);
+                    }
+                    self.retraining.state.phase = Phase::Training(jobs.clone());
+                    self.save_loop(writes)?;
+                    return Ok(true);
+                }
+            }
+        }
+        if jobs.iter().any(|job| job.version.is_none() && job.failed.is_none()) {
+            self.retraining.state.phase = Phase::Training(jobs);
+            return Ok(moved);
+        }
+        self.choose(&jobs)?;
+        Ok(true)
+    }
+
+    /// Chooses the candidate among the models that were trained: the leading recipe's, or the only one.
+    fn choose(&mut self, jobs: &[Job]) -> Result<(), Error> {
+        let mut notes = Vec::new();
+        for job in jobs {
+            if let Some(why) = &job.failed {
+                notes.push(Reason::new("training_failed", format!("{}: {why}", job.recipe.as_str())));
+            }
+        }
+        let trained: Vec<(Recipe, ModelVersion)> =
+            jobs.iter().filter_map(|job| Some((job.recipe, job.version?))).collect();
+        if trained.is_empty() {
+            let reason = notes.into_iter().next().unwrap_or_else(|| Reason::new("training_failed", "no model"));
+            return self.end_run(RunState::Failed, reason);
+        }
+        let state = &mut self.retraining.state;
+        let mut candidate = trained.first().map(|(_, version)| *version);
+        if let Some(Profile::Adaptive(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile().clone()) {
+            if state.race_models.is_empty() {
+                let contestants = trained.iter().map(|(recipe, _)| recipe.as_str()).chain([Race::KEEP]);
+                state.race = Race::new(contestants, Recipe::All.as_str());
+            }
+            let leader = state.race.elect(&rules).to_owned();
+            state.race_models = trained.iter().copied().collect();
+            candidate = if leader == Race::KEEP {
+                Some(ModelVersion::FIRST)
+            } else {
+                trained.iter().find(|(recipe, _)| recipe.as_str() == leader).map(|(_, version)| *version).or(candidate)
+            };
+            notes.push(Reason::new("leader", format!("recipe `{leader}` leads the race")));
+        }
+        let now = self.now;
+        let champion = state.champion;
+        if let Some(run) = &mut state.run {
+            run.candidate = candidate;
+            run.notes.extend(notes.into_iter().map(|reason| (now, reason)));
+        }
+        if candidate == Some(champion) {
+            let reason = Reason::new("unchanged", "the leading recipe is the served model");
+            return self.end_run(RunState::Rejected, reason);
+        }
+        state.phase = Phase::Smoke;
+        self.save_loop(Vec::new())
+    }
+
+    /// The smoke test: usable outputs, a change worth the switch, and not clearly worse on labels that it has seen.
+    pub(super) fn step_smoke(&mut self) -> Result<bool, Error> {
+        let (champion, target) = (self.retraining.state.champion, self.schema.target().clone());
+        let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
+            return Err(Error::Corrupt("a smoke test without a candidate".into()));
+        };
+        let judged: Vec<(Row, Label)> = self.retraining.judged.iter().cloned().collect();
+        let recent: Vec<Row> = self.ledger.recent(champion).take(SMOKE_ROWS).map(|o| o.row.clone()).collect();
+        let profile = self.profile();
+        if profile.is_none() || (recent.is_empty() && judged.is_empty()) {
+            return self.after_smoke(candidate, profile).map(|()| true);
+        }
+        let rows: Vec<Row> = judged.iter().map(|(row, _)| row.clone()).chain(recent).collect();
+        let scores = match self.poll_row_scores(&format!("{run}-smoke"), &[champion, candidate], Arc::new(rows))? {
+            JobStatus::Running | JobStatus::Unknown => return Ok(false),
+            JobStatus::Failed { reason, .. } => {
+                let reason = Reason::new("smoke_test", format!("{candidate} cannot be scored: {reason}"));
+                return self.end_run(RunState::Failed, reason).map(|()| true);
+            }
+            JobStatus::Done(scores) => scores,
+        };
+        let width = target.output_width();
+        let scored = Scored::new(&scores, width);
+        let (ours, theirs) = match (scored.outputs(champion), scored.outputs(candidate)) {
+            (Some(Ok(ours)), Some(Ok(theirs))) => (ours, theirs),
+            (_, Some(Err(why))) => {
+                let text = format!("{candidate} failed: {why}");
+                return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
+            }
+            // The served model itself cannot be scored: whatever works is better.
+            _ => return self.after_smoke(candidate, profile).map(|()| true),
+        };
+        if let Some(Profile::Adaptive(rules)) = &profile {
+            let changed = changed_share(&target, ours, theirs);
+            if changed < rules.least_change {
+                let text = format!("{candidate} changes {:.2} % of the predictions", 100.0 * changed);
+                return self.end_run(RunState::Rejected, Reason::new("unchanged", text)).map(|()| true);
+            }
+        }
+        let mut paired = Paired::default();
+        for (row, (_, label)) in judged.iter().enumerate() {
+            let span = row * width..(row + 1) * width;
+            paired.count(Comparison::of(&target, &theirs[span.clone()], &ours[span], *label));
+        }
+        if candidate != ModelVersion::FIRST && 1.0 - paired.posterior_better() > BROKEN {
+            let (wins, losses) = (paired.wins, paired.losses);
+            let text = format!("{candidate} loses {wins} : {losses} to {champion} on rows that it was trained on");
+            return self.refuse(candidate, Reason::new("worse_on_training_rows", text)).map(|()| true);
+        }
+        self.after_smoke(candidate, profile).map(|()| true)
+    }
+
+    /// Refuses a candidate for good: the run is rejected, the version quarantined.
+    pub(super) fn refuse(&mut self, candidate: ModelVersion, reason: Reason) -> Result<(), Error> {
+        let writes = self.quarantine(candidate, reason.clone())?;
+        self.outbox.push(writes);
+        self.end_run(RunState::Rejected, reason)
+    }
+
+    /// Marks a version as not to be served any more.
+    pub(super) fn quarantine(
+        &mut self,
+        version: ModelVersion,
+        reason: Reason,
+    ) -> Result<Vec<crate::store::Write>, Error> {
+        if version == ModelVersion::FIRST {
+            return Ok(Vec::new());
+        }
+        let Some(record) = self.retraining.models.get_mut(&version) else { return Ok(Vec::new()) };
+        record.quarantined = Some(reason);
+        let record = record.clone();
+        self.retraining.save_model(&self.outbox, &record)
+    }
+
+    fn after_smoke(&mut self, candidate: ModelVersion, profile: Option<Profile>) -> Result<(), Error> {
+        match profile {
+            Some(Profile::Confirm(_)) => {
+                let reason = Reason::new("judging", format!("{candidate} is frozen and judged on new labels"));
+                let write = self.run_becomes(RunState::Judging, reason)?;
+                self.retraining.state.phase = Phase::Judging;
+                self.retraining.state.evidence = Some(Evidence::default());
+                self.save_loop(vec![write])
+            }
+            Some(Profile::Adaptive(_)) => {
+                let leader = self.retraining.state.race.leader.clone();
+                self.pass(candidate, Reason::new("leader", format!("recipe `{leader}` leads the race")))
+            }
+            None => {
+                let text = "there is no evaluator, so nobody can say whether it is better";
+                self.end_run(RunState::Inconclusive, Reason::new("no_evaluator", text))
+            }
+        }
+    }
+
+    /// The reference of the data that `version` was trained on; it takes over with its first observation.
+    pub(super) fn prepare_reference(&mut self, version: ModelVersion) -> Result<(), Error> {
+        let recipe = self.retraining.models.get(&version).and_then(|record| record.recipe);
+        let training = match recipe {
+            Some(recipe) => Arc::new(Reference::fit(&self.training_data(recipe))?),
+            None => self.references.anchor.clone(),
+        };
+        if training.rows() == 0 {
+            return Ok(());
+        }
+        let indexed = Indexed { state: "saved", rank: 0, due: None };
+        let write = self.outbox.json(Kind::Control, "reference/training", indexed, &*training)?;
+        self.outbox.push(vec![write]);
+        self.retraining.upcoming = Some((version, training));
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! A thin loop around `ingest` and `poll`, on a thread of its own. It decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::control::{Control, Request};
+use super::recorder::{Recorder, Shared};
+use super::Pipeline;
+use crate::error::Error;
+use crate::event::{Event, IdSource, Observation};
+use crate::stats::sampling::keyed;
+
+/// Most events applied between two looks at the requests.
+const BURST: usize = 1_024;
+/// Longest sleep while nothing happens.
+const NAP: Duration = Duration::from_millis(2);
+
+/// The thread that runs a pipeline. Dropping it tells the thread to stop and does not wait.
+pub struct Worker {
+    thread: Option<JoinHandle<Pipeline>>,
+    handle: Thread,
+    stop: Arc<AtomicBool>,
+    done: Receiver<()>,
+}
+
+impl Worker {
+    /// Stops the worker: what was recorded before is applied and made durable. Waits at most `deadline`.
+    ///
+    /// Gives the pipeline back, so that the host can go on with `ingest` and `poll`, or drop it.
+    ///
+    /// # Errors
+    /// The worker did not stop in time (it goes on stopping by itself), or it has panicked.
+    pub fn stop(mut self, deadline: Duration) -> Result<Pipeline, Error> {
+        self.stop.store(true, Ordering::Release);
+        self.handle.unpark();
+        match self.done.recv_timeout(deadline) {
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                Err(Error::Refused(format!("the worker did not stop within {deadline:?}; it goes on stopping by itself")))
+            }
+            // The thread is at its end; a disconnected channel means that it panicked, which `join` tells.
+            _ => match self.thread.take().map(JoinHandle::join) {
+                Some(Ok(pipeline)) => Ok(pipeline),
+                _ => Err(Error::Stopped),
+            },
+        }
+    }
+
+    /// Has the worker ended?
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.handle.unpark();
+    }
+}
+
+impl Pipeline {
+    /// Runs the pipeline on a thread of its own.
+    ///
+    /// The [`Recorder`] goes to the threads that serve, the [`Control`] to whoever looks after the loop, and the [`Worker`]
+    /// stays with whoever shuts down.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn spawn(self) -> Result<(Recorder, Control, Worker), Error> {
+        let slots = self.settings.inbox;
+        let free = ArrayQueue::new(slots);
+        for _ in 0..slots {
+            let _ = free.push(Box::new(Observation::new(&self.schema)));
+        }
+        static SPAWNED: AtomicU64 = AtomicU64::new(0);
+        let started = self.clock.now().timestamp_micros().to_le_bytes();
+        let tag = keyed(u64::from(std::process::id()) ^ (SPAWNED.fetch_add(1, Ordering::Relaxed) << 32), &started);
+        let shared = Arc::new(Shared {
+            schema: self.schema.clone(),
+            clock: self.clock.clone(),
+            ids: IdSource::new(tag),
+            free,
+            // Room for every slot and as many outcomes and feedback again.
+            ready: ArrayQueue::new(slots * 2),
+            reserve: self.settings.reserve,
+            stopped: AtomicBool::new(false),
+            refused_predictions: AtomicU64::new(0),
+            refused_others: AtomicU64::new(0),
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let (request, requests) = channel();
+        let (finished, done) = channel();
+        let name = format!("feedloop-{}", self.name);
+        let (theirs, signal) = (shared.clone(), stop.clone());
+        let (store, pipeline, clock, schema) =
+            (self.outbox.store().clone(), self.name.clone(), self.clock.clone(), self.schema.clone());
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let _finished = finished;
+                let _stopped = MarkStopped(theirs.clone());
+                run(self, &theirs, &signal, &requests)
+            })
+            .map_err(Error::file("cannot start the worker's thread"))?;
+        let handle = thread.thread().clone();
+        let control = Control::new(request, handle.clone(), store, pipeline, clock, schema);
+        Ok((Recorder { shared }, control, Worker { thread: Some(thread), handle, stop, done }))
+    }
+}
+
+/// Tells the recorders that nobody listens any more, however the thread ends.
+struct MarkStopped(Arc<Shared>);
+
+impl Drop for MarkStopped {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Receiver<Request>) -> Pipeline {
+    let mut polled = Instant::now();
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        if stopping {
+            shared.stopped.store(true, Ordering::Relaxed);
+        }
+        let taken = drain(&mut pipeline, shared);
+        loop {
+            match requests.try_recv() {
+                Ok(request) => {
+                    // What was recorded before the request is applied before it is answered.
+                    while drain(&mut pipeline, shared) > 0 {}
+                    request(&mut pipeline);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        if polled.elapsed() >= pipeline.settings.poll_every || (stopping && taken == 0) {
+            polled = Instant::now();
+            // An error stays pending and shows in the status.
+            let _ = pipeline.poll();
+        }
+        if stopping && taken == 0 {
+            let _ = pipeline.checkpoint();
+            let _ = pipeline.outbox.commit();
+            return pipeline;
+        }
+        if taken == 0 {
+            thread::park_timeout(NAP);
+        }
+    }
+}
+
+/// Applies a burst of events; gives free slots back. Returns how many were taken.
+fn drain(pipeline: &mut Pipeline, shared: &Shared) -> usize {
+    if pipeline.check_pending().is_err() {
+        return 0;
+    }
+    let events = std::iter::from_fn(|| shared.ready.pop()).take(BURST);
+    let taken = pipeline.ingest(events).map_or(0, |ingested| ingested.events);
+    while let Some(slot) = pipeline.spare.pop() {
+        let _: Result<(), Box<Observation>> = shared.free.push(slot);
+    }
+    // Slots that the ledger keeps are replaced, so that the inbox has as many as it was given.
+    while shared.free.len() + shared.ready.len() < shared.free.capacity() && taken > 0 {
+        if shared.free.push(Box::new(Observation::new(&shared.schema))).is_err() {
+            break;
+        }
+        if pipeline.ledger_is_full() {
+            break;
+        }
+    }
+    taken
+}
+
+#[allow(unused)]
+fn _used(_: Event) {}
