@@ -116,14 +116,17 @@ impl Pipeline {
         for event in events {
             count += 1;
             self.sequence += 1;
-            match event {
-                Event::Prediction(observation) => self.take_prediction(observation)?,
-                Event::Outcome(outcome) => self.take_outcome(outcome)?,
-                Event::Feedback(feedback) => self.take_feedback(*feedback)?,
-            }
+            let applied = match event {
+                Event::Prediction(observation) => self.take_prediction(observation),
+                Event::Outcome(outcome) => self.take_outcome(outcome),
+                Event::Feedback(feedback) => self.take_feedback(*feedback),
+            };
+            self.note_failure(applied);
         }
-        self.inspect()?;
-        self.checkpoint_if_due()?;
+        let inspected = self.inspect();
+        self.note_failure(inspected);
+        let saved = self.checkpoint_if_due();
+        self.note_failure(saved);
         // A failed commit stays pending and is counted in the status; the events themselves are consumed.
         let _ = self.outbox.commit();
         Ok(Ingested {
@@ -202,8 +205,12 @@ impl Pipeline {
         self.router.as_ref().and_then(|stage| stage.downcast())
     }
 
-    fn ledger_is_full(&self) -> bool {
-        self.ledger.is_full()
+    /// An event that could not be applied in full, because the store could not be read, is counted; the rest goes on.
+    fn note_failure(&mut self, applied: Result<(), Error>) {
+        if let Err(error) = applied {
+            self.counters.store_failures += 1;
+            self.outbox.last_error = Some(error.to_string());
+        }
     }
 
     /// Reads the clock; one that went back is held where it was.

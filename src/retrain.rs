@@ -110,6 +110,9 @@ pub struct Manifest {
     pub pipeline: String,
     /// Fingerprint of the schema.
     pub schema: String,
+    /// The run that it was sealed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// The batch before it.
     pub parent: Option<BatchId>,
     /// When it was sealed.

@@ -67,7 +67,7 @@ pub(super) struct Ledger {
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
     rows: VecDeque<(u64, Box<Observation>)>,
-    rows_kept: usize,
+    most_rows: usize,
 }
 
 impl Ledger {
@@ -81,7 +81,7 @@ impl Ledger {
             index: HashTable::with_capacity(capacity.min(1 << 20) * 2),
             hasher: DefaultHashBuilder::default(),
             rows: VecDeque::with_capacity(rows_kept.min(1 << 16) + 1),
-            rows_kept,
+            most_rows: rows_kept,
         }
     }
 
@@ -120,7 +120,7 @@ impl Ledger {
             sampled: false,
         });
         self.rows.push_back((sequence, observation));
-        Ok(if self.rows.len() > self.rows_kept { self.rows.pop_front().map(|(_, row)| row) } else { None })
+        Ok(if self.rows.len() > self.most_rows { self.rows.pop_front().map(|(_, row)| row) } else { None })
     }
 
     fn put(&mut self, entry: Entry) {
@@ -143,9 +143,9 @@ impl Ledger {
         self.index.insert_unique(hash, at as u32, |&other| hasher.hash_one(entries[other as usize].id));
     }
 
-    /// Does a new row free an old one?
-    pub(super) fn is_full(&self) -> bool {
-        self.rows.len() >= self.rows_kept
+    /// How many whole rows are kept.
+    pub(super) fn rows_kept(&self) -> usize {
+        self.rows.len()
     }
 
     /// The whole row of the prediction with this sequence number, while it is kept.

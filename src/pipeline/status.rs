@@ -52,6 +52,8 @@ pub struct Counters {
     pub human_labels: u64,
     /// Labels made by the model.
     pub auto_labels: u64,
+    /// Events that could not be applied in full, because the store could not be read.
+    pub store_failures: u64,
     /// Times that the clock went back.
     pub clock_went_back: u64,
 }

@@ -12,7 +12,7 @@ use super::control::{Control, Request};
 use super::recorder::{Recorder, Shared};
 use super::Pipeline;
 use crate::error::Error;
-use crate::event::{Event, IdSource, Observation};
+use crate::event::{IdSource, Observation};
 use crate::stats::sampling::keyed;
 
 /// Most events applied between two looks at the requests.
@@ -161,22 +161,15 @@ fn drain(pipeline: &mut Pipeline, shared: &Shared) -> usize {
     if pipeline.check_pending().is_err() {
         return 0;
     }
+    let rows = pipeline.ledger.rows_kept();
     let events = std::iter::from_fn(|| shared.ready.pop()).take(BURST);
     let taken = pipeline.ingest(events).map_or(0, |ingested| ingested.events);
     while let Some(slot) = pipeline.spare.pop() {
-        let _: Result<(), Box<Observation>> = shared.free.push(slot);
+        let _ = shared.free.push(slot);
     }
-    // Slots that the ledger keeps are replaced, so that the inbox has as many as it was given.
-    while shared.free.len() + shared.ready.len() < shared.free.capacity() && taken > 0 {
-        if shared.free.push(Box::new(Observation::new(&shared.schema))).is_err() {
-            break;
-        }
-        if pipeline.ledger_is_full() {
-            break;
-        }
+    // Slots that the ledger keeps while it fills up are replaced; once it is full, every new row frees an old one.
+    for _ in rows..pipeline.ledger.rows_kept() {
+        let _ = shared.free.push(Box::new(Observation::new(&shared.schema)));
     }
     taken
 }
-
-#[allow(unused)]
-fn _used(_: Event) {}
