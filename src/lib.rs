@@ -2,6 +2,8 @@
 
 mod chunk;
 mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod dataset;
 mod detector;
 mod error;

@@ -292,3 +292,27 @@ impl Head {
         self.ended = self.next.is_none();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::conformance;
+
+    #[test]
+    fn store_conformance_memory() {
+        conformance::store(|| Arc::new(MemoryStore::default()));
+    }
+
+    #[test]
+    fn follows_the_model() {
+        conformance::follows_the_model(256, || Arc::new(MemoryStore::default()));
+    }
+
+    #[test]
+    fn clones_share_one_content() {
+        let store = MemoryStore::default();
+        assert_eq!(store.clone().take_over("p").unwrap(), 1);
+        assert_eq!(store.take_over("p").unwrap(), 2);
+    }
+}
