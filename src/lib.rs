@@ -15,6 +15,7 @@ mod router;
 mod sample;
 mod schema;
 mod stage;
+#[allow(dead_code)]
 mod stats;
 mod store;
 mod trigger;
