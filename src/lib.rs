@@ -2,6 +2,8 @@
 
 mod chunk;
 mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod dataset;
 mod detector;
 mod error;
@@ -46,5 +48,5 @@ pub use schema::{
     Field, FieldKind, MISSING_CODE, Row, Schema, SchemaError, Target, UNSEEN_CODE, Violation, ViolationKind,
 };
 pub use stage::{Blind, Snapshot, Stage};
-pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, Record, Rev, Scan, Store, Write};
+pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
 pub use trigger::{CoverageStatus, Decision, Explanation, LoopStatus, Memory, RetrainTrigger, TriggerFn, trigger_fn};

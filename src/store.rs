@@ -1,10 +1,14 @@
 //! The store: a small contract under the domain that memory, a file and a server can all meet.
 
+mod memory;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::error::BoxError;
+
+pub use memory::MemoryStore;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
