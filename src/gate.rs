@@ -1,5 +1,13 @@
 //! Quality gates: what may enter training.
 
+mod consistency;
+mod dedup;
+mod recent;
+mod relevance;
+mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -10,6 +18,11 @@ use crate::reference::References;
 use crate::sample::{Reason, Sample};
 use crate::schema::Schema;
 use crate::stage::Stage;
+
+pub use consistency::LabelConsistency;
+pub use dedup::Deduplicate;
+pub use relevance::Relevance;
+pub use schema::SchemaGate;
 
 /// What a gate may look at beside the sample.
 #[derive(Debug, Clone, Copy)]

@@ -36,6 +36,7 @@ pub use event::{
     top_class,
 };
 pub use gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, GateFn, QualityGate, gate_fn};
+pub use gate::{Deduplicate, LabelConsistency, Relevance, SchemaGate};
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
     AdaptiveRules, Artifact, BatchId, ConfirmRules, Deployer, Evaluator, JobStatus, Manifest, Model, ModelRecord,

@@ -1,5 +1,6 @@
 //! What a row of the host looks like: fields, their kinds and rules, and the target that the model predicts.
 
+mod check;
 pub(crate) mod encode;
 mod infer;
 pub(crate) mod row;

@@ -6,7 +6,7 @@ use serde::ser::{self, Serialize};
 use super::{FieldKind, Row, Schema, Slot, UNSEEN_CODE, Violation, ViolationKind};
 
 /// More than this many violations of one row are not kept: a broken feed must not eat memory.
-const MOST_VIOLATIONS: usize = 32;
+pub(super) const MOST_VIOLATIONS: usize = 32;
 
 impl Row {
     /// Encodes a struct or map of the host into this row.

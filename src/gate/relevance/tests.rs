@@ -1,0 +1,164 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::event::Label;
+use crate::gate::testing::{context, sample};
+use crate::sample::Sample;
+use crate::schema::{Field, MISSING_CODE, Row, Schema, Target, UNSEEN_CODE};
+use crate::stats::sampling::unit_interval;
+
+fn schema() -> Schema {
+    let fields = [
+        Field::number("size").nullable(),
+        Field::number("sparse").nullable(),
+        Field::number("age").nullable().range(0.0, 1e9),
+        Field::category("country", ["DE", "FR", "IT"]).nullable(),
+        Field::boolean("new").nullable(),
+    ];
+    Schema::new(fields, Target::Value).unwrap()
+}
+
+/// Row `n`: size about 1,000 ± 50, sparse 0 nine times of ten, age 0 to 80, country DE or FR, new 0 or 1, 5 % of sizes missing.
+fn fill(row: &mut Row, n: u64) {
+    let unit = |what: u64| unit_interval(what, &n.to_le_bytes());
+    row.values[0] = if unit(0) < 0.05 { f64::NAN } else { 1_000.0 + 100.0 * (unit(1) - 0.5) };
+    row.values[1] = if unit(2) < 0.9 { 0.0 } else { unit(3) + 0.5 };
+    row.values[2] = 80.0 * unit(4);
+    row.values[3] = f64::from(unit(5) < 0.01);
+    row.codes[0] = u32::from(unit(6) < 0.5);
+}
+
+fn training() -> References {
+    let schema = Arc::new(schema());
+    let mut builder = Reference::builder(schema.clone());
+    for n in 0..3_000 {
+        let mut row = Row::new(&schema);
+        fill(&mut row, n);
+        builder.push(&row, None, None).unwrap();
+    }
+    References::starting_with(Arc::new(builder.finish()))
+}
+
+fn batch(rows: u64, lane: Lane, change: impl Fn(u64, &mut Row)) -> Vec<Sample> {
+    let schema = schema();
+    (0..rows)
+        .map(|n| {
+            let mut sample = sample(&schema, u128::from(n));
+            fill(&mut sample.observation.row, n + 1_000_000);
+            change(n, &mut sample.observation.row);
+            sample.lane = lane;
+            sample
+        })
+        .collect()
+}
+
+fn audit(gate: &mut Relevance, references: &References, samples: &[Sample]) -> Audit {
+    let schema = schema();
+    let rows: Vec<_> =
+        samples.iter().map(|sample| DraftRow { sample, label: Label::Value(0.0), weight: 1.0 }).collect();
+    gate.audit(&BatchDraft { rows: &rows }, &context(&schema, references)).unwrap()
+}
+
+fn held(change: impl Fn(u64, &mut Row)) -> Option<String> {
+    match audit(&mut Relevance::default(), &training(), &batch(300, Lane::Flagged, change)) {
+        Audit::Hold(reason) => {
+            assert_eq!(reason.code, "broken_feed");
+            Some(reason.detail)
+        }
+        _ => None,
+    }
+}
+
+fn novel_share(audit: &Audit) -> f64 {
+    let Audit::Pass(notes) = audit else { panic!("{audit:?}") };
+    assert_eq!(notes[0].code, "novel_share");
+    notes[0].detail.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn sound_batches_pass_with_hardly_anything_novel() {
+    let (mut gate, references) = (Relevance::default(), training());
+    for seed in 0..200 {
+        let samples = batch(50, Lane::Random, |n, row| fill(row, 5_000_000 + 50 * seed + n));
+        let share = novel_share(&audit(&mut gate, &references, &samples));
+        assert!(share <= 0.1, "batch {seed}: {share}");
+    }
+}
+
+#[test]
+fn novelty_passes_and_its_share_is_noted() {
+    let references = training();
+    let share = |change: fn(u64, &mut Row)| {
+        novel_share(&audit(&mut Relevance::default(), &references, &batch(300, Lane::Flagged, change)))
+    };
+    assert_eq!(share(|_, row| row.values[0] = 2_000.0), 1.0, "a new region is no broken feed");
+    assert!((share(|n, row| row.values[2] = if n < 150 { 900.0 } else { 40.0 }) - 0.5).abs() < 0.05);
+    assert_eq!(share(|_, row| row.codes[0] = 2), 1.0, "allowed, but not in the training data");
+    assert_eq!(share(|_, row| row.codes[0] = UNSEEN_CODE), 1.0);
+}
+
+#[test]
+fn a_column_that_lost_its_values_holds_the_batch() {
+    assert!(
+        held(|n, row| row.values[2] = if n % 2 == 0 { f64::NAN } else { row.values[2] }).unwrap().contains("`age`")
+    );
+    assert!(held(|n, row| row.codes[0] = if n % 2 == 0 { MISSING_CODE } else { 0 }).unwrap().contains("`country`"));
+}
+
+#[test]
+fn a_small_or_uncertain_rise_of_missing_values_is_a_note_only() {
+    let references = training();
+    let samples = batch(300, Lane::Flagged, |n, row| {
+        if n % 6 == 0 {
+            row.values[2] = f64::NAN
+        }
+    });
+    let Audit::Pass(notes) = audit(&mut Relevance::default(), &references, &samples) else { panic!() };
+    assert!(notes[1].code == "missing_shift" && notes[1].detail.starts_with("`age` +16.7 points"), "{notes:?}");
+    let samples = batch(20, Lane::Flagged, |n, row| row.values[0] = if n < 6 { f64::NAN } else { 1_000.0 });
+    let verdict = audit(&mut Relevance::default(), &references, &samples);
+    assert!(matches!(verdict, Audit::Pass(_)), "6 of 20 may be chance: {verdict:?}");
+}
+
+#[test]
+fn a_wrong_unit_holds_the_batch_in_both_directions() {
+    assert!(held(|_, row| row.values[0] *= 1_000.0).unwrap().contains("unit or scale"));
+    assert!(held(|_, row| row.values[2] /= 1_000.0).unwrap().contains("`age`"));
+    assert!(held(|_, row| row.values[1] *= 1_000.0).unwrap().contains("`sparse`"));
+    assert_eq!(held(|_, row| row.values[0] *= 50.0), None, "a factor of 50 may be the world");
+    assert_eq!(held(|_, row| row.values[1] = 0.0), None, "only zeros have no scale");
+    assert_eq!(held(|n, row| row.values[0] *= if n < 100 { 1e6 } else { 1.0 }), None, "a third of new values");
+}
+
+#[test]
+fn values_outside_the_physical_range_hold_the_batch_from_a_share_on() {
+    assert!(held(|n, row| row.values[2] = if n < 16 { -1.0 } else { 40.0 }).unwrap().contains("16 of 300"));
+    assert_eq!(held(|n, row| row.values[2] = if n < 15 { -1.0 } else { 40.0 }), None);
+    assert!(held(|n, row| row.values[0] = if n < 16 { f64::INFINITY } else { 1_000.0 }).is_some());
+}
+
+#[test]
+fn rows_of_the_random_lane_speak_for_the_feed_when_there_are_enough() {
+    let references = training();
+    let mut samples = batch(300, Lane::Flagged, |_, row| row.values[2] = f64::NAN);
+    assert!(matches!(audit(&mut Relevance::default(), &references, &samples), Audit::Hold(_)));
+    samples.extend(batch(20, Lane::Random, |_, _| ()));
+    assert!(matches!(audit(&mut Relevance::default(), &references, &samples), Audit::Pass(_)));
+}
+
+#[test]
+fn a_handful_of_rows_passes_with_a_note() {
+    let verdict =
+        audit(&mut Relevance::default(), &training(), &batch(19, Lane::Flagged, |_, row| row.values.fill(1e9)));
+    assert!(matches!(&verdict, Audit::Pass(notes) if notes[0].code == "too_few_rows"), "{verdict:?}");
+}
+
+#[test]
+fn a_moved_reference_is_taken_over_even_without_rebase() {
+    let (old, new) = (training(), crate::gate::testing::references(&schema()));
+    let mut gate = Relevance::default();
+    let samples = batch(300, Lane::Flagged, |_, _| ());
+    assert!(novel_share(&audit(&mut gate, &old, &samples)) < 0.1);
+    assert_eq!(novel_share(&audit(&mut gate, &new, &samples)), 1.0, "nothing is known without rows");
+    assert!(Relevance::default().out_of_range(f64::NAN).rebase(&old).is_err());
+}
