@@ -27,8 +27,7 @@ pub(super) fn fisher(k: u64, n: u64, l: u64, m: u64) -> f64 {
             x * (rest + x) / ((marked_f - x + 1.0) * (m_f - x + 1.0))
         };
         x += if above { 1.0 } else { -1.0 };
-        // false for NaN too
-        if !(term > tail * 1e-17) {
+        if term <= tail * 1e-17 || term.is_nan() {
             return (2.0 * tail).clamp(0.0, 1.0);
         }
         tail += term;

@@ -30,6 +30,9 @@ enum Rate {
 /// Most false alarms per test, however long the last test is ago.
 const HIGHEST_LEVEL: f64 = 0.05;
 
+/// Up to this product of two sample sizes the exact p-value costs little.
+const SMALL: u64 = 20_000;
+
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) window: usize,
@@ -256,7 +259,7 @@ impl Window {
 
     fn test(&mut self, now: DateTime<Utc>, sequence: u64, findings: &mut Findings) {
         let level = self.level(now);
-        let mut found = self.compare();
+        let mut found = self.compare(level);
         found.sort_by(|a, b| a.p_value.total_cmp(&b.p_value));
         let tests = self.tests();
         let accepted = |(rank, result): (usize, &Found)| {
@@ -287,8 +290,9 @@ impl Window {
         findings.alarm(Alarm { detector: String::new(), level: Level::Drift, sequence, text, readings });
     }
 
-    /// Every test with enough effect to matter. The others count as p = 1, which only makes the correction stricter.
-    fn compare(&mut self) -> Vec<Found> {
+    /// Every test that may reach `level` with enough effect to matter. The others count as p = 1, which only makes the
+    /// correction stricter.
+    fn compare(&mut self, level: f64) -> Vec<Found> {
         let mut found = Vec::new();
         let least = self.settings.minimum_effect;
         for (column, values) in self.numbers.iter().zip(&self.values) {
@@ -297,7 +301,9 @@ impl Window {
             self.scratch.sort_unstable_by(f64::total_cmp);
             let (n, m) = (column.sorted.len() as u64, self.scratch.len() as u64);
             let d = statistic(&column.sorted, &self.scratch).d;
-            if n > 0 && m > 0 && d >= least {
+            // the exact p-value may cost milliseconds: not where the approximate one is far above the level
+            let hopeless = || n * m > SMALL && p_value(n, m, d, Method::Asymptotic) > 4.0 * level;
+            if n > 0 && m > 0 && d >= least && !hopeless() {
                 let p = p_value(n, m, d, Method::Auto);
                 found.push(Found::new(&column.name, d, d, p, format!("{} (D {d:.3}, p {p:.1e})", column.name)));
             }

@@ -6,7 +6,7 @@ use super::*;
 use crate::conformance::{self, Noise, World};
 use crate::event::{Label, Observation};
 use crate::reference::Reference;
-use crate::schema::{Field, Row, Schema, Target};
+use crate::schema::{Row, Schema, Target};
 use crate::stats::binomial;
 
 /// A world of one or more plain columns.
@@ -210,8 +210,7 @@ fn a_daily_budget_follows_the_clock() {
         let mut plain = Plain::new("daily budget", 1);
         let mut detector = KsDrift::default().window(100).false_alarms_per_day(per_day);
         detector.rebase(&plain.references(300, Noise::normal)).unwrap();
-        // D of about 0.2: p near 0.005
-        let mut observations = plain.observations(200, |noise| noise.normal() + 0.55);
+        let mut observations = plain.observations(200, |noise| noise.normal() + 0.3);
         for (row, observation) in (0..).zip(&mut observations) {
             observation.time += chrono::TimeDelta::seconds(row * seconds);
         }

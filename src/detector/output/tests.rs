@@ -60,7 +60,7 @@ fn without_outputs_it_is_blind_until_the_model_has_shown_some() {
 
 #[test]
 fn the_rate_holds_and_a_shift_is_found() {
-    for (kind, shift, unusable) in [(0, 1.0, 0.02), (1, 1.0, 0.02), (0, 0.0, 0.3), (1, 0.0, 0.3)] {
+    for (kind, shift, unusable) in [(0, 1.75, 0.02), (1, 1.0, 0.02), (0, 0.0, 0.3), (1, 0.0, 0.3)] {
         let (mut found, mut missed) = (0, 0);
         for case in 0..150 {
             let mut world = worlds(&format!("level and power {case}"))[kind].clone();
