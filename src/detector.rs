@@ -1,5 +1,14 @@
 //! Detectors: what is wrong with a prediction, or with the stream.
 
+mod confidence;
+mod error_rate;
+mod feedback;
+mod homogeneity;
+mod ks;
+mod mahalanobis;
+mod output;
+mod window;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +19,14 @@ use crate::event::{Observation, PredictionId};
 use crate::reference::References;
 use crate::sample::{Cause, Flag};
 use crate::stage::{Blind, Snapshot, Stage};
+
+pub use confidence::LowConfidence;
+pub use error_rate::{ErrorRate, PredictionError};
+pub use feedback::UserFeedback;
+pub use ks::KsDrift;
+pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
+pub use output::OutputDrift;
+pub use window::Correction;
 
 /// How serious an alarm is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

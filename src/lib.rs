@@ -30,6 +30,10 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{Alarm, Detector, DetectorFn, Findings, Guard, GuardVerdict, Level, Reading, detector_fn};
+pub use detector::{
+    Correction, Covariance, ErrorRate, KsDrift, LowConfidence, Mahalanobis, OutputDrift, PredictionError, Threshold,
+    UserFeedback,
+};
 pub use error::{BoxError, Error, StageError};
 pub use event::{
     Event, Feedback, Label, ModelVersion, Observation, Opinion, Outcome, Output, PredictionId, Role, predicted_label,

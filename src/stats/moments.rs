@@ -16,7 +16,7 @@ const BLOCK: usize = 256;
 /// Every sum is taken around a shift near the data (the median of a column's first block), which
 /// keeps the digits of a column far from 0 (Chan, Golub and LeVeque 1983). Merging is exact algebra
 /// on the sums: the parts give the whole up to rounding.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "State", into = "State")]
 pub(crate) struct Moments {
     dim: usize,

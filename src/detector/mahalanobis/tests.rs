@@ -1,0 +1,193 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::chunk::ChunkBuffer;
+use crate::conformance::{self, Noise, World};
+use crate::event::PredictionId;
+use crate::schema::{Row, Schema, Target};
+
+#[test]
+fn passes_the_suite() {
+    conformance::detector(|| Mahalanobis::default().false_alarm_rate(0.05));
+    conformance::detector(|| Mahalanobis::default().threshold(Threshold::ChiSquare).covariance(Covariance::Empirical));
+    conformance::detector(|| Mahalanobis::default().named("blind for want of rows"));
+}
+
+/// Flags of `rows` fresh rows after a reference of `training` rows.
+fn flags(name: &str, detector: Mahalanobis, training: usize, rows: usize, shift: f64) -> usize {
+    let mut world = World::regression(name);
+    world.missing = 0.1;
+    let mut detector = detector;
+    detector.rebase(&world.references(training)).unwrap();
+    world.shift = shift;
+    world.run(&mut detector, rows).flags().len()
+}
+
+/// How often does split conformal flag `found` or more of `n` rows, given `m` calibration rows and the rate? The count is
+/// beta-binomial over the draw of the calibration rows: n trials, Beta(k, m + 1 − k) with k = ⌊rate·(m + 1)⌋.
+fn beta_binomial_upper(found: usize, n: usize, m: usize, rate: f64) -> f64 {
+    let ln_beta = |a: f64, b: f64| {
+        use statrs::function::gamma::ln_gamma;
+        ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
+    };
+    let k = (rate * (m as f64 + 1.0)).floor();
+    let rest = m as f64 + 1.0 - k;
+    let mass = |x: usize| {
+        let (x, n) = (x as f64, n as f64);
+        let ln_choose = -(n + 1.0).ln() - ln_beta(x + 1.0, n - x + 1.0);
+        (ln_choose + ln_beta(x + k, n - x + rest) - ln_beta(k, rest)).exp()
+    };
+    (found..=n).map(mass).sum()
+}
+
+#[test]
+fn the_false_alarm_rate_holds_over_calibration_draws() {
+    let (mut total, cases) = (0, 40);
+    for case in 0..cases {
+        let name = format!("conformal rate {case}");
+        let mut world = World::regression(&name);
+        world.missing = 0.1;
+        let calibration = world.references(400).training.half(Half::Calibration).count();
+        let found = flags(&name, Mahalanobis::default().false_alarm_rate(0.05), 400, 500, 0.0);
+        let chance = beta_binomial_upper(found, 500, calibration, 0.05);
+        assert!(chance > 1e-6, "{found} of 500 flagged: chance {chance}");
+        total += found;
+    }
+    // over calibration draws the rate lies in (0.05 − 1/(m+1), 0.05]; one draw spreads by about 0.018
+    let rate = f64::from(total as u32) / (500.0 * f64::from(cases));
+    let spread = 5.0 * 0.018 / f64::from(cases).sqrt();
+    assert!((0.045 - spread..0.05 + spread).contains(&rate), "{rate}");
+}
+
+#[test]
+fn rows_far_from_the_training_data_are_flagged() {
+    for detector in [
+        Mahalanobis::default().false_alarm_rate(0.01),
+        Mahalanobis::default().threshold(Threshold::ChiSquare),
+        Mahalanobis::default().false_alarm_rate(0.01).covariance(Covariance::Empirical),
+    ] {
+        let mut world = World::classification("far rows");
+        let mut detector = detector;
+        detector.rebase(&world.references(1_000)).unwrap();
+        world.shift = 6.0;
+        let findings = world.run(&mut detector, 200);
+        assert_eq!(findings.flags().len(), 200);
+        for flag in findings.flags() {
+            assert!((1..=3).contains(&flag.causes.len()) && flag.score > flag.threshold);
+            assert!(flag.causes.is_sorted_by(|a, b| a.share >= b.share));
+        }
+        // `b` follows `a`: where it does not happen to follow, it may share the blame
+        let named = findings.flags().iter().filter(|flag| flag.causes[0].column == "a").count();
+        assert!(named >= 190, "{named} of 200");
+    }
+}
+
+#[test]
+fn with_too_few_calibration_rows_it_is_blind_and_flags_nothing() {
+    let mut world = World::classification("too few rows");
+    let mut detector = Mahalanobis::default();
+    detector.rebase(&world.references(1_500)).unwrap();
+    let blind = detector.blind();
+    assert!(blind[0].column.is_none() && blind[0].reason.contains("needs 999 calibration rows"), "{}", blind[0].reason);
+    assert!(detector.guard().is_none());
+    world.shift = 1e6;
+    assert!(world.run(&mut detector, 50).flags().is_empty());
+    detector.rebase(&world.references(2_400)).unwrap();
+    assert!(detector.blind().iter().all(|blind| blind.column.is_some()));
+}
+
+#[test]
+fn constant_columns_are_blind_and_the_rest_is_scored() {
+    let mut world = World::classification("constant column");
+    let mut detector = Mahalanobis::default().false_alarm_rate(0.05);
+    detector.rebase(&world.references(300)).unwrap();
+    let blind: Vec<_> = detector.blind().into_iter().map(|blind| blind.column).collect();
+    assert_eq!(blind, [Some("still".to_owned())]);
+    world.shift = 8.0;
+    assert_eq!(world.run(&mut detector, 20).flags().len(), 20);
+}
+
+/// References of numeric rows.
+fn numeric(rows: &[Vec<f64>]) -> References {
+    let schema = Arc::new(Schema::numeric(rows[0].len(), Target::Value).unwrap());
+    let mut builder = Reference::builder(schema.clone());
+    for row in rows {
+        builder.push(&Row::from_values(&schema, row).unwrap(), None, None).unwrap();
+    }
+    References::starting_with(Arc::new(builder.finish()))
+}
+
+fn score(detector: &mut Mahalanobis, references: &References, row: &[f64]) -> Option<f64> {
+    let schema = references.training.schema();
+    let mut observation = Observation::new(schema);
+    observation.id = PredictionId::from_uuid(uuid::Uuid::from_u128(1));
+    observation.row = Row::from_values(schema, row).unwrap();
+    let mut buffer = ChunkBuffer::new(schema);
+    buffer.push(0, &observation);
+    let mut findings = Findings::new();
+    detector.inspect(&buffer.view(schema), &mut findings).unwrap();
+    findings.flags().first().map(|flag| flag.score)
+}
+
+#[test]
+fn a_duplicated_column_still_scores() {
+    let mut noise = Noise::new("duplicated column");
+    let rows: Vec<_> = (0..400)
+        .map(|_| {
+            let (x, y) = (noise.normal(), noise.normal());
+            vec![x, x, y, f64::NAN]
+        })
+        .collect();
+    let references = numeric(&rows);
+    for covariance in [Covariance::LedoitWolf, Covariance::Empirical] {
+        let mut detector = Mahalanobis::default().false_alarm_rate(0.02).covariance(covariance);
+        detector.rebase(&references).unwrap();
+        assert!(score(&mut detector, &references, &[6.0, 6.0, 0.0, 0.0]).is_some(), "{covariance:?}");
+        assert!(score(&mut detector, &references, &[0.0, 0.0, 6.0, 0.0]).is_some(), "{covariance:?}");
+        assert_eq!(score(&mut detector, &references, &[0.1, 0.1, 0.1, 0.0]), None);
+        assert_eq!(score(&mut detector, &references, &[f64::NAN; 4]), None, "missing cells say nothing");
+    }
+}
+
+#[test]
+fn units_do_not_matter() {
+    let mut noise = Noise::new("units");
+    let rows: Vec<Vec<f64>> = (0..300).map(|_| vec![noise.normal(), noise.normal(), noise.normal()]).collect();
+    let scaled: Vec<Vec<f64>> = rows.iter().map(|row| vec![row[0] * 1e-6, row[1], row[2] * 1e6]).collect();
+    let mut scores = Vec::new();
+    for (rows, unit) in [(rows, 1.0), (scaled, 1e-6)] {
+        let references = numeric(&rows);
+        let mut detector = Mahalanobis::default().threshold(Threshold::ChiSquare);
+        detector.rebase(&references).unwrap();
+        scores.push(score(&mut detector, &references, &[6.0 * unit, 0.0, 0.0]).unwrap());
+    }
+    // the halves are drawn by content and differ; without scaling, shrinkage makes the small column invisible
+    assert!((scores[0] / scores[1] - 1.0).abs() < 0.25, "{scores:?}");
+}
+
+#[test]
+fn the_chi_square_quantile_is_that_of_the_tables() {
+    // NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4
+    for (degrees, upper, expected) in [(1, 0.05, 3.841), (10, 0.01, 23.209), (100, 0.001, 149.449)] {
+        assert!((chi_square_quantile(upper, degrees) - expected).abs() < 5e-4);
+    }
+}
+
+#[test]
+fn memory_is_kept_between_chunks() {
+    let mut world = World::classification("kept memory");
+    let mut detector = Mahalanobis::default().false_alarm_rate(0.05);
+    detector.rebase(&world.references(300)).unwrap();
+    world.run(&mut detector, 256);
+    let before = (detector.columns.as_ptr(), detector.scratch.as_ptr(), detector.distances.as_ptr());
+    world.run(&mut detector, 600);
+    assert_eq!((detector.columns.as_ptr(), detector.scratch.as_ptr(), detector.distances.as_ptr()), before);
+}
+
+#[test]
+fn mistakes_are_reported_by_rebase() {
+    let references = World::classification("mistakes").references(20);
+    for rate in [0.0, -0.1, 0.6, f64::NAN, f64::INFINITY] {
+        assert!(Mahalanobis::default().false_alarm_rate(rate).rebase(&references).is_err());
+    }
+}
