@@ -1,0 +1,330 @@
+//! The squared Mahalanobis distance (Mahalanobis 1936), by a packed triangular factor.
+
+use super::error::StatsError;
+use ndarray::{Array2, ArrayView2};
+
+/// Rows of W in one panel.
+const PANEL: usize = 8;
+
+/// Rows of data that share one pass over W.
+const TILE: usize = 64;
+
+/// Below this share of the mean square a variance is rounding noise: a standard deviation of 1e-12
+/// of the typical magnitude.
+const NEGLIGIBLE: f64 = 1e-24;
+
+/// Largest relative ridge tried.
+const RIDGE_MOST: f64 = 1e4;
+
+/// Largest centred value, so that its products stay finite.
+const FAR: f64 = 1e150;
+
+/// Maps a row x to W(x − μ) with WᵀW = Σ⁻¹, so that the squared length is the squared distance.
+///
+/// Columns without variance are *blind*: left out and reported. A missing cell (NaN or infinite)
+/// counts as the location and adds nothing. W = L⁻¹ (Σ = LLᵀ, Cholesky) is kept in panels of 8
+/// rows, stored column by column and padded with zeros.
+#[derive(Clone, Debug)]
+pub(crate) struct Whitener {
+    columns: usize,
+    kept: Vec<usize>,
+    blind: Vec<usize>,
+    location: Vec<f64>,
+    panels: Vec<[f64; PANEL]>,
+    ridge: f64,
+}
+
+impl Whitener {
+    /// From a location and covariance of d columns.
+    ///
+    /// The covariance is scaled to a correlation first. If that is singular in floating point, the
+    /// smallest of the ridges 1e-12, 1e-10, … (relative to each variance) that makes the Cholesky
+    /// factor exist is added.
+    ///
+    /// # Errors
+    /// [`StatsError::Dimensions`] when the shapes differ, [`StatsError::NotFinite`] when a
+    /// covariance between kept columns is not finite, [`StatsError::NotPositiveDefinite`] when the
+    /// matrix is so far from a covariance that no ridge helps.
+    pub(crate) fn new(
+        location: &[f64],
+        covariance: ArrayView2<'_, f64>,
+    ) -> Result<Self, StatsError> {
+        let d = location.len();
+        for found in [covariance.nrows(), covariance.ncols()] {
+            if found != d {
+                return Err(StatsError::Dimensions { expected: d, found });
+            }
+        }
+        let sighted = |&i: &usize| {
+            let (mean, variance) = (location[i], covariance[[i, i]]);
+            mean.is_finite()
+                && variance.is_finite()
+                && variance > NEGLIGIBLE * (mean * mean + variance)
+        };
+        let (kept, blind): (Vec<usize>, Vec<usize>) = (0..d).partition(sighted);
+        let deviation: Vec<f64> = kept.iter().map(|&i| covariance[[i, i]].sqrt()).collect();
+        let mut correlation = Array2::zeros((kept.len(), kept.len()));
+        for (i, &row) in kept.iter().enumerate() {
+            for (j, &column) in kept.iter().enumerate() {
+                let value = covariance[[row, column]];
+                if !value.is_finite() {
+                    return Err(StatsError::NotFinite { row, column, value });
+                }
+                correlation[[i, j]] = value / deviation[i] / deviation[j];
+            }
+        }
+        let (factor, ridge) = ridged_cholesky(&correlation)?;
+        let inverse = invert_lower(&factor);
+        Ok(Self {
+            columns: d,
+            location: kept.iter().map(|&i| location[i]).collect(),
+            panels: pack(&inverse, &deviation),
+            kept,
+            blind,
+            ridge,
+        })
+    }
+
+    /// Columns left out, ascending.
+    pub(crate) fn blind(&self) -> &[usize] {
+        &self.blind
+    }
+
+    /// Number of columns that count: the degrees of freedom of the squared distance.
+    pub(crate) fn dimension(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Number of columns a row has, blind ones included.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The ridge that was needed, relative to each variance; 0 when none.
+    pub(crate) fn ridge(&self) -> f64 {
+        self.ridge
+    }
+
+    /// Squared distance of one `row` of all columns; bit-identical to
+    /// [`distances_squared`](Self::distances_squared). Allocates only while `scratch` grows.
+    pub(crate) fn distance_squared(&self, row: &[f64], scratch: &mut Vec<f64>) -> f64 {
+        self.centre(row, scratch);
+        let mut total = 0.0;
+        self.each_panel(scratch, |whitened| {
+            for value in whitened {
+                total += value * value;
+            }
+        });
+        settle(total)
+    }
+
+    /// Squared distances of a chunk: `columns[j][i]` is value j of row i, `out[i]` receives row i.
+    /// A column shorter than `out` is missing from its end on.
+    pub(crate) fn distances_squared(
+        &self,
+        columns: &[&[f64]],
+        scratch: &mut Vec<f64>,
+        out: &mut [f64],
+    ) {
+        scratch.clear();
+        scratch.resize(self.kept.len() * TILE, 0.0);
+        for (tile, out) in out.chunks_mut(TILE).enumerate() {
+            let start = tile * TILE;
+            let (lanes, _) = scratch.as_chunks_mut::<TILE>();
+            for ((lane, &column), &mean) in lanes.iter_mut().zip(&self.kept).zip(&self.location) {
+                let source = columns
+                    .get(column)
+                    .and_then(|c| c.get(start..))
+                    .unwrap_or(&[]);
+                let present = source.len().min(out.len());
+                for (cell, &value) in lane.iter_mut().zip(&source[..present]) {
+                    *cell = centred(value, mean);
+                }
+                lane[present..].fill(0.0);
+            }
+            let mut totals = [0.0; TILE];
+            self.tile(lanes, out.len(), &mut totals);
+            for (distance, &total) in out.iter_mut().zip(&totals) {
+                *distance = settle(total);
+            }
+        }
+    }
+
+    /// Share of each sighted column in the squared distance of `row`: (x − μ)_j·(Σ⁻¹(x − μ))_j with
+    /// the column's index, in column order. They sum to the squared distance; a share is negative
+    /// when the column makes a joint deviation less surprising.
+    pub(crate) fn contributions(&self, row: &[f64], out: &mut Vec<(usize, f64)>) {
+        let mut centred = Vec::new();
+        self.centre(row, &mut centred);
+        let mut whitened = Vec::with_capacity(centred.len() + PANEL);
+        self.each_panel(&centred, |panel| whitened.extend_from_slice(panel));
+        let mut gradient = vec![0.0; centred.len()];
+        for (panel, values) in self.panel_slices().zip(whitened.chunks_exact(PANEL)) {
+            for (slot, column) in gradient.iter_mut().zip(panel) {
+                *slot += column.iter().zip(values).map(|(w, y)| w * y).sum::<f64>();
+            }
+        }
+        out.clear();
+        let shares = centred.iter().zip(&gradient).map(|(c, g)| c * g);
+        out.extend(self.kept.iter().copied().zip(shares));
+    }
+
+    /// x − μ of the kept columns.
+    fn centre(&self, row: &[f64], out: &mut Vec<f64>) {
+        out.clear();
+        out.extend(
+            self.kept
+                .iter()
+                .zip(&self.location)
+                .map(|(&column, &mean)| row.get(column).map_or(0.0, |&value| centred(value, mean))),
+        );
+    }
+
+    /// The panels, each with its columns: panel p has min(8p + 8, dimension).
+    fn panel_slices(&self) -> impl Iterator<Item = &[[f64; PANEL]]> {
+        let mut rest = self.panels.as_slice();
+        let mut width = 0;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            width = (width + PANEL).min(self.kept.len());
+            let (panel, tail) = rest.split_at(width);
+            rest = tail;
+            Some(panel)
+        })
+    }
+
+    /// Hands the whitened values to `take`, eight at a time; the last ones may be padding zeros.
+    fn each_panel(&self, centred: &[f64], mut take: impl FnMut(&[f64; PANEL])) {
+        for panel in self.panel_slices() {
+            let mut sums = [0.0; PANEL];
+            for (column, &value) in panel.iter().zip(centred) {
+                for (sum, &weight) in sums.iter_mut().zip(column) {
+                    *sum += weight * value;
+                }
+            }
+            take(&sums);
+        }
+    }
+
+    /// Adds to `totals` the squared distances of up to 64 rows, in blocks of four rows.
+    fn tile(&self, lanes: &[[f64; TILE]], rows: usize, totals: &mut [f64; TILE]) {
+        const ROWS: usize = 4;
+        const HALF: usize = PANEL / 2;
+        for start in (0..rows).step_by(ROWS) {
+            let mut total = [0.0; ROWS];
+            for panel in self.panel_slices() {
+                for half in [0, HALF] {
+                    let mut sums = [[0.0; ROWS]; HALF];
+                    for (column, lane) in panel.iter().zip(lanes) {
+                        let mut values = [0.0; ROWS];
+                        values.copy_from_slice(&lane[start..start + ROWS]);
+                        for (sum, &weight) in sums.iter_mut().zip(&column[half..half + HALF]) {
+                            for (s, &value) in sum.iter_mut().zip(&values) {
+                                *s += weight * value;
+                            }
+                        }
+                    }
+                    for sum in &sums {
+                        for (t, &value) in total.iter_mut().zip(sum) {
+                            *t += value * value;
+                        }
+                    }
+                }
+            }
+            totals[start..start + ROWS].copy_from_slice(&total);
+        }
+    }
+}
+
+/// x − μ; 0 when x is missing.
+fn centred(value: f64, mean: f64) -> f64 {
+    if value.is_finite() {
+        (value - mean).clamp(-FAR, FAR)
+    } else {
+        0.0
+    }
+}
+
+/// A sum that overflowed both ways is infinitely far.
+fn settle(total: f64) -> f64 {
+    if total.is_nan() { f64::INFINITY } else { total }
+}
+
+/// The lower Cholesky factor of a correlation matrix and the ridge it needed.
+fn ridged_cholesky(correlation: &Array2<f64>) -> Result<(Array2<f64>, f64), StatsError> {
+    let mut ridge = 0.0;
+    loop {
+        if let Some(factor) = cholesky(correlation, ridge) {
+            return Ok((factor, ridge));
+        }
+        ridge = if ridge == 0.0 { 1e-12 } else { ridge * 100.0 };
+        if ridge > RIDGE_MOST {
+            return Err(StatsError::NotPositiveDefinite { ridge: RIDGE_MOST });
+        }
+    }
+}
+
+/// Lower factor of `matrix` + `ridge`·I; `None` when a pivot is not above its rounding error.
+fn cholesky(matrix: &Array2<f64>, ridge: f64) -> Option<Array2<f64>> {
+    let d = matrix.nrows();
+    let noise = 8.0 * d as f64 * f64::EPSILON * (1.0 + ridge);
+    let mut factor = Array2::<f64>::zeros((d, d));
+    for i in 0..d {
+        for j in 0..=i {
+            let (row, other) = (factor.row(i), factor.row(j));
+            let known: f64 = row.iter().zip(other).take(j).map(|(a, b)| a * b).sum();
+            let rest = matrix[[i, j]] - known;
+            if i == j {
+                let pivot = rest + ridge;
+                if pivot.is_nan() || pivot <= noise {
+                    return None;
+                }
+                factor[[i, i]] = pivot.sqrt();
+            } else {
+                factor[[i, j]] = rest / factor[[j, j]];
+            }
+        }
+    }
+    Some(factor)
+}
+
+/// Inverse of a lower triangular matrix, row by row.
+fn invert_lower(factor: &Array2<f64>) -> Array2<f64> {
+    let d = factor.nrows();
+    let mut inverse = Array2::<f64>::zeros((d, d));
+    for i in 0..d {
+        let mut row = vec![0.0; i + 1];
+        for k in 0..i {
+            let weight = factor[[i, k]];
+            for (slot, value) in row.iter_mut().zip(inverse.row(k).iter().take(k + 1)) {
+                *slot -= weight * value;
+            }
+        }
+        row[i] = 1.0;
+        for (j, value) in row.into_iter().enumerate() {
+            inverse[[i, j]] = value / factor[[i, i]];
+        }
+    }
+    inverse
+}
+
+/// Packs W in panels, scaling column j by 1 / deviation j.
+fn pack(inverse: &Array2<f64>, deviation: &[f64]) -> Vec<[f64; PANEL]> {
+    let d = deviation.len();
+    let mut panels = Vec::new();
+    for first in (0..d).step_by(PANEL) {
+        for j in 0..(first + PANEL).min(d) {
+            let mut column = [0.0; PANEL];
+            for (slot, i) in column.iter_mut().zip(first..d) {
+                *slot = inverse[[i, j]] / deviation[j];
+            }
+            panels.push(column);
+        }
+    }
+    panels
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Quantiles of a sample, and the conformal threshold and p-value.
+
+/// What stands between two neighbouring order statistics (Hyndman and Fan 1996; numpy's names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interpolation {
+    /// The straight line between them (type 7).
+    Linear,
+    /// The lower of the two.
+    Lower,
+    /// The higher of the two.
+    Higher,
+}
+
+/// Quantile `q` in [0, 1] (clamped) of values `sorted` in ascending order; NaN when empty or when
+/// `q` is NaN.
+pub(crate) fn quantile(sorted: &[f64], q: f64, interpolation: Interpolation) -> f64 {
+    if sorted.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    let position = (sorted.len() - 1) as f64 * q.clamp(0.0, 1.0);
+    let (low, high) = (
+        sorted[position.floor() as usize],
+        sorted[position.ceil() as usize],
+    );
+    match interpolation {
+        Interpolation::Lower => low,
+        Interpolation::Higher => high,
+        Interpolation::Linear => {
+            let t = position - position.floor();
+            if low == high {
+                low // also keeps equal infinities
+            } else if t < 0.5 {
+                low + (high - low) * t
+            } else {
+                high - (high - low) * (1.0 - t)
+            }
+        }
+    }
+}
+
+/// Smallest threshold t among the scores so that flagging `score > t` flags a new exchangeable row
+/// with marginal probability at most `alpha` (split conformal: Papadopoulos et al. 2002, Vovk et
+/// al. 2005). Marginal: over the draw of the m calibration scores too.
+///
+/// t is the score of rank ⌈(1−α)(m+1)⌉; `None` when m < ⌈1/α⌉ − 1, where no score is high enough.
+/// A NaN score counts as +∞. Reorders `scores`.
+pub(crate) fn conformal_threshold(scores: &mut [f64], alpha: f64) -> Option<f64> {
+    let m = scores.len();
+    // scores that may lie above t; the tiny factor undoes the rounding of products such as 0.29·100
+    let above = (alpha * (m as f64 + 1.0) * (1.0 + 1e-12)).floor();
+    if above.is_nan() || above < 1.0 {
+        return None;
+    }
+    if above > m as f64 {
+        return Some(f64::NEG_INFINITY);
+    }
+    for score in scores.iter_mut().filter(|s| s.is_nan()) {
+        *score = f64::INFINITY;
+    }
+    let rank = m - above as usize; // zero-based
+    let (_, threshold, _) = scores.select_nth_unstable_by(rank, f64::total_cmp);
+    Some(*threshold)
+}
+
+/// Conformal p-value (1 + #{s ≥ score}) / (m + 1) against calibration scores in ascending order
+/// (Vovk et al. 2005); 1 for a NaN score. Super-uniform for exchangeable rows, marginally.
+pub(crate) fn conformal_p(sorted_scores: &[f64], score: f64) -> f64 {
+    let below = sorted_scores.partition_point(|&s| s < score);
+    (1 + sorted_scores.len() - below) as f64 / (sorted_scores.len() + 1) as f64
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::stats::golden::{assert_close, cases, number, numbers};
+    use proptest::prelude::*;
+
+    #[test]
+    fn golden_quantiles_match_numpy() {
+        let methods = [
+            ("linear", Interpolation::Linear),
+            ("lower", Interpolation::Lower),
+            ("higher", Interpolation::Higher),
+        ];
+        for case in cases("quantiles") {
+            let mut x = numbers(&case.inputs["x"]);
+            x.sort_unstable_by(f64::total_cmp);
+            for (key, method) in methods {
+                let Some(expected) = case.outputs[key].as_array() else {
+                    continue;
+                };
+                for (q, e) in numbers(&case.inputs["q"]).into_iter().zip(expected) {
+                    let what = format!("{} {key} {q}", case.name);
+                    assert_close(quantile(&x, q, method), number(e), 1e-12, 1e-15, &what);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn needs_one_over_alpha_minus_one_rows() {
+        for (alpha, needed) in [
+            (0.5, 1),
+            (0.1, 9),
+            (0.05, 19),
+            (0.3, 3),
+            (0.01, 99),
+            (0.001, 999),
+        ] {
+            let mut scores: Vec<f64> = (0..needed).map(f64::from).collect();
+            let top = f64::from(needed) - 1.0;
+            assert_eq!(
+                conformal_threshold(&mut scores[1..], alpha),
+                None,
+                "{alpha}"
+            );
+            assert_eq!(
+                conformal_threshold(&mut scores, alpha),
+                Some(top),
+                "{alpha}"
+            );
+        }
+        assert_eq!(conformal_threshold(&mut [1.0; 1000], 0.0), None);
+        assert_eq!(conformal_threshold(&mut [1.0; 1000], f64::NAN), None);
+    }
+
+    #[test]
+    fn missing_scores_only_raise_the_threshold() {
+        let mut scores = [f64::NAN, 1.0, 2.0, 3.0];
+        assert_eq!(conformal_threshold(&mut scores, 0.2), Some(f64::INFINITY));
+        assert!(quantile(&[], 0.5, Interpolation::Linear).is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn threshold_is_the_smallest_that_holds(
+            mut scores in prop::collection::hash_set(0..10_000_i32, 1..200)
+                .prop_map(|s| s.into_iter().map(f64::from).collect::<Vec<_>>()),
+            alpha in 0.005..0.9_f64,
+        ) {
+            let m = scores.len() as f64;
+            // with t at a score, a new row of random rank exceeds t with this probability
+            let chance = |t: f64, s: &[f64]|
+                (s.iter().filter(|&&x| x > t).count() as f64 + 1.0) / (m + 1.0);
+            match conformal_threshold(&mut scores, alpha) {
+                None => prop_assert!(1.0 / (m + 1.0) > alpha),
+                Some(t) => {
+                    prop_assert!(chance(t, &scores) <= alpha + 1e-9);
+                    let lower = scores.iter().copied().filter(|&s| s < t).fold(f64::MIN, f64::max);
+                    if lower > f64::MIN {
+                        prop_assert!(chance(lower, &scores) > alpha);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn flagging_and_p_value_agree(
+            mut scores in prop::collection::vec(0..50_i32, 1..100)
+                .prop_map(|s| s.into_iter().map(f64::from).collect::<Vec<_>>()),
+            score in 0..50_i32,
+        ) {
+            let alpha = 0.1;
+            let threshold = conformal_threshold(&mut scores, alpha);
+            scores.sort_unstable_by(f64::total_cmp);
+            let p = conformal_p(&scores, f64::from(score));
+            let flagged = threshold.is_some_and(|t| f64::from(score) > t);
+            prop_assert_eq!(flagged, p <= alpha + 1e-12);
+        }
+    }
+}
