@@ -6,6 +6,7 @@
 pub(crate) mod beta;
 pub(crate) mod binomial;
 pub(crate) mod categorical;
+pub(crate) mod cholesky;
 pub(crate) mod covariance;
 pub(crate) mod error;
 pub(crate) mod evidence;

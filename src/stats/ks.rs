@@ -2,7 +2,7 @@
 
 use super::kolmogorov::kolmogorov_upper;
 
-/// Largest n·m for which [`Method::Auto`] computes the exact p-value: a few milliseconds at most.
+/// Largest n·m for which [`Method::Auto`] computes the exact p-value: some 10 ms at worst.
 const EXACT_CELLS: u64 = 4_000_000;
 
 /// The largest distance between two empirical distribution functions.
@@ -28,7 +28,7 @@ pub(crate) enum Method {
     /// Exact while n·m ≤ 4,000,000, else asymptotic. (The rule ignores d, so that p never rises
     /// with d.)
     Auto,
-    /// Exact for continuous data; conservative under ties.
+    /// Exact for continuous data; conservative under ties. (Asymptotic above 2³⁰ values.)
     Exact,
     /// The one-sample distribution at n·m / (n + m) values, rounded (as SciPy's `asymp`).
     Asymptotic,
@@ -46,6 +46,9 @@ pub(crate) fn statistic(sorted_reference: &[f64], sorted_window: &[f64]) -> KsSt
     let (mut largest, mut location) = (0, sorted_reference[0].min(sorted_window[0]));
     while i < n && j < m {
         let value = sorted_reference[i].min(sorted_window[j]);
+        if value.is_nan() {
+            break; // a broken promise must not hang
+        }
         while i < n && sorted_reference[i] <= value {
             i += 1;
         }
@@ -73,7 +76,8 @@ pub(crate) fn p_value(n: u64, m: u64, d: f64, method: Method) -> f64 {
         return 1.0;
     }
     let exact = match method {
-        Method::Exact => true,
+        // beyond this the walk may take hours and its whole numbers could overflow
+        Method::Exact => n.max(m) <= 1 << 30,
         Method::Asymptotic => false,
         Method::Auto => n.saturating_mul(m) <= EXACT_CELLS,
     };
@@ -106,12 +110,12 @@ fn exact_p(n: u64, m: u64, d: f64) -> f64 {
     let (short, long) = (n.min(m), n.max(m));
     let divisor = greatest_common_divisor(short, long);
     // a path at (x, y), x ≤ short, y ≤ long, is outside when |x·step_x − y·step_y| ≥ limit
-    let (step_x, step_y) = (i128::from(long / divisor), i128::from(short / divisor));
-    let limit = (d * (short as f64 * (long / divisor) as f64)).round() as i128;
+    let (step_x, step_y) = ((long / divisor) as i64, (short / divisor) as i64);
+    let limit = (d * (short as f64 * (long / divisor) as f64)).round() as i64;
     if limit <= 0 {
         return 1.0;
     }
-    let (short, long) = (i128::from(short), i128::from(long));
+    let (short, long) = (short as i64, long as i64);
     let index: Vec<f64> = (0..=short).map(|x| x as f64).collect();
     let mut old = vec![1.0_f64; index.len() + 1];
     let mut new = old.clone();
@@ -123,7 +127,7 @@ fn exact_p(n: u64, m: u64, d: f64) -> f64 {
         let band_high = (s * step_y + limit - 1).div_euclid(both);
         let low = band_low.max(s - long).max(0) as usize;
         let high = band_high.min(s).min(short);
-        if high < low as i128 {
+        if high < low as i64 {
             return 1.0; // the band is closed: every path leaves it
         }
         let high = high as usize;
@@ -210,8 +214,10 @@ mod tests {
                 let p = p_value(n, m, d, Method::Exact);
                 assert_close(p, number(&case.outputs["exact"]), 1e-9, 0.0, &case.name);
             }
-            let p = p_value(n, m, d, Method::Asymptotic);
-            assert_close(p, number(&case.outputs["asymp"]), 1e-9, 1e-300, &case.name);
+            if !case.outputs["asymp"].is_null() {
+                let p = p_value(n, m, d, Method::Asymptotic);
+                assert_close(p, number(&case.outputs["asymp"]), 1e-9, 1e-300, &case.name);
+            }
         }
     }
 
@@ -267,6 +273,13 @@ mod tests {
             }
         }
         assert!((0.0..=1.0).contains(&p_value(1 << 40, 1 << 40, 1e-7, Method::Auto)));
+    }
+
+    #[test]
+    fn unexpected_nan_does_not_hang() {
+        let nan = [f64::NAN, f64::NAN];
+        assert_eq!(statistic(&nan, &nan).d, 0.0);
+        assert!(statistic(&[1.0, 2.0, f64::NAN], &[1.5, f64::NAN]).d <= 1.0);
     }
 
     #[test]

@@ -93,40 +93,54 @@ impl KsWindow {
         if n == 0 || m == 0 {
             return KsStatistic::EMPTY;
         }
-        let (n_i, m_i) = (n as i64, m as i64);
-        let (mut largest, mut bucket) = (0_i64, 1_usize);
-        let (mut reference, mut window) = (0_i64, 0_i64);
-        for (i, (pair, &up_to)) in self
-            .counts
-            .chunks_exact(2)
-            .zip(&self.cumulative)
-            .enumerate()
-        {
-            window += i64::from(pair[0]) * n_i;
-            let gap = (window - reference).abs();
-            window += i64::from(pair[1]) * n_i;
-            reference = up_to as i64 * m_i;
-            let on = (window - reference).abs();
-            if gap > largest {
-                (largest, bucket) = (gap, 2 * i);
-            }
-            if on > largest {
-                (largest, bucket) = (on, 2 * i + 1);
-            }
+        // the window leads most at the end of a gap, the reference most on one of its values;
+        // a pass for the two extremes alone is faster than one that keeps its place
+        let (mut lead, mut lag) = (0, 0);
+        for (gap, on) in self.leads(n, m) {
+            lead = lead.max(gap);
+            lag = lag.min(on);
         }
+        let location = if lead > -lag {
+            let place = self.leads(n, m).position(|(gap, _)| gap == lead);
+            self.end_of_gap(place.unwrap_or(0))
+        } else {
+            let place = self.leads(n, m).position(|(_, on)| on == lag);
+            self.distinct[place.unwrap_or(0)]
+        };
         KsStatistic {
-            d: largest as f64 / (n as f64 * m as f64),
-            location: self.location(bucket),
+            d: lead.max(-lag) as f64 / (n as f64 * m as f64),
+            location,
         }
     }
 
-    /// The value at which a bucket ends: the reference value, or the largest window value in a gap.
-    fn location(&self, bucket: usize) -> f64 {
-        if bucket % 2 == 1 {
-            return self.distinct[bucket / 2];
+    /// n·m·(window share − reference share) just below and on each distinct reference value.
+    fn leads(&self, n: u64, m: u64) -> impl Iterator<Item = (i64, i64)> {
+        let (n, m) = (n as i64, m as i64);
+        let (pairs, _) = self.counts.as_chunks::<2>();
+        let mut window = 0;
+        pairs
+            .iter()
+            .zip(&self.cumulative)
+            .scan(0, move |reference, (&[gap, on], &up_to)| {
+                window += i64::from(gap) * n;
+                let below = window - *reference;
+                window += i64::from(on) * n;
+                *reference = up_to as i64 * m;
+                Some((below, window - *reference))
+            })
+    }
+
+    /// The largest window value in gap `i`, or the reference value below it if the gap is empty.
+    fn end_of_gap(&self, i: usize) -> f64 {
+        let inside = self
+            .window
+            .iter()
+            .filter(|&&(_, bucket)| bucket as usize == 2 * i);
+        let largest = inside.map(|&(value, _)| value).fold(f64::NAN, f64::max);
+        match i.checked_sub(1) {
+            Some(below) if largest.is_nan() => self.distinct[below],
+            _ => largest,
         }
-        let inside = self.window.iter().filter(|&&(_, b)| b as usize == bucket);
-        inside.map(|&(value, _)| value).fold(f64::NAN, f64::max)
     }
 
     /// Finite values of the reference.

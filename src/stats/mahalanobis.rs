@@ -1,5 +1,6 @@
 //! The squared Mahalanobis distance (Mahalanobis 1936), by a packed triangular factor.
 
+use super::cholesky::{invert_lower, ridged_cholesky};
 use super::error::StatsError;
 use ndarray::{Array2, ArrayView2};
 
@@ -12,9 +13,6 @@ const TILE: usize = 64;
 /// Below this share of the mean square a variance is rounding noise: a standard deviation of 1e-12
 /// of the typical magnitude.
 const NEGLIGIBLE: f64 = 1e-24;
-
-/// Largest relative ridge tried.
-const RIDGE_MOST: f64 = 1e4;
 
 /// Largest centred value, so that its products stay finite.
 const FAR: f64 = 1e150;
@@ -85,7 +83,8 @@ impl Whitener {
         })
     }
 
-    /// Columns left out, ascending.
+    /// Columns left out, ascending: location or variance not finite, or the variance at most 1e-24 of
+    /// the mean square (a standard deviation of 1e-12 of the magnitude: rounding noise).
     pub(crate) fn blind(&self) -> &[usize] {
         &self.blind
     }
@@ -250,64 +249,6 @@ fn centred(value: f64, mean: f64) -> f64 {
 /// A sum that overflowed both ways is infinitely far.
 fn settle(total: f64) -> f64 {
     if total.is_nan() { f64::INFINITY } else { total }
-}
-
-/// The lower Cholesky factor of a correlation matrix and the ridge it needed.
-fn ridged_cholesky(correlation: &Array2<f64>) -> Result<(Array2<f64>, f64), StatsError> {
-    let mut ridge = 0.0;
-    loop {
-        if let Some(factor) = cholesky(correlation, ridge) {
-            return Ok((factor, ridge));
-        }
-        ridge = if ridge == 0.0 { 1e-12 } else { ridge * 100.0 };
-        if ridge > RIDGE_MOST {
-            return Err(StatsError::NotPositiveDefinite { ridge: RIDGE_MOST });
-        }
-    }
-}
-
-/// Lower factor of `matrix` + `ridge`·I; `None` when a pivot is not above its rounding error.
-fn cholesky(matrix: &Array2<f64>, ridge: f64) -> Option<Array2<f64>> {
-    let d = matrix.nrows();
-    let noise = 8.0 * d as f64 * f64::EPSILON * (1.0 + ridge);
-    let mut factor = Array2::<f64>::zeros((d, d));
-    for i in 0..d {
-        for j in 0..=i {
-            let (row, other) = (factor.row(i), factor.row(j));
-            let known: f64 = row.iter().zip(other).take(j).map(|(a, b)| a * b).sum();
-            let rest = matrix[[i, j]] - known;
-            if i == j {
-                let pivot = rest + ridge;
-                if pivot.is_nan() || pivot <= noise {
-                    return None;
-                }
-                factor[[i, i]] = pivot.sqrt();
-            } else {
-                factor[[i, j]] = rest / factor[[j, j]];
-            }
-        }
-    }
-    Some(factor)
-}
-
-/// Inverse of a lower triangular matrix, row by row.
-fn invert_lower(factor: &Array2<f64>) -> Array2<f64> {
-    let d = factor.nrows();
-    let mut inverse = Array2::<f64>::zeros((d, d));
-    for i in 0..d {
-        let mut row = vec![0.0; i + 1];
-        for k in 0..i {
-            let weight = factor[[i, k]];
-            for (slot, value) in row.iter_mut().zip(inverse.row(k).iter().take(k + 1)) {
-                *slot -= weight * value;
-            }
-        }
-        row[i] = 1.0;
-        for (j, value) in row.into_iter().enumerate() {
-            inverse[[i, j]] = value / factor[[i, i]];
-        }
-    }
-    inverse
 }
 
 /// Packs W in panels, scaling column j by 1 / deviation j.

@@ -95,6 +95,17 @@ proptest! {
 }
 
 #[test]
+fn a_short_column_is_missing_from_its_end_on() {
+    let whitener = Whitener::new(&[0.0, 0.0], Array2::eye(2).view()).unwrap();
+    let (long, short) = (vec![3.0; 150], vec![4.0; 70]);
+    let mut out = vec![f64::NAN; 150];
+    whitener.distances_squared(&[&long, &short], &mut Vec::new(), &mut out);
+    assert!(out[..70].iter().all(|&d| d == 25.0) && out[70..].iter().all(|&d| d == 9.0));
+    whitener.distances_squared(&[&long], &mut Vec::new(), &mut out);
+    assert!(out.iter().all(|&d| d == 9.0));
+}
+
+#[test]
 fn columns_without_variance_are_blind() {
     let mut covariance = Array2::eye(4);
     covariance[[1, 1]] = 0.0;
@@ -180,7 +191,7 @@ fn what_is_no_covariance_is_refused() {
     ));
     let wild = ndarray::arr2(&[[1.0, 1e9], [1e9, 1.0]]);
     let error = Whitener::new(&[0.0; 2], wild.view()).unwrap_err();
-    assert_eq!(error, StatsError::NotPositiveDefinite { ridge: RIDGE_MOST });
+    assert_eq!(error, StatsError::NotPositiveDefinite { ridge: 1e4 });
 }
 
 /// Prints ns per row; run with `cargo test --release --lib stats -- --ignored --nocapture timing`.
