@@ -43,8 +43,9 @@ pub use gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, GateFn, Qual
 pub use gate::{Deduplicate, LabelConsistency, Relevance, SchemaGate};
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, ConfirmRules, Deployer, Evaluator, JobStatus, Manifest, Model, ModelRecord,
-    Profile, Recipe, Run, RunId, RunState, ScoreJob, Scores, TrainJob, Trained, Trainer, Verdict,
+    AdaptiveRules, Artifact, BatchId, Comparison, ConfirmRules, Deployer, Evaluator, Evidence, Flapping, FnTrainer,
+    JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Run,
+    RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
 pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};

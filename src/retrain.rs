@@ -1,5 +1,14 @@
 //! Retraining: who trains, who evaluates, who serves; and the records that link batches, runs and models.
 
+pub(crate) mod compare;
+pub(crate) mod jobs;
+pub(crate) mod judge;
+pub(crate) mod paired;
+pub(crate) mod race;
+mod slot;
+mod train_fn;
+pub(crate) mod watch;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +22,14 @@ use crate::event::{ModelVersion, PredictionId};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::trigger::Explanation;
+
+pub use compare::Comparison;
+pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
+pub use paired::PairedEvaluator;
+pub use race::Race;
+pub use slot::{ModelSlot, Served};
+pub use train_fn::FnTrainer;
+pub use watch::{Flapping, Watch, WatchVerdict};
 
 /// Name of a sealed batch: its content digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,0 +1,269 @@
+//! Judging a candidate on paired evidence: the rules of the profile `confirm`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::compare::Comparison;
+use super::{ConfirmRules, Verdict};
+use crate::event::{Label, predicted_label};
+use crate::sample::{Annotator, Lane, Reason};
+use crate::schema::Target;
+use crate::stats::evidence;
+
+/// *Likely*: fewest decisive rows, posterior probability and gain.
+const LIKELY: (u64, f64, f64) = (4, 0.9, 0.005);
+/// Slice veto: fewest rows, and the probability of being worse above which it holds.
+const VETO: (u64, f64) = (30, 0.9);
+/// Fewest label batches before any verdict.
+const FEWEST_ROUNDS: u32 = 2;
+/// Largest number of missing decisive rows that is still told.
+const FORESEEABLE: u64 = 1 << 16;
+
+/// The decisive rows of a paired comparison: those where exactly one of two models is right (or, for values, nearer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Paired {
+    /// Rows for the first model.
+    pub wins: u64,
+    /// Rows against it.
+    pub losses: u64,
+}
+
+impl Paired {
+    /// Counts one comparison.
+    pub fn count(&mut self, comparison: Comparison) {
+        match comparison {
+            Comparison::Win => self.wins += 1,
+            Comparison::Loss => self.losses += 1,
+            Comparison::Tie => {}
+        }
+    }
+
+    /// Number of decisive rows.
+    pub fn decisive(&self) -> u64 {
+        self.wins + self.losses
+    }
+
+    /// E-value for "the first model is better": if it is not, the chance that this ever reaches c is at most 1/c.
+    pub fn e_value(&self) -> f64 {
+        evidence::paired_e_value(self.wins, self.losses)
+    }
+
+    /// E-value for "the second model is better".
+    pub fn mirrored_e_value(&self) -> f64 {
+        evidence::paired_e_value(self.losses, self.wins)
+    }
+
+    /// Posterior probability, from a uniform prior, that the first model wins more than half of the decisive rows; not
+    /// an error guarantee.
+    pub fn posterior_better(&self) -> f64 {
+        evidence::posterior_better(self.wins, self.losses)
+    }
+
+    /// Decisive rows that are still missing until [`e_value`](Self::e_value) reaches `bound`, if wins go on at the rate
+    /// seen so far (by the rule of succession); `None` if that is not foreseeable.
+    pub fn missing(&self, bound: f64) -> Option<u64> {
+        let rate = (self.wins as f64 + 1.0) / (self.decisive() as f64 + 2.0);
+        let reached = |more: u64| {
+            let wins = (more as f64 * rate).round() as u64;
+            evidence::paired_e_value(self.wins + wins, self.losses + more - wins) >= bound
+        };
+        if reached(0) {
+            return Some(0);
+        }
+        if rate <= 0.5 || !reached(FORESEEABLE) {
+            return None;
+        }
+        let (mut low, mut high) = (0, FORESEEABLE);
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if reached(middle) { high = middle } else { low = middle }
+        }
+        Some(high)
+    }
+}
+
+/// Evidence within one slice of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SliceEvidence {
+    /// Labelled rows of the slice.
+    pub rows: u64,
+    /// Candidate against current model.
+    pub paired: Paired,
+}
+
+/// What is known of a frozen candidate: only labels drawn after its training cut-off count.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Candidate against the served model.
+    pub against_current: Paired,
+    /// Candidate against the last kept model, if that is another one than the served model. Random lane only: rows of
+    /// the comparison lane are drawn by another pair's disagreement.
+    pub against_kept: Option<Paired>,
+    /// Label batches so far.
+    pub rounds: u32,
+    /// Labelled rows so far.
+    pub rows: u64,
+    /// Those on which candidate and served model say different things (for values: every row).
+    pub disagreeing: u64,
+    /// Share of live rows on which the two disagree, measured without labels; `None` takes it from the labelled rows,
+    /// which is right without a comparison lane.
+    #[serde(default)]
+    pub disagreement: Option<f64>,
+    /// Evidence by slice.
+    #[serde(default)]
+    pub slices: BTreeMap<String, SliceEvidence>,
+    /// Labelled rows for which the candidate gave no usable output.
+    #[serde(default)]
+    pub unusable: u64,
+    /// Who gave the labels.
+    #[serde(default)]
+    pub annotators: BTreeSet<Annotator>,
+}
+
+/// One labelled row with what the models said of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JudgedRow<'a> {
+    pub(crate) candidate: &'a [f64],
+    pub(crate) current: &'a [f64],
+    /// `None` if the last kept model is the current one.
+    pub(crate) kept: Option<&'a [f64]>,
+    pub(crate) label: Label,
+    pub(crate) annotator: &'a Annotator,
+    pub(crate) lane: Lane,
+    pub(crate) slice: Option<&'a str>,
+}
+
+/// What the evidence says at present.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The verdict; `None`: wait for more labels.
+    pub verdict: Option<Verdict>,
+    /// Why, or what is missing.
+    pub reasons: Vec<Reason>,
+    /// Estimated difference in accuracy to the served model (for values: in the share of rows on which it is nearer).
+    pub estimated_gain: f64,
+    /// Labels still missing for *Confirmed* if things go on as they are; `None` if nobody can foresee it or none are.
+    pub missing_labels: Option<u64>,
+}
+
+impl Evidence {
+    /// Counts one labelled row.
+    pub(crate) fn observe(&mut self, target: &Target, row: &JudgedRow<'_>) {
+        let comparison = Comparison::of(target, row.candidate, row.current, row.label);
+        let said = predicted_label(target, row.candidate);
+        self.against_current.count(comparison);
+        self.rows += 1;
+        self.disagreeing += u64::from(said != predicted_label(target, row.current));
+        self.unusable += u64::from(said.is_none());
+        self.annotators.insert(row.annotator.clone());
+        if let Some(kept) = row.kept {
+            let against = self.against_kept.get_or_insert_default();
+            if row.lane != Lane::Comparison {
+                against.count(Comparison::of(target, row.candidate, kept, row.label));
+            }
+        }
+        if let Some(slice) = row.slice {
+            let slice = self.slices.entry(slice.to_owned()).or_default();
+            slice.rows += 1;
+            slice.paired.count(comparison);
+        }
+    }
+
+    /// Estimated gain over the served model; 0 without rows.
+    pub fn estimated_gain(&self) -> f64 {
+        let difference = self.against_current.wins as f64 - self.against_current.losses as f64;
+        match self.disagreement {
+            Some(share) => share * difference / (self.disagreeing.max(1) as f64),
+            None => difference / (self.rows.max(1) as f64),
+        }
+    }
+
+    /// Slices in which the candidate is probably worse.
+    fn vetoes(&self) -> Vec<Reason> {
+        let worse = |slice: &SliceEvidence| evidence::posterior_better(slice.paired.losses, slice.paired.wins);
+        let vetoed = self.slices.iter().filter(|(_, slice)| slice.rows >= VETO.0 && worse(slice) > VETO.1);
+        let text = |(name, slice): (&String, &SliceEvidence)| {
+            let (Paired { wins, losses }, n) = (slice.paired, slice.rows);
+            Reason::new(
+                "slice_worse",
+                format!("in `{name}` {wins} : {losses} on {n} rows, worse with P {:.2}", worse(slice)),
+            )
+        };
+        vetoed.map(text).collect()
+    }
+
+    /// Judges the candidate by `rules`, with `candidates_in_play` candidates being judged at the same time.
+    ///
+    /// It must beat the served model and the last kept one. *Fail* comes before everything; a slice veto holds a Pass
+    /// back as long as it stands, and is a Fail when the rounds are over. No verdict rests on a single label batch.
+    pub fn judge(&self, rules: &ConfirmRules, candidates_in_play: u32) -> Judgement {
+        let estimated_gain = self.estimated_gain();
+        let decided = |verdict: Option<Verdict>, reasons: Vec<Reason>| Judgement {
+            verdict,
+            reasons,
+            estimated_gain,
+            missing_labels: None,
+        };
+        if self.unusable > 0 {
+            let text = format!("no usable output on {} of {} labelled rows", self.unusable, self.rows);
+            return decided(Some(Verdict::Fail), vec![Reason::new("not_finite", text)]);
+        }
+        let bound = rules.confirm_at * f64::from(candidates_in_play.max(1));
+        let opponents =
+            || [("the served model", Some(self.against_current)), ("the last kept model", self.against_kept)];
+        let opponents = || opponents().into_iter().filter_map(|(name, paired)| Some((name, paired?)));
+        let score = |code: &str, name: &str, paired: Paired, e: f64| {
+            Reason::new(code, format!("{} : {} against {name}, e-value {e:.1}", paired.wins, paired.losses))
+        };
+        let enough_rounds = self.rounds >= FEWEST_ROUNDS;
+        let worse = opponents().find(|(_, paired)| paired.mirrored_e_value() >= rules.fail_at);
+        if let Some((name, paired)) = worse.filter(|_| enough_rounds) {
+            let reason = score("worse", name, paired, paired.mirrored_e_value());
+            return decided(Some(Verdict::Fail), vec![reason]);
+        }
+        let confirmed = opponents().all(|(_, paired)| paired.e_value() >= bound);
+        let likely = rules.likely
+            && estimated_gain >= LIKELY.2
+            && opponents().all(|(_, paired)| paired.decisive() >= LIKELY.0 && paired.posterior_better() >= LIKELY.1);
+        let mut vetoes = self.vetoes();
+        if (confirmed || likely) && enough_rounds && vetoes.is_empty() {
+            let code = if confirmed { "confirmed" } else { "likely" };
+            let reasons = opponents().map(|(name, paired)| score(code, name, paired, paired.e_value())).collect();
+            return decided(Some(Verdict::Pass), reasons);
+        }
+        if self.rounds >= rules.most_rounds.max(FEWEST_ROUNDS) {
+            if (confirmed || likely) && !vetoes.is_empty() {
+                return decided(Some(Verdict::Fail), vetoes);
+            }
+            let text = format!("no verdict after {} label batches ({} rows)", self.rounds, self.rows);
+            let scores = opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
+            vetoes.splice(0..0, std::iter::once(Reason::new("inconclusive", text)).chain(scores));
+            return decided(Some(Verdict::Inconclusive), vetoes);
+        }
+        let mut reasons: Vec<_> = opponents()
+            .map(|(name, paired)| {
+                let Paired { wins, losses } = paired;
+                Reason::new(
+                    "waiting",
+                    format!("{wins} : {losses} against {name}, e-value {:.1} of {bound}", paired.e_value()),
+                )
+            })
+            .collect();
+        if !enough_rounds {
+            let text = format!("{} of {FEWEST_ROUNDS} label batches: no verdict rests on a single one", self.rounds);
+            reasons.push(Reason::new("single_batch", text));
+        }
+        reasons.append(&mut vetoes);
+        let missing = opponents().map(|(_, paired)| paired.missing(bound)).try_fold(0, |most, n| Some(n?.max(most)));
+        let missing_labels = missing.filter(|&decisive| decisive > 0).map(|decisive| {
+            let rows_each = self.rows as f64 / self.against_current.decisive().max(1) as f64;
+            (decisive as f64 * rows_each.max(1.0)).ceil() as u64
+        });
+        Judgement { verdict: None, reasons, estimated_gain, missing_labels }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

@@ -1,0 +1,174 @@
+use super::*;
+use crate::retrain::compare::changed_share;
+
+fn evidence(wins: u64, losses: u64, rounds: u32, rows: u64) -> Evidence {
+    let against_current = Paired { wins, losses };
+    Evidence { against_current, rounds, rows, disagreeing: wins + losses, ..Evidence::default() }
+}
+
+fn verdict(evidence: &Evidence, rules: &ConfirmRules) -> (Option<Verdict>, String) {
+    let judgement = evidence.judge(rules, 1);
+    (judgement.verdict, judgement.reasons[0].code.clone())
+}
+
+fn strict() -> ConfirmRules {
+    ConfirmRules::default()
+}
+
+fn likely() -> ConfirmRules {
+    ConfirmRules { likely: true, ..strict() }
+}
+
+#[test]
+fn an_e_value_of_twenty_per_candidate_confirms() {
+    // E(w, 0) = (2^(w+1) - 1) / (w + 1): 18.1 at 6 : 0, 31.9 at 7 : 0, 56.8 at 8 : 0.
+    assert!((Paired { wins: 7, losses: 0 }.e_value() - 255.0 / 8.0).abs() < 1e-9);
+    assert_eq!(verdict(&evidence(6, 0, 2, 100), &strict()), (None, "waiting".into()));
+    assert_eq!(verdict(&evidence(7, 0, 2, 100), &strict()), (Some(Verdict::Pass), "confirmed".into()));
+    assert_eq!(evidence(7, 0, 2, 100).judge(&strict(), 2).verdict, None, "two in play need 40");
+    assert_eq!(evidence(8, 0, 2, 100).judge(&strict(), 2).verdict, Some(Verdict::Pass));
+}
+
+#[test]
+fn ties_and_small_evidence_stay_inconclusive() {
+    assert_eq!(verdict(&evidence(0, 0, 4, 500), &strict()), (None, "waiting".into()));
+    assert_eq!(verdict(&evidence(0, 0, 5, 500), &strict()), (Some(Verdict::Inconclusive), "inconclusive".into()));
+    assert_eq!(verdict(&evidence(6, 1, 5, 500), &strict()), (Some(Verdict::Inconclusive), "inconclusive".into()));
+    assert_eq!(verdict(&evidence(6, 6, 5, 500), &likely()), (Some(Verdict::Inconclusive), "inconclusive".into()));
+}
+
+#[test]
+fn likely_is_opt_in_and_needs_four_rows_nine_tenths_and_half_a_point() {
+    // P(Beta(5, 1) > 1/2) = 31/32; P(Beta(5, 2) > 1/2) = .89.
+    assert_eq!(verdict(&evidence(4, 0, 2, 100), &likely()), (Some(Verdict::Pass), "likely".into()));
+    assert_eq!(evidence(4, 0, 2, 100).judge(&strict(), 1).verdict, None);
+    assert_eq!(evidence(3, 0, 2, 100).judge(&likely(), 1).verdict, None, "three decisive rows");
+    assert_eq!(evidence(4, 1, 2, 100).judge(&likely(), 1).verdict, None, "P is below .9");
+    assert_eq!(evidence(4, 0, 2, 1000).judge(&likely(), 1).verdict, None, ".4 points");
+}
+
+#[test]
+fn a_mirrored_e_value_of_ten_fails() {
+    // E(0 : 5 mirrored) = 63/6 = 10.5; 31/5 = 6.2 at 4.
+    assert_eq!(verdict(&evidence(0, 5, 2, 100), &strict()), (Some(Verdict::Fail), "worse".into()));
+    assert_eq!(evidence(0, 4, 2, 100).judge(&strict(), 1).verdict, None);
+}
+
+#[test]
+fn no_verdict_rests_on_a_single_label_batch() {
+    for evidence in [evidence(40, 0, 1, 100), evidence(0, 40, 1, 100)] {
+        let judgement = evidence.judge(&likely(), 1);
+        assert_eq!(judgement.verdict, None);
+        assert!(judgement.reasons.iter().any(|reason| reason.code == "single_batch"));
+    }
+}
+
+#[test]
+fn a_candidate_must_beat_the_served_and_the_last_kept_model() {
+    let against = |wins, losses| Evidence { against_kept: Some(Paired { wins, losses }), ..evidence(9, 0, 2, 100) };
+    assert_eq!(against(9, 0).judge(&strict(), 1).verdict, Some(Verdict::Pass));
+    assert_eq!(against(3, 3).judge(&strict(), 1).verdict, None);
+    assert_eq!(against(3, 3).judge(&likely(), 1).verdict, None);
+    assert_eq!(against(0, 9).judge(&strict(), 1).verdict, Some(Verdict::Fail));
+}
+
+#[test]
+fn a_slice_that_is_probably_worse_holds_a_pass_back_and_fails_in_the_end() {
+    let with = |rows, wins, losses, rounds| {
+        let slice = SliceEvidence { rows, paired: Paired { wins, losses } };
+        Evidence { slices: [("DE".to_owned(), slice)].into(), ..evidence(20, 4, rounds, 200) }
+    };
+    // P(Beta(1, 4) > 1/2) = 1/16: worse with P 15/16.
+    assert_eq!(with(29, 0, 3, 2).judge(&strict(), 1).verdict, Some(Verdict::Pass), "29 rows say nothing");
+    assert_eq!(with(30, 0, 2, 2).judge(&strict(), 1).verdict, Some(Verdict::Pass), "P is 7/8");
+    let held = with(30, 0, 3, 2).judge(&strict(), 1);
+    assert_eq!(held.verdict, None);
+    assert!(held.reasons.iter().any(|reason| reason.code == "slice_worse" && reason.detail.contains("`DE` 0 : 3")));
+    assert_eq!(verdict(&with(30, 0, 3, 5), &strict()), (Some(Verdict::Fail), "slice_worse".into()));
+}
+
+#[test]
+fn an_unusable_output_fails_at_once() {
+    let target = Target::classes(["no", "yes"]);
+    let mut evidence = Evidence::default();
+    let nan = [f64::NAN, f64::NAN];
+    evidence.observe(&target, &row(&nan, &[0.9, 0.1], None, Lane::Random));
+    assert_eq!(verdict(&evidence, &strict()), (Some(Verdict::Fail), "not_finite".into()));
+}
+
+fn row<'a>(candidate: &'a [f64], current: &'a [f64], kept: Option<&'a [f64]>, lane: Lane) -> JudgedRow<'a> {
+    const WORLD: &Annotator = &Annotator::GroundTruth;
+    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, lane, slice: Some("all") }
+}
+
+#[test]
+fn rows_are_counted_for_every_pair_they_may_judge() {
+    let target = Target::classes(["no", "yes"]);
+    let (right, wrong): (&[f64], &[f64]) = (&[0.1, 0.9], &[0.9, 0.1]);
+    let mut evidence = Evidence::default();
+    evidence.observe(&target, &row(right, wrong, Some(wrong), Lane::Random));
+    evidence.observe(&target, &row(right, wrong, Some(wrong), Lane::Comparison));
+    evidence.observe(&target, &row(right, right, Some(wrong), Lane::Random));
+    evidence.observe(&target, &row(wrong, right, Some(right), Lane::Comparison));
+    assert_eq!(evidence.against_current, Paired { wins: 2, losses: 1 });
+    assert_eq!(evidence.against_kept, Some(Paired { wins: 2, losses: 0 }), "no comparison row judges this pair");
+    assert_eq!((evidence.rows, evidence.disagreeing), (4, 3));
+    assert_eq!(evidence.slices["all"], SliceEvidence { rows: 4, paired: Paired { wins: 2, losses: 1 } });
+}
+
+#[test]
+fn the_gain_on_disagreements_is_scaled_by_how_often_they_occur() {
+    let random = evidence(12, 2, 2, 200);
+    assert!((random.estimated_gain() - 0.05).abs() < 1e-12);
+    let compared = Evidence { disagreement: Some(0.1), rows: 20, disagreeing: 20, ..random };
+    assert!((compared.estimated_gain() - 0.05).abs() < 1e-12);
+    assert_eq!(Evidence::default().estimated_gain(), 0.0);
+}
+
+#[test]
+fn tells_how_many_labels_are_missing() {
+    let judgement = evidence(4, 0, 2, 40).judge(&strict(), 1);
+    // By the rule of succession 5 of 6 are won: 6 : 1 more make 10 : 1, e-value 31; one row in ten is decisive.
+    assert_eq!(judgement.missing_labels, Some(70));
+    assert_eq!(evidence(3, 3, 2, 40).judge(&strict(), 1).missing_labels, None);
+    assert_eq!(evidence(7, 0, 2, 40).judge(&strict(), 1).missing_labels, None, "confirmed");
+}
+
+#[test]
+fn the_nearer_value_wins_and_equal_distances_tie() {
+    let value = |v: f64| [v, f64::NAN, f64::NAN];
+    let compare = |a: f64, b: f64| Comparison::of(&Target::Value, &value(a), &value(b), Label::Value(10.0));
+    assert_eq!(compare(9.0, 12.0), Comparison::Win);
+    assert_eq!(compare(13.0, 12.0), Comparison::Loss);
+    assert_eq!(compare(8.0, 12.0), Comparison::Tie);
+    assert_eq!(compare(f64::NAN, 12.0), Comparison::Loss);
+    assert_eq!(compare(f64::NAN, f64::NAN), Comparison::Tie);
+}
+
+#[test]
+fn an_unusable_class_output_is_only_wrong() {
+    let target = Target::classes(["no", "yes"]);
+    let compare = |a: &[f64], b: &[f64]| Comparison::of(&target, a, b, Label::Class(1));
+    assert_eq!(compare(&[f64::NAN, 0.5], &[0.9, 0.1]), Comparison::Tie);
+    assert_eq!(compare(&[0.1, 0.9], &[f64::NAN, 0.5]), Comparison::Win);
+}
+
+#[test]
+fn changed_share_counts_other_classes_and_clearly_other_values() {
+    let classes = Target::classes(["no", "yes"]);
+    let a = [0.9, 0.1, 0.2, 0.8, 0.6, 0.4, f64::NAN, 0.5];
+    let b = [0.7, 0.3, 0.8, 0.2, 0.6, 0.4, f64::NAN, 0.1];
+    assert_eq!(changed_share(&classes, &a, &b), 0.25);
+    assert_eq!(changed_share(&classes, &[], &[]), 0.0);
+    let nan = f64::NAN;
+    // The standard deviation of 0 and 2 is 1: a change counts above .05.
+    assert_eq!(changed_share(&Target::Value, &[0.0, nan, nan, 2.0, nan, nan], &[0.04, nan, nan, 2.06, nan, nan]), 0.5);
+}
+
+#[test]
+fn evidence_survives_a_restart() {
+    let target = Target::classes(["no", "yes"]);
+    let mut evidence = Evidence::default();
+    evidence.observe(&target, &row(&[0.1, 0.9], &[0.9, 0.1], None, Lane::Random));
+    assert_eq!(serde_json::from_str::<Evidence>(&serde_json::to_string(&evidence).unwrap()).unwrap(), evidence);
+}

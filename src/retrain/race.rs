@@ -1,0 +1,165 @@
+//! The race of the recipes: the rules of the profile `adaptive`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::AdaptiveRules;
+use super::compare::Comparison;
+use crate::event::Label;
+use crate::schema::Target;
+
+/// Scores of the recipes by progressive validation: every audited label first scores the recipe's latest model, and only
+/// then trains the next one (Dawid 1984, prequential analysis; discounted).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Race {
+    /// Discounted number of rows that each contestant got right (for values: share of the others that it beat).
+    pub scores: BTreeMap<String, f64>,
+    /// Effective number of labels: the discounted count.
+    pub weight: f64,
+    /// Labels on which the contestants differed; below about 25 the race promises nothing about harm.
+    pub decisive: u64,
+    /// The contestant in front.
+    pub leader: String,
+}
+
+impl Race {
+    /// Name of the contestant that never retrains: the model that the loop started with.
+    pub const KEEP: &'static str = "keep";
+
+    /// A race of `contestants` (names of recipes, and [`Race::KEEP`]) that `leader` leads until another one has earned
+    /// it.
+    pub fn new<N: Into<String>>(contestants: impl IntoIterator<Item = N>, leader: impl Into<String>) -> Self {
+        let leader = leader.into();
+        let mut scores: BTreeMap<_, _> = contestants.into_iter().map(|name| (name.into(), 0.0)).collect();
+        scores.entry(leader.clone()).or_insert(0.0);
+        Race { scores, weight: 0.0, decisive: 0, leader }
+    }
+
+    /// What each contestant earns on one labelled row, from 0 to 1: for a class, 1 if it is right; for a value, the
+    /// share of the others that it beats, ties counting half.
+    pub(crate) fn credits(target: &Target, outputs: &[(&str, &[f64])], label: Label) -> Vec<f64> {
+        let against = |mine: &[f64], other: &[f64]| match Comparison::of(target, mine, other, label) {
+            Comparison::Win => 1.0,
+            Comparison::Tie => 0.5,
+            Comparison::Loss => 0.0,
+        };
+        let right = |mine: &[f64]| f64::from(crate::event::predicted_label(target, mine) == Some(label));
+        let others = outputs.len().saturating_sub(1).max(1) as f64;
+        let credit = |index: usize| match target {
+            Target::Classes(_) => right(outputs[index].1),
+            Target::Value => {
+                let rivals = outputs.iter().enumerate().filter(|(other, _)| *other != index);
+                rivals.map(|(_, (_, output))| against(outputs[index].1, output)).sum::<f64>() / others
+            }
+        };
+        (0..outputs.len()).map(credit).collect()
+    }
+
+    /// Scores one audited label: what each contestant's latest model said before it was trained on it.
+    ///
+    /// A contestant without an output (its training failed) earns nothing; one that is new starts level with the leader.
+    pub(crate) fn observe(&mut self, target: &Target, outputs: &[(&str, &[f64])], label: Label, rules: &AdaptiveRules) {
+        let level = self.scores.get(&self.leader).copied().unwrap_or(0.0);
+        let credits = Race::credits(target, outputs, label);
+        for (name, _) in outputs {
+            self.scores.entry((*name).to_owned()).or_insert(level);
+        }
+        for score in self.scores.values_mut() {
+            *score *= rules.discount;
+        }
+        for ((name, _), credit) in outputs.iter().zip(&credits) {
+            if let Some(score) = self.scores.get_mut(*name) {
+                *score += credit;
+            }
+        }
+        self.weight = self.weight * rules.discount + 1.0;
+        self.decisive += u64::from(credits.iter().any(|credit| Some(credit) != credits.first()));
+    }
+
+    /// The lead that a contestant needs to take over: `rules.lead`·√n, n the effective number of labels.
+    pub fn needed_lead(&self, rules: &AdaptiveRules) -> f64 {
+        rules.lead * self.weight.max(1.0).sqrt()
+    }
+
+    /// The leader, after it was replaced if another contestant is ahead by more than the needed lead. Of equals the first
+    /// by name is taken.
+    pub fn elect(&mut self, rules: &AdaptiveRules) -> &str {
+        let mine = self.scores.get(&self.leader).copied().unwrap_or(0.0);
+        let best = self.scores.iter().rev().max_by(|a, b| a.1.total_cmp(b.1));
+        if let Some((name, _)) = best.filter(|(_, score)| **score - mine > self.needed_lead(rules)) {
+            self.leader = name.clone();
+        }
+        &self.leader
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    const RIGHT: &[f64] = &[0.1, 0.9];
+    const WRONG: &[f64] = &[0.9, 0.1];
+
+    fn target() -> Target {
+        Target::classes(["no", "yes"])
+    }
+
+    #[test]
+    fn scores_are_discounted_per_label() {
+        let rules = AdaptiveRules::default();
+        let mut race = Race::new(["all", "window", Race::KEEP], "all");
+        for _ in 0..3 {
+            race.observe(&target(), &[("all", RIGHT), ("window", WRONG)], Label::Class(1), &rules);
+        }
+        let expected = 1.0 + 0.98 + 0.98 * 0.98;
+        assert!((race.weight - expected).abs() < 1e-12);
+        assert!((race.scores["all"] - expected).abs() < 1e-12);
+        assert_eq!((race.scores["window"], race.scores[Race::KEEP], race.decisive), (0.0, 0.0, 3));
+    }
+
+    #[test]
+    fn a_lead_above_a_quarter_of_the_root_of_n_switches() {
+        let rules = AdaptiveRules { discount: 1.0, ..AdaptiveRules::default() };
+        let mut race = Race::new(["all", "newest"], "all");
+        for _ in 0..15 {
+            race.observe(&target(), &[("all", RIGHT), ("newest", RIGHT)], Label::Class(1), &rules);
+        }
+        race.observe(&target(), &[("all", WRONG), ("newest", RIGHT)], Label::Class(1), &rules);
+        assert_eq!(race.elect(&rules), "all", "a lead of 1 is not more than .25·√16");
+        race.observe(&target(), &[("all", WRONG), ("newest", RIGHT)], Label::Class(1), &rules);
+        assert_eq!(race.elect(&rules), "newest");
+    }
+
+    #[test]
+    fn equals_leave_the_leader() {
+        let rules = AdaptiveRules::default();
+        let mut race = Race::new(["all", "decayed", Race::KEEP], "decayed");
+        for _ in 0..50 {
+            race.observe(
+                &target(),
+                &[("all", RIGHT), ("decayed", RIGHT), (Race::KEEP, RIGHT)],
+                Label::Class(1),
+                &rules,
+            );
+        }
+        assert_eq!(race.decisive, 0);
+        assert_eq!(race.elect(&rules), "decayed");
+    }
+
+    #[test]
+    fn values_earn_the_share_of_the_others_that_they_beat() {
+        let value = |v: f64| [v, f64::NAN, f64::NAN];
+        let (a, b, c) = (value(1.0), value(2.0), value(2.0));
+        let credits = Race::credits(&Target::Value, &[("a", &a), ("b", &b), ("c", &c)], Label::Value(1.1));
+        assert_eq!(credits, [1.0, 0.25, 0.25]);
+    }
+
+    #[test]
+    fn survives_a_restart() {
+        let mut race = Race::new(["all", Race::KEEP], "all");
+        race.observe(&target(), &[("all", RIGHT)], Label::Class(1), &AdaptiveRules::default());
+        assert_eq!(serde_json::from_str::<Race>(&serde_json::to_string(&race).unwrap()).unwrap(), race);
+    }
+}
