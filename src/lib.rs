@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod files;
 mod gate;
+mod pipeline;
 mod reference;
 mod retrain;
 mod review;
@@ -41,6 +42,10 @@ pub use event::{
 };
 pub use gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, GateFn, QualityGate, gate_fn};
 pub use gate::{Deduplicate, LabelConsistency, Relevance, SchemaGate};
+pub use pipeline::{
+    Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord,
+    Recorder, Refused, StageStatus, Status, Worker,
+};
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
     AdaptiveRules, Artifact, BatchId, Comparison, ConfirmRules, Deployer, Evaluator, Evidence, Flapping, FnTrainer,

@@ -112,6 +112,8 @@ impl Pipeline {
     pub fn ingest(&mut self, events: impl IntoIterator<Item = Event>) -> Result<Ingested, Error> {
         self.check_pending()?;
         self.read_clock();
+        let expired = self.expire_tasks();
+        self.note_failure(expired);
         let (mut count, kept_before) = (0, self.counters.samples);
         for event in events {
             count += 1;
@@ -127,6 +129,7 @@ impl Pipeline {
         self.note_failure(inspected);
         let saved = self.checkpoint_if_due();
         self.note_failure(saved);
+        self.outbox.position = self.sequence;
         // A failed commit stays pending and is counted in the status; the events themselves are consumed.
         let _ = self.outbox.commit();
         Ok(Ingested {
@@ -144,6 +147,7 @@ impl Pipeline {
     pub fn poll(&mut self) -> Result<Polled, Error> {
         self.read_clock();
         self.outbox.commit()?;
+        self.expire_tasks()?;
         let annotations = self.apply_annotations()?;
         self.retry_waiting()?;
         self.release_auto_labels()?;

@@ -1,23 +1,69 @@
 //! The policy `loop`: feedloop itself on a stream.
 
 use std::error::Error;
+use std::time::Instant;
+
+use feedloop::MemoryStore;
 
 use super::data::Stream;
 use super::model::Kind;
-use super::protocol::{Outcome, Profile};
+use super::production::{Production, Setting};
+use super::progress::Progress;
+use super::protocol::{Allowance, Outcome, Policy, Profile, Split};
 
 /// Replays `stream` through a feedloop pipeline with the given promotion profile.
 ///
 /// At most `budget` of the rows after the initial ones get a label from people, audits and second opinions included.
 ///
 /// # Errors
-/// Always, for now: this policy is not built yet.
-pub fn run(
-    _stream: &Stream,
-    _profile: Profile,
-    _budget: f64,
-    _kind: Kind,
-    _seed: u64,
-) -> Result<Outcome, Box<dyn Error>> {
-    Err("the policy 'loop' is not built yet".into())
+/// If the stream is too short, or the pipeline cannot work.
+pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64) -> Result<Outcome, Box<dyn Error>> {
+    let split = Split::of(stream)?;
+    let started = Instant::now();
+    let setting = Setting {
+        profile: match profile {
+            Profile::Adaptive => feedloop::Profile::adaptive(),
+            Profile::Confirm => feedloop::Profile::confirm(),
+        },
+        budget,
+        kind,
+        seed,
+        retrain_on: 1,
+        auto_label_error: 0.05,
+        sabotage: None,
+    };
+    let mut production = Production::start(stream, &split, &setting, MemoryStore::default())?;
+    let mut allowance = Allowance::new(budget);
+    let (mut right, mut labels) = (0, 0);
+    let progress = Progress::new(split.batches.len(), "loop");
+    for batch in &split.batches {
+        right += production.serve(batch)?;
+        labels += production.answer(allowance.grant(batch.len()))?;
+        production.poll()?;
+        progress.step();
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let census = production.census()?;
+    let status = production.pipeline.status()?;
+    let rows = split.judged();
+    Ok(Outcome {
+        stream: stream.name.clone(),
+        policy: Policy::Loop,
+        profile: Some(profile),
+        model: kind,
+        budget,
+        seed,
+        rows,
+        accuracy: right as f64 / rows as f64,
+        labels,
+        retrains: status.runs as usize,
+        promotions: status.promotions as usize,
+        rejected: status.rejected as usize,
+        rollbacks: status.rollbacks as usize,
+        flagged: census.flagged,
+        auto_labelled: census.auto_labelled,
+        auto_label_error: (census.auto_labelled > 0).then(|| census.auto_wrong as f64 / census.auto_labelled as f64),
+        seconds,
+        observations_per_second: rows as f64 / seconds,
+    })
 }

@@ -13,5 +13,6 @@
 pub mod data;
 pub mod loop_policy;
 pub mod model;
+pub mod production;
 pub mod progress;
 pub mod protocol;

@@ -85,6 +85,7 @@ impl PipelineBuilder {
                 inbox: 4_096,
                 reserve: 512,
                 poll_every: Duration::from_millis(500),
+                expire_tasks: None,
             },
             ledger: 65_536,
             rows: 4_096,
@@ -289,6 +290,12 @@ impl PipelineBuilder {
     /// How often stage state and ledger are saved: after so many observations, or so much time with any.
     pub fn checkpoint(mut self, observations: u64, time: TimeDelta) -> Self {
         (self.settings.checkpoint_every, self.settings.checkpoint_after) = (observations.max(1), time);
+        self
+    }
+
+    /// Withdraws a question that nobody answered for so long; without it, questions wait for ever.
+    pub fn expire_tasks(mut self, after: TimeDelta) -> Self {
+        self.settings.expire_tasks = Some(after);
         self
     }
 

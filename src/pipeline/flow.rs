@@ -1,6 +1,6 @@
 //! The way of an event: ledger, detectors, gates, router, label.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hashbrown::{HashMap, HashSet};
@@ -12,10 +12,9 @@ use crate::chunk::{Heard, Truth};
 use crate::detector::Alarm;
 use crate::error::Error;
 use crate::event::{
-    Event, Feedback, Label, ModelVersion, Observation, Opinion, Outcome, PredictionId, Role, predicted_label, top_class,
+    Feedback, Label, ModelVersion, Observation, Opinion, Outcome, PredictionId, Role, predicted_label, top_class,
 };
 use crate::gate::{Admission, GateContext};
-use crate::retrain::RunState;
 use crate::review;
 use crate::router::{Ask, Audited, CohortVerdict, Route, RouteContext};
 use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleState};
@@ -43,6 +42,7 @@ pub(super) struct Settings {
     pub(super) inbox: usize,
     pub(super) reserve: usize,
     pub(super) poll_every: std::time::Duration,
+    pub(super) expire_tasks: Option<TimeDelta>,
 }
 
 /// State of the flow that is not a stage's.
@@ -59,6 +59,8 @@ pub(super) struct Flow {
     checkpointed_at: Option<DateTime<Utc>>,
     checkpointed_sequence: u64,
     retry_after: Option<DateTime<Utc>>,
+    /// When each task was put into the queue, oldest first.
+    tasks: VecDeque<(DateTime<Utc>, PredictionId)>,
 }
 
 /// What waits for its prediction.
@@ -83,7 +85,7 @@ struct Checkpoint {
 impl Pipeline {
     pub(super) fn take_prediction(&mut self, observation: Box<Observation>) -> Result<(), Error> {
         self.counters.predictions += 1;
-        let (id, model, role, time) = (observation.id, observation.model, observation.role, observation.time);
+        let (id, model, role) = (observation.id, observation.model, observation.role);
         let live = role == Role::Live;
         if live && model != self.stage_model && model == self.retraining.champion() {
             self.inspect()?;
@@ -114,7 +116,6 @@ impl Pipeline {
         } else if !inspected {
             self.counters.other_version += 1;
         }
-        let _ = time;
         if !self.flow.parked.is_empty()
             && let Some(parked) = self.flow.parked.remove(&id)
         {
@@ -513,7 +514,29 @@ impl Pipeline {
         let sample = sample.clone();
         self.outbox.touch(id);
         let task = review::task_write(self.outbox.pipeline(), &sample, ask, now)?;
+        self.flow.tasks.push_back((now, id));
         self.outbox.push_with_samples(vec![task])
+    }
+
+    /// Withdraws tasks that nobody answered in time; what a person answers later counts all the same.
+    pub(super) fn expire_tasks(&mut self) -> Result<(), Error> {
+        let Some(after) = self.settings.expire_tasks else { return Ok(()) };
+        while self.flow.tasks.front().is_some_and(|(created, _)| self.now - *created >= after) {
+            let Some((_, id)) = self.flow.tasks.pop_front() else { break };
+            let Some(sample) = self.outbox.sample(id)? else { continue };
+            if sample.state != SampleState::Queued {
+                continue;
+            }
+            let key = id.to_string();
+            let task = self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key);
+            if let Some(record) = task.map_err(Error::store("read a task"))? {
+                let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
+                let write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
+                self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
+                self.outbox.push_with_samples(vec![write])?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds a label to its sample and lets it count. `write` also makes the annotation a record of its own; those of the
@@ -751,16 +774,16 @@ impl Pipeline {
             }
         }
         // Samples kept after the last checkpoint: the stream goes on behind them.
-        for state in SampleState::ALL {
-            let mut last = None;
-            self.outbox.each(Kind::Sample, state.as_str(), |record| {
-                last = Some(record.rank as u64);
-                Ok(())
-            })?;
-            newest = newest.max(last.unwrap_or(0));
-        }
+        newest = newest.max(self.outbox.cursor()?);
         self.sequence = newest;
         self.flow.checkpointed_sequence = newest;
+        let tasks = &mut self.flow.tasks;
+        self.outbox.each(Kind::Sample, SampleState::Queued.as_str(), |record| {
+            let sample: Sample = parse(&record)?;
+            let queued = sample.history.last().map_or(sample.observation.time, |step| step.time);
+            tasks.push_back((queued, sample.id()));
+            Ok(())
+        })?;
         let parked = &mut self.flow.parked;
         self.outbox.each(Kind::Parked, "waiting", |record| {
             if let Ok(id) = record.key.id.parse() {
@@ -860,6 +883,3 @@ pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
     }
     find(|a| matches!(a, Annotator::User(_))).or_else(|| find(|a| matches!(a, Annotator::Model(_)))).cloned()
 }
-
-#[allow(unused)]
-fn _used(_: Event, _: RunState) {}

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{BoxError, Error};
+use crate::error::Error;
 use crate::event::PredictionId;
 use crate::sample::{Sample, SampleState};
 use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Scan, Store, Write};
@@ -24,6 +24,9 @@ pub(super) struct Outbox {
     samples: HashMap<PredictionId, Cached>,
     dirty: Vec<PredictionId>,
     verdicts: Vec<Committed>,
+    /// Position in the stream up to which samples were kept; committed with them.
+    pub(super) position: u64,
+    committed_position: u64,
     /// Commits that failed since the last success.
     pub(super) failures: u64,
     pub(super) last_error: Option<String>,
@@ -45,6 +48,8 @@ impl Outbox {
             samples: HashMap::new(),
             dirty: Vec::new(),
             verdicts: Vec::new(),
+            position: 0,
+            committed_position: 0,
             failures: 0,
             last_error: None,
         })
@@ -136,6 +141,12 @@ impl Outbox {
         if self.units.is_empty() {
             return Ok(());
         }
+        if self.position != self.committed_position {
+            let indexed = Indexed { state: "saved", rank: self.position as i64, due: None };
+            let cursor = self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes());
+            self.units.push(vec![cursor]);
+            self.committed_position = self.position;
+        }
         let refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
@@ -198,6 +209,12 @@ impl Outbox {
         self.store.count(&self.pipeline, kind, state).map_err(Error::store("count records"))
     }
 
+    /// Position in the stream up to which samples were committed.
+    pub(super) fn cursor(&self) -> Result<u64, Error> {
+        let record = self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
+        Ok(record.map_or(0, |record| record.rank as u64))
+    }
+
     /// How many samples are in each state, those that wait to be committed not included.
     pub(super) fn census(&self) -> Result<Vec<(SampleState, u64)>, Error> {
         SampleState::ALL.iter().map(|&state| Ok((state, self.count(Kind::Sample, Some(state.as_str()))?))).collect()
@@ -214,9 +231,4 @@ pub(super) fn parse<T: DeserializeOwned>(record: &Record) -> Result<T, Error> {
 /// Rank by time: microseconds since the epoch.
 pub(super) fn at(time: DateTime<Utc>) -> i64 {
     time.timestamp_micros()
-}
-
-#[allow(unused)]
-fn _error_is_boxable(error: Error) -> BoxError {
-    Box::new(error)
 }
