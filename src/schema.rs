@@ -2,6 +2,7 @@
 
 pub(crate) mod encode;
 mod infer;
+mod json;
 pub(crate) mod row;
 
 use std::sync::Arc;
