@@ -59,4 +59,7 @@ pub use schema::{
 };
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
-pub use trigger::{CoverageStatus, Decision, Explanation, LoopStatus, Memory, RetrainTrigger, TriggerFn, trigger_fn};
+pub use trigger::{
+    All, Any, Cooldown, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels, RetrainTrigger,
+    Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule, trigger_fn,
+};

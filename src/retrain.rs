@@ -1,10 +1,12 @@
 //! Retraining: who trains, who evaluates, who serves; and the records that link batches, runs and models.
 
+pub(crate) mod batch;
 pub(crate) mod compare;
 pub(crate) mod jobs;
 pub(crate) mod judge;
 pub(crate) mod paired;
 pub(crate) mod race;
+pub(crate) mod recipe;
 mod slot;
 mod train_fn;
 pub(crate) mod watch;

@@ -3,6 +3,7 @@
 mod check;
 pub(crate) mod encode;
 mod infer;
+mod json;
 pub(crate) mod row;
 
 use std::sync::Arc;

@@ -1,11 +1,23 @@
 //! Retrain triggers: when to retrain, and why, or what is still missing.
 
+mod combine;
+mod cooldown;
+mod count;
+mod drift;
+mod schedule;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::BoxError;
+
+pub use combine::{All, Any, all, any};
+pub use cooldown::{Cooldown, TriggerExt, days, hours, minutes};
+pub use count::{NewLabels, new_labels};
+pub use drift::{DriftAlarm, drift};
+pub use schedule::{Schedule, schedule};
 
 /// How much of what was flagged since the last batch the new labels cover; see [`Coverage`](crate::Coverage).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -195,3 +207,18 @@ where
 
 #[allow(unused)]
 fn _object_safe(_: Box<dyn RetrainTrigger>) {}
+
+/// The decision of a trigger that has come `progress` far and fires at 1; while a run is in flight, it waits.
+fn settle(name: &str, status: &LoopStatus, progress: f64, mut text: String) -> Decision {
+    let reached = progress >= 1.0;
+    if reached && status.running {
+        text.push_str("; waits for the run in flight");
+    }
+    let fired = reached && !status.running;
+    let why = Explanation { trigger: name.to_owned(), fired, text, parts: Vec::new() };
+    if fired { Decision::Fire(why) } else { Decision::Wait { progress: progress.clamp(0.0, 1.0), why } }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
