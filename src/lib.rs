@@ -52,6 +52,7 @@ pub use retrain::{
     JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Run,
     RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
+pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
 pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{

@@ -1,5 +1,9 @@
 //! Label routers: who labels a sample, if anybody.
 
+mod audits;
+mod budget;
+mod confidence;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +13,9 @@ use crate::reference::References;
 use crate::sample::{Reason, Sample};
 use crate::schema::Schema;
 use crate::stage::Stage;
+
+pub use budget::Budget;
+pub use confidence::{ConfidenceRouter, ConfidenceStatus};
 
 /// What a router may look at beside the sample.
 #[derive(Debug, Clone, Copy)]
