@@ -16,10 +16,10 @@ use crate::stage::Snapshot;
 ///
 /// Observations have numeric columns (one of them constant), a category column, and outputs of both kinds of target; a
 /// detector may refuse one kind in `rebase`, not both. Checked: a name that does not change; `rebase` may be repeated, and
-/// forgets nothing it should keep and nothing more after `restore`; broken data (missing, infinite, constant, no reference
-/// rows) neither panics nor fails; the findings do not depend on how the stream was cut, nor on a snapshot and restore in
-/// between; a foreign state is refused; findings are finite and name predictions that exist; a guard of a stateless detector
-/// agrees with its flags to the bit.
+/// with `restore` makes a used detector as good as new; broken data (missing, infinite, constant, no reference rows)
+/// neither panics nor fails; the findings do not depend on how the stream was cut, nor on a snapshot and restore in between;
+/// a foreign state is refused; findings are finite and name predictions that exist; a guard agrees with the flags to
+/// the bit.
 ///
 /// # Panics
 /// A promise is broken; the message says which.
