@@ -31,7 +31,8 @@ const FORMAT: u32 = 1;
 /// observations (sessions, seasons, one noisy client): those *are* a change of the window. The chi-square part is an
 /// approximation, kept to levels with 20 expected observations.
 ///
-/// **Memory**: the window's values of every column, and the reference's sample of them. A snapshot holds the window.
+/// **Memory**: per numeric column 16 bytes per observation of the window and up to 130 KB for the reference's sample; 4 bytes per
+/// observation and category column. A snapshot holds the observations since the last test (of a sliding window: the window).
 ///
 /// # Examples
 /// ```
@@ -114,7 +115,7 @@ impl Stage for KsDrift {
         let (mut numbers, mut levels, mut blind) = (Vec::new(), Vec::new(), Vec::new());
         for (column, name) in schema.value_columns().iter().enumerate() {
             let missing = (reference.missing_share(column) * rows as f64).round() as u64;
-            let (column, reason) = Numbers::new(name, reference.column(column), missing, rows);
+            let (column, reason) = Numbers::new(name, self.settings.window, reference.column(column), missing, rows);
             numbers.push(column);
             blind.extend(reason.map(|reason| Blind::column(name, reason)));
         }

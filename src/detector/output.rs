@@ -121,11 +121,13 @@ impl OutputDrift {
         let (numbers, levels) = match self.target.as_ref()? {
             Target::Classes(names) => {
                 // an output without a largest probability is a class of its own already: rows = 0 leaves out that test
-                let (probability, _) = Numbers::new("largest probability", baseline.values, 0, 0);
+                let (probability, _) = Numbers::new("largest probability", self.settings.window, baseline.values, 0, 0);
                 let codes = baseline.codes.into_iter().map(|code| (code, 1));
                 (probability, vec![Levels::new("predicted class", names.len(), codes)])
             }
-            Target::Value => (Numbers::new("predicted value", baseline.values, missing, rows).0, Vec::new()),
+            Target::Value => {
+                (Numbers::new("predicted value", self.settings.window, baseline.values, missing, rows).0, Vec::new())
+            }
         };
         Some(Window::new(self.settings.clone(), vec![numbers], levels))
     }

@@ -7,7 +7,8 @@ use super::homogeneity::{fisher, levels};
 use super::{Alarm, Findings, Level, Reading};
 use crate::error::{BoxError, message};
 use crate::schema::{MISSING_CODE, row_floats};
-use crate::stats::ks::{Method, p_value, statistic};
+use crate::stats::ks::{Method, p_value};
+use crate::stats::ks_window::KsWindow;
 
 /// How the tests of one window share its false-alarm rate. Both bound the chance of *any* false alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,32 +95,41 @@ impl Settings {
     }
 }
 
-/// Reference of a numeric column.
-#[derive(Debug, Clone, Default)]
+/// A numeric column: its window against its reference.
+#[derive(Debug, Clone)]
 pub(super) struct Numbers {
-    pub(super) name: String,
-    /// Finite values, ascending; empty if the distribution cannot be compared.
-    pub(super) sorted: Vec<f64>,
-    /// Rows without a finite value, and all rows; no rows = the missing share is not tested.
-    pub(super) missing: u64,
-    pub(super) rows: u64,
+    name: String,
+    /// Without reference values if the distribution cannot be compared.
+    window: KsWindow,
+    /// Rows of the reference without a finite value, and all rows; no rows = the missing share is not tested.
+    missing: u64,
+    rows: u64,
 }
 
 impl Numbers {
-    /// From `values` (not finite = missing) and how many of `rows` rows are missing; the reason if their distribution
-    /// cannot be compared.
-    pub(super) fn new(name: &str, mut values: Vec<f64>, missing: u64, rows: u64) -> (Self, Option<&'static str>) {
+    /// A window of `capacity` against `values` (not finite = missing) with `missing` of `rows` rows missing; the reason if
+    /// their distribution cannot be compared.
+    pub(super) fn new(
+        name: &str,
+        capacity: usize,
+        mut values: Vec<f64>,
+        missing: u64,
+        rows: u64,
+    ) -> (Self, Option<&'static str>) {
         values.retain(|value| value.is_finite());
-        values.sort_unstable_by(f64::total_cmp);
-        let reason = match (values.first(), values.last()) {
-            (Some(low), Some(high)) if low == high => Some("not computed: constant in the reference"),
-            (None, _) => Some("not computed: no value in the reference"),
+        let reason = match values.first() {
+            None => Some("not computed: no value in the reference"),
+            Some(first) if values.iter().all(|value| value == first) => Some("not computed: constant in the reference"),
             _ => None,
         };
         if reason.is_some() {
             values.clear();
         }
-        (Numbers { name: name.into(), sorted: values, missing, rows }, reason)
+        (Numbers { name: name.into(), window: KsWindow::new(&values, capacity), missing, rows }, reason)
+    }
+
+    fn latest(&self, count: usize) -> Vec<f64> {
+        self.window.values().skip(self.window.len().saturating_sub(count)).collect()
     }
 }
 
@@ -134,7 +144,7 @@ impl Levels {
     pub(super) fn new(name: &str, allowed: usize, codes: impl IntoIterator<Item = (u32, u64)>) -> Self {
         let mut counts = vec![0; allowed + 2];
         for (code, count) in codes {
-            let level = level(code, counts.len());
+            let level = level_of(code, counts.len());
             counts[level] += count;
         }
         Levels { name: name.into(), counts }
@@ -145,7 +155,7 @@ impl Levels {
     }
 }
 
-fn level(code: u32, levels: usize) -> usize {
+fn level_of(code: u32, levels: usize) -> usize {
     if code == MISSING_CODE { levels - 1 } else { (code as usize).min(levels - 2) }
 }
 
@@ -162,11 +172,10 @@ pub(super) struct Window {
     settings: Settings,
     numbers: Vec<Numbers>,
     levels: Vec<Levels>,
-    values: Vec<Vec<f64>>,
     codes: Vec<Vec<u32>>,
+    /// Observations towards the next test; the columns may remember older ones, which fall out before it.
     filled: usize,
     tested_at: Option<DateTime<Utc>>,
-    scratch: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -193,21 +202,12 @@ pub(super) struct Columns<'a, V, C> {
 
 impl Window {
     pub(super) fn new(settings: Settings, numbers: Vec<Numbers>, levels: Vec<Levels>) -> Self {
-        Window {
-            values: vec![Vec::new(); numbers.len()],
-            codes: vec![Vec::new(); levels.len()],
-            settings,
-            numbers,
-            levels,
-            filled: 0,
-            tested_at: None,
-            scratch: Vec::new(),
-        }
+        Window { codes: vec![Vec::new(); levels.len()], settings, numbers, levels, filled: 0, tested_at: None }
     }
 
     /// Number of tests that share the level of a window.
     pub(super) fn tests(&self) -> usize {
-        let distributions = self.numbers.iter().filter(|column| !column.sorted.is_empty()).count();
+        let distributions = self.numbers.iter().filter(|column| column.window.reference_len() > 0).count();
         let missing = self.numbers.iter().filter(|column| column.rows > 0).count();
         distributions + missing + self.levels.iter().filter(|column| column.tested()).count()
     }
@@ -226,8 +226,8 @@ impl Window {
         self.tested_at.get_or_insert(columns.times[at]);
         while at < rows {
             let end = rows.min(at + self.settings.window - self.filled);
-            for (column, values) in self.values.iter_mut().enumerate() {
-                values.extend_from_slice(&(columns.values)(column)[at..end]);
+            for (column, numbers) in self.numbers.iter_mut().enumerate() {
+                (columns.values)(column)[at..end].iter().for_each(|&value| numbers.window.push(value));
             }
             for (column, codes) in self.codes.iter_mut().enumerate() {
                 codes.extend_from_slice(&(columns.codes)(column)[at..end]);
@@ -236,7 +236,6 @@ impl Window {
             if self.filled == self.settings.window {
                 self.test(columns.times[end - 1], columns.sequence[end - 1], findings);
                 let step = self.settings.every.unwrap_or(self.settings.window);
-                self.values.iter_mut().for_each(|values| drop(values.drain(..step)));
                 self.codes.iter_mut().for_each(|codes| drop(codes.drain(..step)));
                 self.filled -= step;
             }
@@ -292,26 +291,23 @@ impl Window {
 
     /// Every test that may reach `level` with enough effect to matter. The others count as p = 1, which only makes the
     /// correction stricter.
-    fn compare(&mut self, level: f64) -> Vec<Found> {
+    fn compare(&self, level: f64) -> Vec<Found> {
         let mut found = Vec::new();
         let least = self.settings.minimum_effect;
-        for (column, values) in self.numbers.iter().zip(&self.values) {
-            self.scratch.clear();
-            self.scratch.extend(values.iter().copied().filter(|value| value.is_finite()));
-            self.scratch.sort_unstable_by(f64::total_cmp);
-            let (n, m) = (column.sorted.len() as u64, self.scratch.len() as u64);
-            let d = statistic(&column.sorted, &self.scratch).d;
+        for column in &self.numbers {
+            let (n, m) = (column.window.reference_len(), column.window.compared() as u64);
+            let d = column.window.statistic().d;
             // the exact p-value may cost milliseconds: not where the approximate one is far above the level
             let hopeless = || n * m > SMALL && p_value(n, m, d, Method::Asymptotic) > 4.0 * level;
             if n > 0 && m > 0 && d >= least && !hopeless() {
                 let p = p_value(n, m, d, Method::Auto);
                 found.push(Found::new(&column.name, d, d, p, format!("{} (D {d:.3}, p {p:.1e})", column.name)));
             }
-            let rows = values.len() as u64;
-            let (before, after) = (column.missing as f64 / column.rows as f64, (rows - m) as f64 / rows as f64);
+            let (rows, missing) = (column.window.len() as u64, column.window.missing() as u64);
+            let (before, after) = (column.missing as f64 / column.rows as f64, missing as f64 / rows as f64);
             // a reference without rows gives NaN, which is never enough
             if (after - before).abs() >= least {
-                let p = fisher(column.missing, column.rows, rows - m, rows);
+                let p = fisher(column.missing, column.rows, missing, rows);
                 let shares = format!("{:.1} % → {:.1} %", 100.0 * before, 100.0 * after);
                 let text = format!("{} (missing {shares}, p {p:.1e})", column.name);
                 found.push(Found::new(&column.name, after - before, (after - before).abs(), p, text));
@@ -320,7 +316,7 @@ impl Window {
         for (column, codes) in self.levels.iter().zip(&self.codes) {
             let mut counts = vec![0; column.counts.len()];
             for &code in codes {
-                counts[level(code, column.counts.len())] += 1;
+                counts[level_of(code, column.counts.len())] += 1;
             }
             if let Some(test) = levels(&column.counts, &counts, least).filter(|test| test.total_variation >= least) {
                 let (effect, p) = (test.total_variation, test.p_value);
@@ -335,7 +331,7 @@ impl Window {
         WindowState {
             columns: self.columns().map(str::to_owned).collect(),
             filled: self.filled,
-            values: self.values.iter().cloned().map(Floats).collect(),
+            values: self.numbers.iter().map(|column| Floats(column.latest(self.filled))).collect(),
             codes: self.codes.clone(),
             tested_at: self.tested_at,
         }
@@ -347,7 +343,7 @@ impl Window {
         }
         let full = state.values.iter().any(|values| values.0.len() != state.filled)
             || state.codes.iter().any(|codes| codes.len() != state.filled);
-        if full || state.values.len() != self.values.len() || state.codes.len() != self.codes.len() {
+        if full || state.values.len() != self.numbers.len() || state.codes.len() != self.codes.len() {
             return Err(message("the columns of the saved window have different lengths"));
         }
         if state.filled >= self.settings.window {
@@ -356,7 +352,10 @@ impl Window {
                 "the saved window holds {found} observations, fewer than {window} are expected"
             )));
         }
-        self.values = state.values.into_iter().map(|values| values.0).collect();
+        for (column, values) in self.numbers.iter_mut().zip(&state.values) {
+            column.window.clear();
+            values.0.iter().for_each(|&value| column.window.push(value));
+        }
         self.codes = state.codes;
         self.filled = state.filled;
         self.tested_at = state.tested_at;
