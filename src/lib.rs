@@ -53,6 +53,7 @@ pub use retrain::{
     RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
 pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
+pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
 pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
@@ -61,6 +62,6 @@ pub use schema::{
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
 pub use trigger::{
-    All, Any, Cooldown, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels, RetrainTrigger,
+    All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels, RetrainTrigger,
     Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule, trigger_fn,
 };

@@ -21,7 +21,7 @@ use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleSta
 use crate::schema::{Row, Schema, Target};
 use crate::stage::Snapshot;
 use crate::stats::sampling::unit_interval;
-use crate::store::{Indexed, Kind, Write};
+use crate::store::{Expect, Indexed, Kind, Write};
 
 /// Priority of tasks that judge models: before everything else.
 const JUDGING_PRIORITY: f64 = 1e6;
@@ -513,9 +513,26 @@ impl Pipeline {
         sample.overlap = ask.overlap.max(1);
         let sample = sample.clone();
         self.outbox.touch(id);
-        let task = review::task_write(self.outbox.pipeline(), &sample, ask, now)?;
+        let task = self.task(&sample, ask)?;
         self.flow.tasks.push_back((now, id));
         self.outbox.push_with_samples(vec![task])
+    }
+
+    /// The write that puts a task into the queue; a sample that is asked about again gets a fresh one.
+    fn task(&self, sample: &Sample, ask: Ask) -> Result<Write, Error> {
+        let task = review::Task {
+            sample: sample.id(),
+            ask,
+            created: self.now,
+            row: sample.observation.row.clone(),
+            payload: sample.payload.clone(),
+            output: sample.observation.output().to_vec(),
+            answers: Vec::new(),
+            skipped_by: Vec::new(),
+        };
+        let mut write = review::task_write(self.outbox.pipeline(), &task)?;
+        write.expect = Expect::Any;
+        Ok(write)
     }
 
     /// Withdraws tasks that nobody answered in time; what a person answers later counts all the same.
@@ -573,13 +590,13 @@ impl Pipeline {
         }
         if sample.state == SampleState::Queued && sample.label.is_none() && before.is_some() {
             let ask = Ask { priority: JUDGING_PRIORITY, overlap: sample.overlap, blind: true };
-            let task = review::task_write(self.outbox.pipeline(), &sample, ask, now)?;
+            let task = self.task(&sample, ask)?;
             self.outbox.push(vec![task]);
         }
         if changed && independent {
             self.learn(&sample, &target)?;
         }
-        self.retraining.labelled(&sample, &self.schema);
+        self.retraining.labelled(&sample);
         Ok(())
     }
 
@@ -615,7 +632,7 @@ impl Pipeline {
                 let done = Write {
                     kind: Kind::Annotation,
                     key: record.key.clone(),
-                    expect: crate::store::Expect::Any,
+                    expect: Expect::Any,
                     indexed,
                     body: record.body.clone(),
                 };
@@ -654,7 +671,7 @@ impl Pipeline {
                         let by = annotator_name(&label.annotator);
                         self.advance(id, SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")))?;
                         if let Some(sample) = self.outbox.sample(id)?.cloned() {
-                            self.retraining.labelled(&sample, &self.schema);
+                            self.retraining.labelled(&sample);
                         }
                     }
                     None => self.route(id)?,
@@ -687,7 +704,7 @@ impl Pipeline {
                 sample.advance(SampleState::Labelled, &by, Reason::new("released", "its cohort's audit passed"), now);
                 let sample = sample.clone();
                 self.outbox.touch(id);
-                self.retraining.labelled(&sample, &self.schema);
+                self.retraining.labelled(&sample);
             } else {
                 let ask = Ask { priority: 0.0, overlap: 1, blind: true };
                 let reason = Reason::new("rejected", "its cohort's audit failed: a person labels it");
@@ -878,7 +895,7 @@ pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
     }
     let people: Vec<Annotation> =
         newest.iter().filter(|a| matches!(a.annotator, Annotator::Human(_))).map(|a| (*a).clone()).collect();
-    if let review::Consensus::Agreed { label, .. } = review::consensus(&people, sample.overlap) {
+    if let review::Consensus::Agreed(label, _) = review::consensus(&people, sample.overlap) {
         return people.into_iter().rev().find(|annotation| annotation.label == Some(label));
     }
     find(|a| matches!(a, Annotator::User(_))).or_else(|| find(|a| matches!(a, Annotator::Model(_)))).cloned()

@@ -18,19 +18,20 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
-use super::outbox::{Outbox, at, parse};
+use super::outbox::{Outbox, parse};
 use crate::dataset::Dataset;
-use crate::error::{Error, message};
-use crate::event::{Label, ModelVersion, Observation, PredictionId};
+use crate::error::Error;
+use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
     Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
     RunState, Trainer, Watch,
 };
-use crate::sample::{Lane, Reason, Sample, SampleState};
+use crate::sample::{Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
 use crate::store::{Indexed, Kind, Write};
-use crate::trigger::{CoverageStatus, CoverageTracker, Decision, Explanation, LoopStatus, Memory};
+use crate::trigger::coverage::tracker::CoverageTracker;
+use crate::trigger::{Decision, LoopStatus, Memory};
 
 use super::builder::Mode;
 
@@ -200,7 +201,7 @@ impl Retraining {
                 run: None,
                 phase: Phase::Idle,
                 round: None,
-                race: Race::default(),
+                race: Race::new([Race::KEEP], Race::KEEP),
                 race_models: BTreeMap::new(),
                 evidence: None,
                 watch: None,
@@ -262,18 +263,26 @@ impl Retraining {
     /// A sample passed or failed the gates.
     pub(super) fn flagged(&mut self, sample: &Sample, schema: &Schema) {
         if sample.state == SampleState::Admitted && !sample.flags.is_empty() {
-            self.coverage.flag(sample, schema);
+            let predicted = match predicted_label(schema.target(), sample.observation.output()) {
+                Some(Label::Class(class)) => Some(class),
+                _ => None,
+            };
+            let detector = sample.flags.first().map_or("", |flag| flag.detector.as_str());
+            self.coverage.flagged(sample.id(), &sample.observation.row, detector, predicted);
         }
     }
 
     /// A sample's label came, changed or went.
-    pub(super) fn labelled(&mut self, sample: &Sample, schema: &Schema) {
+    pub(super) fn labelled(&mut self, sample: &Sample) {
         let key = (sample.sequence, sample.id());
         self.ready.remove(&key);
         self.unjudged.remove(&key);
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
-        if sample.state != SampleState::Labelled {
-            return;
+        match sample.state {
+            SampleState::Labelled => {}
+            SampleState::Quarantined => return self.coverage.retract(sample.id()),
+            SampleState::Queued => return self.coverage.unlabelled(sample.id()),
+            _ => return,
         }
         if self.parts.evaluator.is_some() && sample.lane.judges() && independent && !sample.judged {
             self.unjudged.insert(key);
@@ -281,7 +290,7 @@ impl Retraining {
             self.ready.insert(key, independent);
         }
         if independent {
-            self.coverage.label(sample, schema);
+            self.coverage.labelled(sample.id(), &sample.observation.row);
         }
     }
 
@@ -289,7 +298,7 @@ impl Retraining {
     pub(super) fn move_references(&mut self, references: &mut References, model: ModelVersion) {
         if let Some((version, training)) = self.upcoming.take() {
             if version == model {
-                self.coverage.rebase(&training);
+                self.coverage = CoverageTracker::new(&training, self.parts.seed);
                 references.training = training;
             } else {
                 self.upcoming = Some((version, training));
@@ -306,16 +315,12 @@ impl Retraining {
             observations,
             labels: (self.ready.len() + self.unjudged.len()) as u64,
             independent_labels: waiting as u64,
-            coverage: self.coverage_status(),
+            coverage: self.coverage.status(),
             open_alarms: alarms.len() as u64,
             last_alarm: alarms.last().copied(),
             last_run: self.state.last_run,
             running: self.state.run.as_ref().is_some_and(|run| run.state.in_flight()),
         }
-    }
-
-    fn coverage_status(&self) -> CoverageStatus {
-        self.coverage.status()
     }
 
     fn model(&self, version: ModelVersion) -> Result<&ModelRecord, Error> {
@@ -498,7 +503,7 @@ impl Pipeline {
                 let mut admitted = sample.clone();
                 admitted.state = SampleState::Admitted;
                 retraining.flagged(&admitted, schema);
-                retraining.labelled(&sample, schema);
+                retraining.labelled(&sample);
                 Ok(())
             })?;
         }
@@ -571,10 +576,4 @@ impl Retraining {
             frozen: state.frozen.clone(),
         }
     }
-}
-
-#[allow(unused)]
-fn _used(_: Explanation, _: Lane) -> crate::error::BoxError {
-    let _ = at(DateTime::<Utc>::UNIX_EPOCH);
-    message("")
 }

@@ -58,6 +58,7 @@ pub(crate) fn seal(
         batch: BatchId(data.digest()),
         pipeline: pipeline.to_owned(),
         schema: schema.fingerprint().to_owned(),
+        run: None,
         parent,
         sealed: now,
         rows: rows.len() as u64,

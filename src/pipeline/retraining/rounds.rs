@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::Pipeline;
 use super::{JUDGED_ROWS, Phase, Round};
 use crate::error::Error;
-use crate::event::{Label, ModelVersion};
-use crate::retrain::{JobStatus, JudgedRow, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
+use crate::event::ModelVersion;
+use crate::retrain::judge::JudgedRow;
+use crate::retrain::{JobStatus, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
 use crate::sample::{Reason, Sample};
 
 /// Rounds whose scoring failed before the loop gives up on them.
@@ -204,7 +205,7 @@ impl Pipeline {
                 sample.judged = true;
                 let sample = sample.clone();
                 self.outbox.touch(*id);
-                self.retraining.labelled(&sample, &self.schema);
+                self.retraining.labelled(&sample);
             }
             self.retraining.unjudged.retain(|(_, other)| other != id);
         }
@@ -235,6 +236,3 @@ fn segment_name(schema: &crate::schema::Schema, column: usize, sample: &Sample) 
     let code = *sample.observation.row.codes().get(column)?;
     schema.category_values(column).get(code as usize).cloned()
 }
-
-#[allow(unused)]
-fn _used(_: Label) {}

@@ -1,13 +1,14 @@
 //! The beginning of a run: the trigger's decision, the audit of the gates, and the seal of the batch.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use super::super::Pipeline;
 use super::Phase;
 use crate::error::Error;
 use crate::event::PredictionId;
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext};
-use crate::retrain::{self, Manifest, Run, RunId, RunState};
+use crate::retrain::batch::{self, BatchRow};
+use crate::retrain::{Run, RunId, RunState};
 use crate::sample::{Annotation, Reason, Sample, SampleState};
 use crate::store::{Indexed, Kind};
 use crate::trigger::{Decision, Explanation};
@@ -156,7 +157,7 @@ impl Pipeline {
                         samples.retain(|(sample, _)| sample.id() != id);
                         self.advance(id, SampleState::Quarantined, &name, reason)?;
                         if let Some(sample) = self.outbox.sample(id)?.cloned() {
-                            self.retraining.labelled(&sample, &self.schema);
+                            self.retraining.labelled(&sample);
                         }
                     }
                 }
@@ -170,12 +171,15 @@ impl Pipeline {
     fn seal(&mut self, samples: &[(Sample, Annotation)], notes: BTreeMap<String, Vec<Reason>>) -> Result<(), Error> {
         let now = self.now;
         let weights: Vec<f64> = samples.iter().map(|(sample, _)| self.training_weight(sample)).collect();
-        let drafts: Vec<(&Sample, &Annotation, f64)> =
-            samples.iter().zip(&weights).map(|((sample, annotation), weight)| (sample, annotation, *weight)).collect();
+        let rows: Vec<BatchRow<'_>> = samples
+            .iter()
+            .zip(&weights)
+            .map(|((sample, annotation), &weight)| BatchRow { sample, annotation, weight })
+            .collect();
         let state = &self.retraining.state;
         let run_id = state.run.as_ref().map(|run| run.id);
         let parent = state.last_batch.clone();
-        let (mut manifest, dataset) = retrain::seal(&self.name, &self.schema, parent, &drafts, notes, now)?;
+        let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
         manifest.run = run_id;
         for (sample, _) in samples {
             let id = sample.id();
@@ -187,7 +191,8 @@ impl Pipeline {
             self.retraining.ready.remove(&(sample.sequence, id));
         }
         if let Some(directory) = self.retraining.parts.export.clone() {
-            retrain::export(&directory, &mut manifest, &self.schema, &drafts)?;
+            let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
+            (_, manifest) = batch::export(&directory, &manifest, lines)?;
         }
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
@@ -234,6 +239,3 @@ impl Pipeline {
 fn back_off(failures: u32) -> TimeDelta {
     TimeDelta::minutes(1 << failures.saturating_sub(1).min(MOST_DOUBLINGS))
 }
-
-#[allow(unused)]
-fn _used(_: DateTime<Utc>, _: Manifest) {}

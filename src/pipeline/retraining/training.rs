@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::super::Pipeline;
 use super::rounds::Scored;
 use super::{Job, Phase};
+use crate::dataset::Dataset;
 use crate::error::{Error, StageError};
 use crate::event::{Label, ModelVersion};
 use crate::reference::Reference;
+use crate::retrain::compare::changed_share;
+use crate::retrain::recipe::compose;
 use crate::retrain::{
-    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob, changed_share,
-    compose,
+    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob,
 };
 use crate::sample::Reason;
 use crate::schema::Row;
@@ -34,7 +36,7 @@ impl Pipeline {
         };
         let mut jobs = Vec::new();
         for &recipe in recipes {
-            let digest = self.training_data(recipe).digest();
+            let digest = self.training_data(recipe)?.digest();
             jobs.push(Job { key: format!("{run}-{}", recipe.as_str()), recipe, digest, version: None, failed: None });
         }
         let text = jobs.iter().map(|job| job.recipe.as_str()).collect::<Vec<_>>().join(", ");
@@ -43,9 +45,10 @@ impl Pipeline {
         self.save_loop(vec![write])
     }
 
-    fn training_data(&self, recipe: Recipe) -> crate::dataset::Dataset {
+    fn training_data(&self, recipe: Recipe) -> Result<Dataset, Error> {
         let retraining = &self.retraining;
-        compose(recipe, self.base.as_ref(), &retraining.labelled, retraining.parts.training_rows, self.schema.classes())
+        let (cap, classes) = (retraining.parts.training_rows, self.schema.classes());
+        Ok(compose(recipe, self.base.as_ref(), &retraining.labelled, cap, classes)?)
     }
 
     /// Starts jobs that nobody knows, takes the results of those that ended.
@@ -57,7 +60,7 @@ impl Pipeline {
             let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
             let mut status = trainer.poll(&job.key).map_err(failed("report on a job"))?;
             if status == JobStatus::Unknown {
-                let data = Arc::new(self.training_data(job.recipe));
+                let data = Arc::new(self.training_data(job.recipe)?);
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
@@ -251,7 +254,7 @@ impl Pipeline {
     pub(super) fn prepare_reference(&mut self, version: ModelVersion) -> Result<(), Error> {
         let recipe = self.retraining.models.get(&version).and_then(|record| record.recipe);
         let training = match recipe {
-            Some(recipe) => Arc::new(Reference::fit(&self.training_data(recipe))?),
+            Some(recipe) => Arc::new(Reference::fit(&self.training_data(recipe)?)?),
             None => self.references.anchor.clone(),
         };
         if training.rows() == 0 {
