@@ -139,8 +139,8 @@ impl<'a> Production<'a> {
         let queue = ReviewQueue::open(
             std::sync::Arc::new(store),
             "production",
-            std::sync::Arc::new(clock.clone()),
             schema.target().clone(),
+            std::sync::Arc::new(clock.clone()),
         );
         Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0 })
     }
