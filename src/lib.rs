@@ -48,6 +48,6 @@ pub use schema::{
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, Record, Rev, Scan, Store, Write};
 pub use trigger::{
-    All, Any, Cooldown, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels, RetrainTrigger,
-    Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule, trigger_fn,
+    All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels,
+    RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule, trigger_fn,
 };

@@ -3,6 +3,7 @@
 mod combine;
 mod cooldown;
 mod count;
+pub(crate) mod coverage;
 mod drift;
 mod schedule;
 
@@ -16,6 +17,7 @@ use crate::error::BoxError;
 pub use combine::{All, Any, all, any};
 pub use cooldown::{Cooldown, TriggerExt, days, hours, minutes};
 pub use count::{NewLabels, new_labels};
+pub use coverage::Coverage;
 pub use drift::{DriftAlarm, drift};
 pub use schedule::{Schedule, schedule};
 
