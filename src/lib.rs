@@ -48,9 +48,10 @@ pub use pipeline::{
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, Comparison, ConfirmRules, Deployer, Evaluator, Evidence, Flapping, FnTrainer,
-    JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Run,
-    RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
+    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, Deployer, Evaluator, Evidence,
+    Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
+    Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
+    Verdict, Watch, WatchVerdict,
 };
 pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
 pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
@@ -62,6 +63,7 @@ pub use schema::{
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
 pub use trigger::{
-    All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels, RetrainTrigger,
-    Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule, trigger_fn,
+    All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels,
+    RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule,
+    trigger_fn,
 };

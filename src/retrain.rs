@@ -1,6 +1,7 @@
 //! Retraining: who trains, who evaluates, who serves; and the records that link batches, runs and models.
 
 pub(crate) mod batch;
+mod command;
 pub(crate) mod compare;
 pub(crate) mod jobs;
 pub(crate) mod judge;
@@ -25,6 +26,7 @@ use crate::sample::Reason;
 use crate::schema::Row;
 use crate::trigger::Explanation;
 
+pub use command::CommandTrainer;
 pub use compare::Comparison;
 pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
 pub use paired::PairedEvaluator;

@@ -4,6 +4,7 @@ mod combine;
 mod cooldown;
 pub(crate) mod coverage;
 mod count;
+pub(crate) mod coverage;
 mod drift;
 mod schedule;
 

@@ -36,7 +36,7 @@ impl<T: Send + 'static> Jobs<T> {
         key: &str,
         work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
     ) -> Result<(), BoxError> {
-        if self.jobs.contains_key(key) {
+        if self.knows(key) {
             return Ok(());
         }
         let (sender, receiver) = channel();
@@ -51,6 +51,11 @@ impl<T: Send + 'static> Jobs<T> {
         }
         self.jobs.insert(key.to_owned(), receiver);
         Ok(())
+    }
+
+    /// Is the job under way, or ended and not yet reported?
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.jobs.contains_key(key)
     }
 
     /// How the job is doing; a finished one is forgotten once it was reported.

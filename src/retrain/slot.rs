@@ -234,9 +234,13 @@ mod tests {
             assert_eq!(slot.poll(ModelVersion(number)).unwrap(), JobStatus::Done(()));
             slot.activate(ModelVersion(number)).unwrap();
         }
+        for refused in 21..=25 {
+            slot.prepare(&record(refused)).unwrap();
+            assert_eq!(slot.poll(ModelVersion(refused)).unwrap(), JobStatus::Done(()));
+        }
         slot.activate(ModelVersion(19)).unwrap();
         slot.activate(ModelVersion::FIRST).unwrap();
-        assert_eq!(loads.load(Ordering::SeqCst), 20);
+        assert_eq!(loads.load(Ordering::SeqCst), 25);
         assert!(slot.desk().loaded.len() <= 3 + SPARE);
     }
 

@@ -35,25 +35,29 @@ struct Said {
 }
 
 fn ask(parts: &[Box<dyn RetrainTrigger>], status: &LoopStatus, memory: &mut Memory) -> Vec<Said> {
-    let ask = |(index, part): (usize, &Box<dyn RetrainTrigger>)| {
+    let mut said = Vec::with_capacity(parts.len());
+    for (index, part) in parts.iter().enumerate() {
         let mut memory = memory.child(index).clone();
-        Said { outcome: part.evaluate(status, &mut memory), memory }
-    };
-    parts.iter().enumerate().map(ask).collect()
+        said.push(Said { outcome: part.evaluate(status, &mut memory), memory });
+    }
+    said
 }
 
 /// The explanation of every part; of one that failed, its error.
 fn explain(parts: &[Box<dyn RetrainTrigger>], said: &[Said]) -> Vec<Explanation> {
-    let explain = |(part, said): (&Box<dyn RetrainTrigger>, &Said)| match &said.outcome {
-        Ok(decision) => decision.why().clone(),
-        Err(error) => Explanation {
-            trigger: part.name().to_owned(),
-            fired: false,
-            text: format!("failed: {error}"),
-            parts: Vec::new(),
-        },
+    let failed = |name: &str, error: &BoxError| Explanation {
+        trigger: name.to_owned(),
+        fired: false,
+        text: format!("failed: {error}"),
+        parts: Vec::new(),
     };
-    parts.iter().zip(said).map(explain).collect()
+    let pairs = parts.iter().zip(said);
+    pairs
+        .map(|(part, said)| match &said.outcome {
+            Ok(decision) => decision.why().clone(),
+            Err(error) => failed(part.name(), error),
+        })
+        .collect()
 }
 
 fn count(said: &[Said]) -> usize {

@@ -10,7 +10,8 @@ fn labelled(schema: &Schema, number: u64) -> (Sample, Annotation) {
     let mut observation = Observation::new(schema);
     observation.id = PredictionId::from_uuid(uuid::Uuid::from_u64_pair(0, number));
     observation.row = Row::from_values(schema, &[number as f64 / 4.0]).unwrap();
-    let sample = Sample::new(observation, number, if number % 2 == 0 { Lane::Random } else { Lane::Flagged }, 0.5);
+    let sample =
+        Sample::new(observation, number, if number.is_multiple_of(2) { Lane::Random } else { Lane::Flagged }, 0.5);
     let annotation = Annotation {
         sample: sample.id(),
         label: Some(Label::Class((number % 2) as u32)),

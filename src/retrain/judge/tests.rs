@@ -172,3 +172,28 @@ fn evidence_survives_a_restart() {
     evidence.observe(&target, &row(&[0.1, 0.9], &[0.9, 0.1], None, Lane::Random));
     assert_eq!(serde_json::from_str::<Evidence>(&serde_json::to_string(&evidence).unwrap()).unwrap(), evidence);
 }
+
+/// Share of 2,000 candidates that pass, of those that win a decisive row with probability `win`; 20 such rows a round.
+fn passing(win: f64) -> f64 {
+    let passes = |run: u64| {
+        let mut seen = evidence(0, 0, 0, 0);
+        (0..5).find_map(|round: u64| {
+            for row in 0..20 {
+                let key = [run, round, row].map(u64::to_le_bytes).concat();
+                let won = crate::stats::sampling::unit_interval(0x006a_7564_6765, &key) < win;
+                seen.against_current.count(if won { Comparison::Win } else { Comparison::Loss });
+            }
+            (seen.rounds, seen.rows) = (seen.rounds + 1, seen.rows + 200);
+            seen.judge(&strict(), 1).verdict
+        })
+    };
+    (0..2_000).filter(|&run| passes(run) == Some(Verdict::Pass)).count() as f64 / 2_000.0
+}
+
+#[test]
+fn an_equal_candidate_seldom_passes_and_a_clearly_better_one_mostly_does() {
+    // At most 1/20 by Ville's inequality; three standard errors of 2,000 runs are .015.
+    assert!(passing(0.5) <= 0.05 + 0.015, "{}", passing(0.5));
+    assert!(passing(0.7) >= 0.8, "{}", passing(0.7));
+    assert_eq!(passing(0.3), 0.0);
+}

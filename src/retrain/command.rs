@@ -1,0 +1,141 @@
+//! A trainer that runs a command.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::jobs::Jobs;
+use super::{JobStatus, TrainJob, Trained, Trainer};
+use crate::error::{BoxError, message};
+
+mod child;
+
+use child::Signal;
+
+/// Longest run unless told otherwise.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Trains by running a command, as a process of its own, for every job.
+///
+/// The command finds its orders in the environment:
+///
+/// | variable | content |
+/// |---|---|
+/// | `FEEDLOOP_DATA` | the rows to train on: JSON Lines, each `{"row": {field: value, …}, "label": …, "weight": …}`, oldest first |
+/// | `FEEDLOOP_OUTPUT` | an empty directory; the artifact must be written there, as `model` unless told otherwise |
+/// | `FEEDLOOP_MANIFEST` | a JSON file that describes the job: key, run, recipe, seed, schema, data file and digest |
+/// | `FEEDLOOP_KEY` | the key of the job: the same key is the same job, also after a crash |
+///
+/// Exit code 0 with an artifact is success; the artifact is a file or a directory. What the command prints goes to
+/// `train.log` in the job's directory, and the last 64 KiB of it into the run's record. When the time is up or the job is
+/// cancelled, the whole process group is killed. Dropping the trainer does the same. A job that had finished before the
+/// host was restarted is not run again. The pipeline needs a working directory.
+///
+/// # Examples
+/// ```
+/// use feedloop::CommandTrainer;
+/// use std::time::Duration;
+/// let trainer = CommandTrainer::new("python3 train.py").artifact("model.bin").timeout(Duration::from_secs(600));
+/// # let _ = trainer;
+/// ```
+pub struct CommandTrainer {
+    order: Order,
+    jobs: Jobs<Trained>,
+    signals: BTreeMap<String, Arc<Signal>>,
+}
+
+/// What to run, and what is expected of it.
+#[derive(Debug, Clone)]
+struct Order {
+    program: OsString,
+    arguments: Vec<OsString>,
+    artifact: PathBuf,
+    timeout: Duration,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl CommandTrainer {
+    /// Runs `command` through `sh -c`, in the host's current directory.
+    pub fn new(command: impl Into<OsString>) -> Self {
+        CommandTrainer::program("sh", [OsString::from("-c"), command.into()])
+    }
+
+    /// Runs `program` with `arguments`, without a shell.
+    pub fn program<A: Into<OsString>>(program: impl Into<OsString>, arguments: impl IntoIterator<Item = A>) -> Self {
+        let order = Order {
+            program: program.into(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            artifact: "model".into(),
+            timeout: TIMEOUT,
+            environment: Vec::new(),
+        };
+        CommandTrainer { order, jobs: Jobs::threaded(), signals: BTreeMap::new() }
+    }
+
+    /// Name of the artifact within `FEEDLOOP_OUTPUT`.
+    pub fn artifact(mut self, name: impl Into<PathBuf>) -> Self {
+        self.order.artifact = name.into();
+        self
+    }
+
+    /// Longest run; one hour unless told otherwise.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.order.timeout = timeout;
+        self
+    }
+
+    /// Sets a further environment variable.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.order.environment.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl Trainer for CommandTrainer {
+    fn name(&self) -> &str {
+        "command"
+    }
+
+    fn start(&mut self, job: TrainJob) -> Result<(), BoxError> {
+        let Some(directory) = &job.directory else {
+            let text = "a command needs a directory for its files: give the pipeline a working directory";
+            return Err(message(text));
+        };
+        let directory = std::path::absolute(directory)?;
+        let before = self.signals.get(&job.key).filter(|signal| signal.raised()).cloned();
+        if self.jobs.knows(&job.key) {
+            return Ok(());
+        }
+        let (order, signal, key) = (self.order.clone(), Arc::new(Signal::default()), job.key.clone());
+        let heard = signal.clone();
+        self.jobs.start(&key, move || child::train(&order, &job, &directory, &heard, before.as_deref()))?;
+        self.signals.insert(key.clone(), signal);
+        self.signals.retain(|known, signal| *known == key || !signal.over());
+        Ok(())
+    }
+
+    fn poll(&mut self, key: &str) -> Result<JobStatus<Trained>, BoxError> {
+        Ok(self.jobs.poll(key))
+    }
+
+    /// The process group is killed within a moment, by the job's own thread.
+    fn cancel(&mut self, key: &str) -> Result<(), BoxError> {
+        if let Some(signal) = self.signals.get(key) {
+            signal.raise();
+        }
+        self.jobs.cancel(key);
+        Ok(())
+    }
+}
+
+impl Drop for CommandTrainer {
+    fn drop(&mut self) {
+        self.signals.values().for_each(|signal| signal.raise());
+    }
+}
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
