@@ -42,6 +42,7 @@ pub use retrain::{
     AdaptiveRules, Artifact, BatchId, ConfirmRules, Deployer, Evaluator, JobStatus, Manifest, Model, ModelRecord,
     Profile, Recipe, Run, RunId, RunState, ScoreJob, Scores, TrainJob, Trained, Trainer, Verdict,
 };
+pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
 pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
 pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};

@@ -1,12 +1,23 @@
 //! The review queue: people claim tasks, answer, skip or release them.
 
+mod change;
+mod consensus;
+mod queue;
+
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::event::PredictionId;
 use crate::router::Ask;
 use crate::sample::Annotation;
 use crate::schema::Row;
+use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
+
+pub use consensus::{Consensus, consensus, consensus_within};
+pub use queue::ReviewQueue;
 
 /// One question to people: what is the right label of this sample?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,4 +42,61 @@ pub struct Task {
     /// Who would rather not answer.
     #[serde(default)]
     pub skipped_by: Vec<String>,
+}
+
+/// A task that an annotator holds for a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The task; if it is blind, without the answers of others.
+    pub task: Task,
+    /// Revision of the task's record.
+    pub rev: Rev,
+    /// When somebody else may get the task. An answer after that is still taken.
+    pub expires: DateTime<Utc>,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is stored; the task is `done` if enough people have answered.
+    Recorded {
+        /// Does the task need no more answers?
+        done: bool,
+    },
+    /// This annotator had said so already; nothing was added.
+    AlreadyRecorded,
+}
+
+/// The write that puts a task into the queue; it fails if the sample has a task already.
+///
+/// A blind task never carries the model's output; a priority that is no number counts as 0.
+///
+/// # Errors
+/// The task cannot be written as JSON.
+pub(crate) fn task_write(pipeline: &Arc<str>, task: &Task) -> Result<Write, Error> {
+    let mut task = task.clone();
+    if task.ask.blind {
+        task.output.clear();
+    }
+    if !task.ask.priority.is_finite() {
+        task.ask.priority = 0.0;
+    }
+    Ok(Write {
+        kind: Kind::Task,
+        key: Key::new(pipeline, task.sample.to_string()),
+        expect: Expect::Absent,
+        indexed: Indexed { state: "open", rank: rank(task.ask.priority), due: None },
+        body: json(&task)?,
+    })
+}
+
+/// Larger priorities first, to a millionth.
+fn rank(priority: f64) -> i64 {
+    (-priority * 1e6).round() as i64
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Arc<[u8]>, Error> {
+    let bytes = serde_json::to_vec(value).map_err(|e| Error::Refused(format!("it cannot be written as JSON: {e}")))?;
+    Ok(bytes.into())
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::event::{ModelVersion, PredictionId};
 use crate::router::CohortVerdict;
 use crate::stats::beta::beta_tails;
-use crate::stats::binomial::lower;
 
 /// Thresholds that are tried, lowest first.
 pub(super) const GRID: [f64; 10] = [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99, 0.999];
@@ -34,6 +33,15 @@ impl Promise {
         }
         let (right, wrong) = ((audits - errors) as f64, errors as f64);
         beta_tails(right, wrong + 1.0, 1.0 - self.error, self.error).ln_lower.exp() <= miss
+    }
+
+    /// Is the lower Clopper–Pearson limit beyond the promise: would so many errors have at most the chance `miss`?
+    fn broken(self, errors: u64, audits: u64, miss: f64) -> bool {
+        if errors as f64 <= self.error * audits as f64 {
+            return false;
+        }
+        let (right, wrong) = ((audits - errors) as f64, errors as f64);
+        beta_tails(right + 1.0, wrong, 1.0 - self.error, self.error).ln_upper.exp() < miss
     }
 
     /// How many more audits, all without an error, certify; 0 if it is certified.
@@ -192,7 +200,7 @@ impl Cohort {
         let (errors, audits) = self.counts();
         if promise.certified(errors, audits, share(promise, errors)) {
             CohortVerdict::Release
-        } else if lower(errors, audits, promise.confidence) > promise.error {
+        } else if promise.broken(errors, audits, promise.miss()) {
             CohortVerdict::Reject
         } else {
             CohortVerdict::Wait
@@ -254,6 +262,8 @@ mod tests {
             for miss in [0.05, 0.005, 0.0001] {
                 let limit = crate::stats::binomial::upper(errors, audits, 1.0 - miss);
                 let certified = PROMISE.certified(errors, audits, miss);
+                let low = crate::stats::binomial::lower(errors, audits, 1.0 - miss);
+                assert_eq!(PROMISE.broken(errors, audits, miss), low > PROMISE.error, "{errors} of {audits}: {low}");
                 assert_eq!(certified, audits > 0 && limit <= PROMISE.error, "{errors} of {audits}, {miss}: {limit}");
             }
         }

@@ -1,0 +1,168 @@
+//! How a task changes: one compare-and-set on its record, in one unit with the annotation that caused it.
+
+use chrono::{DateTime, Utc};
+
+use super::consensus::standing;
+use super::{Answer, ReviewQueue, Task, json};
+use crate::error::Error;
+use crate::event::{Label, PredictionId};
+use crate::sample::{Annotation, Annotator};
+use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Write};
+
+/// A change is tried again so often when others change the same task at the same time.
+const MOST_TRIES: usize = 100;
+/// Between the parts of an annotation's name: sample, annotator, number.
+pub(super) const SEPARATOR: char = '/';
+
+/// A task as it is stored.
+pub(super) struct Stored {
+    pub(super) record: Record,
+    pub(super) task: Task,
+}
+
+/// What a change of a task comes to.
+pub(super) enum Change {
+    /// Nothing to do.
+    Keep(Answer),
+    /// A new annotation; the task counts answers again.
+    Annotate(Annotation),
+    /// The task with another body; it goes back to the others if this annotator holds it.
+    Return(Box<Task>),
+}
+
+impl ReviewQueue {
+    pub(super) fn find(&self, id: &str) -> Result<Option<Stored>, Error> {
+        let record = self.store.get(&self.pipeline, Kind::Task, id).map_err(Error::store("read a task"))?;
+        record.map(Stored::read).transpose()
+    }
+
+    /// Changes a task: reads it, decides, writes; again from the start if somebody else wrote in between.
+    pub(super) fn change(
+        &self,
+        sample: PredictionId,
+        annotator: &str,
+        decide: impl Fn(&Task, DateTime<Utc>) -> Result<Change, Error>,
+    ) -> Result<Answer, Error> {
+        named(annotator)?;
+        let id = sample.to_string();
+        for _ in 0..MOST_TRIES {
+            let stored = self.find(&id)?;
+            let stored = stored.ok_or_else(|| Error::Refused(format!("sample {sample} has no task in the queue")))?;
+            let now = self.clock.now();
+            let (unit, answer) = match decide(&stored.task, now)? {
+                Change::Keep(answer) => return Ok(answer),
+                Change::Return(task) => match self.give_back(&stored, *task, annotator)? {
+                    Some(write) => (vec![write], Answer::AlreadyRecorded),
+                    None => return Ok(Answer::AlreadyRecorded),
+                },
+                Change::Annotate(annotation) => self.unit(&stored, annotation, annotator)?,
+            };
+            let mut out = Vec::new();
+            self.store.commit(&[&unit], &Fence::None, &mut out).map_err(Error::store("change a task"))?;
+            if out == [Committed::Applied] {
+                return Ok(answer);
+            }
+        }
+        Err(Error::Refused(format!("the task of sample {sample} is changed by too many at once; try again")))
+    }
+
+    /// The annotation and the task in one unit.
+    fn unit(&self, stored: &Stored, annotation: Annotation, annotator: &str) -> Result<(Vec<Write>, Answer), Error> {
+        let human = Annotator::Human(annotator.into());
+        let number = stored.task.answers.iter().filter(|answer| answer.annotator == human).count();
+        let id = format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", stored.task.sample);
+        let first = Write {
+            kind: Kind::Annotation,
+            key: Key::new(&self.pipeline, id),
+            expect: Expect::Absent,
+            indexed: Indexed { state: "new", rank: annotation.time.timestamp_micros(), due: None },
+            body: json(&annotation)?,
+        };
+        let mut task = stored.task.clone();
+        task.answers.push(annotation);
+        let done = standing(&task.answers).len() >= task.ask.overlap.max(1) as usize;
+        let state = match stored.record.state.as_str() {
+            "withdrawn" => "withdrawn",
+            _ if done => "done",
+            // Somebody else got the task after this annotator's lease: it stays theirs.
+            "claimed" if stored.record.holder.as_deref() != Some(annotator) => "claimed",
+            _ => "open",
+        };
+        let second = self.write(stored, &task, state)?;
+        Ok((vec![first, second], Answer::Recorded { done }))
+    }
+
+    /// The write that ends this annotator's lease; `None` if it would change nothing.
+    fn give_back(&self, stored: &Stored, task: Task, annotator: &str) -> Result<Option<Write>, Error> {
+        let held = stored.record.state == "claimed" && stored.record.holder.as_deref() == Some(annotator);
+        let state = match stored.record.state.as_str() {
+            "claimed" if !held => "claimed",
+            "done" => "done",
+            "withdrawn" => "withdrawn",
+            _ => "open",
+        };
+        if !held && task == stored.task {
+            return Ok(None);
+        }
+        self.write(stored, &task, state).map(Some)
+    }
+
+    fn write(&self, stored: &Stored, task: &Task, state: &'static str) -> Result<Write, Error> {
+        let due = if state == "claimed" { stored.record.due } else { None };
+        Ok(Write {
+            kind: Kind::Task,
+            key: stored.record.key.clone(),
+            expect: Expect::Rev(stored.record.rev),
+            indexed: Indexed { state, rank: stored.record.rank, due },
+            body: json(task)?,
+        })
+    }
+}
+
+impl Stored {
+    pub(super) fn read(record: Record) -> Result<Self, Error> {
+        Ok(Stored { task: parse(&record)?, record })
+    }
+}
+
+impl Task {
+    /// Has this annotator answered (retracted answers included) or skipped the task?
+    pub(super) fn is_settled_for(&self, annotator: &str) -> bool {
+        let human = Annotator::Human(annotator.into());
+        self.skipped_by.iter().any(|name| name == annotator)
+            || self.answers.iter().any(|answer| answer.annotator == human)
+    }
+
+    /// The label of this annotator that stands.
+    pub(super) fn label_of(&self, annotator: &str) -> Option<Label> {
+        let human = Annotator::Human(annotator.into());
+        self.answers.iter().rev().find(|answer| answer.annotator == human).and_then(|answer| answer.label)
+    }
+
+    pub(super) fn annotation(
+        &self,
+        annotator: &str,
+        label: Option<Label>,
+        now: DateTime<Utc>,
+        confidence: f64,
+        seconds: Option<f64>,
+    ) -> Annotation {
+        // A clock that went back must not put a correction before what it corrects.
+        let time = self.answers.iter().map(|answer| answer.time).fold(now, DateTime::max);
+        let (sample, blind, annotator) = (self.sample, self.ask.blind, Annotator::Human(annotator.into()));
+        Annotation { sample, label, annotator, time, confidence, seconds, blind }
+    }
+}
+
+pub(super) fn named(annotator: &str) -> Result<(), Error> {
+    if annotator.trim().is_empty() {
+        return Err(Error::Refused("an annotator needs a name".into()));
+    }
+    Ok(())
+}
+
+pub(super) fn parse<T: serde::de::DeserializeOwned>(record: &Record) -> Result<T, Error> {
+    serde_json::from_slice(&record.body).map_err(|error| {
+        Error::Corrupt(format!("the {} `{}` cannot be understood: {error}", record.kind.as_str(), record.key.id))
+    })
+}

@@ -1,0 +1,241 @@
+//! The queue as annotators see it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use super::change::{Change, SEPARATOR, Stored, named, parse};
+use super::{Answer, Ticket};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::event::{Label, PredictionId};
+use crate::sample::Annotation;
+use crate::schema::Target;
+use crate::store::{Kind, Scan, Store};
+
+/// Annotations read at once.
+const PAGE: usize = 100;
+
+/// Where people label samples. Cheap to clone; clones, threads and (if the store allows it) processes share one queue.
+///
+/// A task is given to one person at a time, for a lease; an expired lease gives it back. Once enough different people
+/// have answered it is done. Every answer, correction and retraction is an annotation of its own that is never
+/// overwritten, and it is stored in one unit with the task. Nothing that a person did is lost: an answer counts after
+/// its lease, and even when the task is done.
+///
+/// Guarantee: within a lease no other person is given the task, and nobody is given one that they answered or skipped.
+/// It holds as far as the clocks of the processes agree. Memory: none beside the store.
+#[derive(Clone)]
+pub struct ReviewQueue {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) pipeline: Arc<str>,
+    target: Target,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for ReviewQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReviewQueue").field("pipeline", &self.pipeline).field("target", &self.target).finish()
+    }
+}
+
+impl ReviewQueue {
+    /// The queue of `pipeline` in `store`; answers must suit `target`.
+    pub fn open(
+        store: Arc<dyn Store>,
+        pipeline: impl Into<Arc<str>>,
+        target: Target,
+        clock: Arc<dyn Clock>,
+    ) -> ReviewQueue {
+        ReviewQueue { store, pipeline: pipeline.into(), target, clock }
+    }
+
+    /// Gives `annotator` up to `n` tasks for the time of `lease`, the most urgent first; none that they answered or
+    /// skipped.
+    ///
+    /// # Errors
+    /// The annotator has no name, the lease is not positive, or the store fails.
+    pub fn claim(&self, annotator: &str, n: usize, lease: TimeDelta) -> Result<Vec<Ticket>, Error> {
+        named(annotator)?;
+        let now = self.clock.now();
+        let expires = now.checked_add_signed(lease).filter(|expires| *expires > now);
+        let expires = expires.ok_or_else(|| Error::Refused(format!("a lease of {lease}, it must be positive")))?;
+        let failed = RefCell::new(None);
+        let except = |id: &str| match self.find(id) {
+            Ok(stored) => stored.is_none_or(|stored| stored.task.is_settled_for(annotator)),
+            Err(error) => {
+                failed.borrow_mut().get_or_insert(error);
+                true
+            }
+        };
+        let records = self
+            .store
+            .claim(&self.pipeline, Kind::Task, n, now, expires, annotator, &except)
+            .map_err(Error::store("claim tasks"))?;
+        let mut tickets = Vec::with_capacity(records.len());
+        for record in records {
+            let Stored { record, mut task } = Stored::read(record)?;
+            // Between the look at a task and its claim, another session of the same person may have answered it.
+            if task.is_settled_for(annotator) {
+                self.release(task.sample, annotator)?;
+                continue;
+            }
+            if task.ask.blind {
+                task.answers.clear();
+            }
+            tickets.push(Ticket { task, rev: record.rev, expires });
+        }
+        // What was claimed is handed out; a task that cannot be read is reported when nothing else is left.
+        match failed.into_inner() {
+            Some(error) if tickets.is_empty() => Err(error),
+            _ => Ok(tickets),
+        }
+    }
+
+    /// Stores what `annotator` says, with how sure they are (0 to 1) and how many seconds it took. The same label again
+    /// adds nothing, so a request may be repeated.
+    ///
+    /// # Errors
+    /// There is no such task, the label does not suit the target, the confidence or the time is none, the annotator
+    /// gave another label before (then [`ReviewQueue::correct`] it), or the store fails.
+    pub fn annotate(
+        &self,
+        sample: PredictionId,
+        annotator: &str,
+        label: Label,
+        confidence: f64,
+        seconds: Option<f64>,
+    ) -> Result<Answer, Error> {
+        self.check(label, confidence, seconds)?;
+        self.change(sample, annotator, |task, now| match task.label_of(annotator) {
+            Some(before) if before == label => Ok(Change::Keep(Answer::AlreadyRecorded)),
+            Some(before) => Err(Error::Refused(format!(
+                "{annotator} labelled sample {sample} {before:?} before, now {label:?}: correct it instead"
+            ))),
+            None => Ok(Change::Annotate(task.annotation(annotator, Some(label), now, confidence, seconds))),
+        })
+    }
+
+    /// Replaces what `annotator` said by a new label; the old annotation stays in the history.
+    ///
+    /// # Errors
+    /// As [`ReviewQueue::annotate`]; or there is nothing to correct.
+    pub fn correct(
+        &self,
+        sample: PredictionId,
+        annotator: &str,
+        label: Label,
+        confidence: f64,
+        seconds: Option<f64>,
+    ) -> Result<Answer, Error> {
+        self.check(label, confidence, seconds)?;
+        self.change(sample, annotator, |task, now| match task.label_of(annotator) {
+            Some(before) if before == label => Ok(Change::Keep(Answer::AlreadyRecorded)),
+            Some(_) => Ok(Change::Annotate(task.annotation(annotator, Some(label), now, confidence, seconds))),
+            None => Err(Error::Refused(format!("{annotator} has no label of sample {sample} to correct"))),
+        })
+    }
+
+    /// Takes back what `annotator` said. The task opens again if too few answers are left; not to the same annotator.
+    ///
+    /// # Errors
+    /// There is no such task, or the store fails. A retraction without a label before it changes nothing.
+    pub fn retract(&self, sample: PredictionId, annotator: &str) -> Result<Answer, Error> {
+        self.change(sample, annotator, |task, now| {
+            Ok(match task.label_of(annotator) {
+                Some(_) => Change::Annotate(task.annotation(annotator, None, now, 1.0, None)),
+                None => Change::Keep(Answer::AlreadyRecorded),
+            })
+        })
+    }
+
+    /// Gives the task back, never to be given to `annotator` again.
+    ///
+    /// # Errors
+    /// There is no such task, or the store fails.
+    pub fn skip(&self, sample: PredictionId, annotator: &str) -> Result<(), Error> {
+        let change = self.change(sample, annotator, |task, _| {
+            let mut task = task.clone();
+            if !task.skipped_by.iter().any(|name| name == annotator) {
+                task.skipped_by.push(annotator.to_owned());
+            }
+            Ok(Change::Return(Box::new(task)))
+        });
+        change.map(|_| ())
+    }
+
+    /// Gives the task back before the lease ends. One that `annotator` does not hold stays as it is.
+    ///
+    /// # Errors
+    /// There is no such task, or the store fails.
+    pub fn release(&self, sample: PredictionId, annotator: &str) -> Result<(), Error> {
+        self.change(sample, annotator, |task, _| Ok(Change::Return(Box::new(task.clone())))).map(|_| ())
+    }
+
+    /// Number of tasks that wait for an answer, those that somebody holds included.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn waiting(&self) -> Result<u64, Error> {
+        let count = |state| self.store.count(&self.pipeline, Kind::Task, Some(state));
+        let failed = Error::store("count the tasks");
+        count("open").and_then(|open| Ok(open + count("claimed")?)).map_err(failed)
+    }
+
+    /// Every annotation of `sample`, oldest first: answers, corrections and retractions.
+    ///
+    /// # Errors
+    /// The store fails, or holds something else than annotations.
+    pub fn annotations(&self, sample: PredictionId) -> Result<Vec<Annotation>, Error> {
+        let prefix = format!("{sample}{SEPARATOR}");
+        let mut found = Vec::new();
+        let mut last = prefix.clone();
+        loop {
+            let (pipeline, after) = (self.pipeline.as_ref(), Some((i64::MIN, last.as_str())));
+            let scan = Scan { pipeline, kind: Kind::Annotation, state: None, after, limit: PAGE };
+            let page = self.store.scan(&scan).map_err(Error::store("read annotations"))?;
+            let full = page.len() == PAGE;
+            for record in page {
+                if !record.key.id.starts_with(&prefix) {
+                    return Ok(in_order(found));
+                }
+                found.push(parse::<Annotation>(&record)?);
+                last = record.key.id;
+            }
+            if !full {
+                return Ok(in_order(found));
+            }
+        }
+    }
+
+    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+        if !label.fits(&self.target) {
+            let expected = match &self.target {
+                Target::Classes(names) => format!("a class from 0 to {}", names.len().saturating_sub(1)),
+                Target::Value => "a finite value".into(),
+            };
+            return Err(Error::Refused(format!(
+                "the label {label:?} does not suit the target: {expected} is expected"
+            )));
+        }
+        if !(0.0..=1.0).contains(&confidence) {
+            return Err(Error::Refused(format!("a confidence of {confidence}: it must be from 0 to 1")));
+        }
+        match seconds {
+            Some(seconds) if !(seconds >= 0.0 && seconds.is_finite()) => {
+                Err(Error::Refused(format!("an answer took {seconds} seconds: it must be a finite number from 0 on")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn in_order(mut annotations: Vec<Annotation>) -> Vec<Annotation> {
+    annotations.sort_by_key(|annotation| annotation.time);
+    annotations
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
