@@ -237,5 +237,4 @@ fn in_order(mut annotations: Vec<Annotation>) -> Vec<Annotation> {
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
 mod tests;

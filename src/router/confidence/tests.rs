@@ -1,11 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::event::Output;
+use crate::event::{Label, Output, top_class};
 use crate::gate::testing::{annotation, at, references, sample};
-use crate::sample::Flag;
-use crate::schema::Schema;
+use crate::reference::References;
+use crate::router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext};
+use crate::sample::{Annotator, Flag, Lane, Sample};
+use crate::schema::{Schema, Target};
+use crate::stage::{Snapshot, Stage};
 use crate::stats::binomial;
+use crate::stats::sampling::unit_interval;
 
 struct Bench {
     schema: Schema,
