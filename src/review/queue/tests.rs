@@ -174,6 +174,8 @@ fn overlap_asks_different_people_and_disagreement_shows() {
     assert_eq!(bench.claim("ann", 5), [1]);
     assert_eq!(bench.answer(1, "ann", 0).unwrap(), MORE);
     assert_eq!(bench.claim("ann", 5), [], "one person, one voice");
+    bench.enqueue(2, 0.1, 1, true);
+    assert_eq!(bench.claim("ann", 1), [2], "what they answered does not stand in the way");
     assert_eq!(bench.claim("bob", 5), [1]);
     assert_eq!(bench.answer(1, "bob", 1).unwrap(), DONE);
     assert_eq!(consensus(&bench.queue.annotations(id(1)).unwrap(), 2), Consensus::Disputed);
