@@ -1,6 +1,5 @@
 //! Label routers: who labels a sample, if anybody.
 
-mod audits;
 mod budget;
 mod confidence;
 

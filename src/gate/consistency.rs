@@ -108,7 +108,10 @@ fn sides(votes: &[Vote], tolerance: f64) -> Vec<usize> {
     for pair in order.windows(2) {
         let apart = match (votes[pair[0]].label, votes[pair[1]].label) {
             (Label::Class(a), Label::Class(b)) => a != b,
-            (Label::Value(a), Label::Value(b)) => a != b && !((b - a).abs() <= tolerance),
+            (Label::Value(a), Label::Value(b)) => {
+                let agree = a == b || (b - a).abs() <= tolerance;
+                !agree
+            }
             _ => true,
         };
         side[pair[1]] = side[pair[0]] + usize::from(apart);
@@ -213,5 +216,4 @@ impl QualityGate for LabelConsistency {
 }
 
 #[cfg(test)]
-#[path = "consistency_tests.rs"]
 mod tests;

@@ -110,7 +110,7 @@ impl Stage for Deduplicate {
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
         let state: State = snapshot.load(FORMAT)?;
-        if state.entries.len() % DIGITS != 0 || !state.entries.is_ascii() {
+        if !state.entries.len().is_multiple_of(DIGITS) || !state.entries.is_ascii() {
             return Err(message("the list of remembered inputs is damaged"));
         }
         let mut seen = Recent::new(self.capacity);

@@ -161,5 +161,4 @@ impl QualityGate for Relevance {
 }
 
 #[cfg(test)]
-#[path = "relevance/tests.rs"]
 mod tests;

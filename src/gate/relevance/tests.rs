@@ -14,11 +14,13 @@ fn schema() -> Schema {
         Field::number("age").nullable().range(0.0, 1e9),
         Field::category("country", ["DE", "FR", "IT"]).nullable(),
         Field::boolean("new").nullable(),
+        Field::number("wealth").nullable(),
     ];
     Schema::new(fields, Target::Value).unwrap()
 }
 
-/// Row `n`: size about 1,000 ± 50, sparse 0 nine times of ten, age 0 to 80, country DE or FR, new 0 or 1, 5 % of sizes missing.
+/// Row `n`: size about 1,000 ± 50, sparse 0 nine times of ten, age 0 to 80, country DE or FR, new 0 or 1, wealth from 1
+/// to a million, evenly in its logarithm, 5 % of sizes missing.
 fn fill(row: &mut Row, n: u64) {
     let unit = |what: u64| unit_interval(what, &n.to_le_bytes());
     row.values[0] = if unit(0) < 0.05 { f64::NAN } else { 1_000.0 + 100.0 * (unit(1) - 0.5) };
@@ -26,6 +28,7 @@ fn fill(row: &mut Row, n: u64) {
     row.values[2] = 80.0 * unit(4);
     row.values[3] = f64::from(unit(5) < 0.01);
     row.codes[0] = u32::from(unit(6) < 0.5);
+    row.values[4] = 10.0_f64.powf(6.0 * unit(7));
 }
 
 fn training() -> References {
@@ -126,6 +129,7 @@ fn a_wrong_unit_holds_the_batch_in_both_directions() {
     assert!(held(|_, row| row.values[2] /= 1_000.0).unwrap().contains("`age`"));
     assert!(held(|_, row| row.values[1] *= 1_000.0).unwrap().contains("`sparse`"));
     assert_eq!(held(|_, row| row.values[0] *= 50.0), None, "a factor of 50 may be the world");
+    assert_eq!(held(|_, row| row.values[4] = 4e5), None, "400 times the median, but the training data goes further");
     assert_eq!(held(|_, row| row.values[1] = 0.0), None, "only zeros have no scale");
     assert_eq!(held(|n, row| row.values[0] *= if n < 100 { 1e6 } else { 1.0 }), None, "a third of new values");
 }

@@ -1,11 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::event::Output;
+use crate::event::{Label, Output, top_class};
 use crate::gate::testing::{annotation, at, references, sample};
-use crate::sample::Flag;
-use crate::schema::Schema;
+use crate::reference::References;
+use crate::router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext};
+use crate::sample::{Annotator, Flag, Lane, Sample};
+use crate::schema::{Schema, Target};
+use crate::stage::{Snapshot, Stage};
 use crate::stats::binomial;
+use crate::stats::sampling::unit_interval;
 
 struct Bench {
     schema: Schema,
@@ -109,10 +113,10 @@ fn a_released_cohort_breaks_the_promise_no_more_often_than_stated() {
     for error in [0.04, 0.055, 0.07] {
         let (repetitions, mut broken, mut routed_by_model) = (100, 0, 0);
         for seed in 0..repetitions {
-            let mut bench = Bench::new(ConfidenceRouter::max_error(eps).audit(0.3).cap(1.0).seed(seed));
+            let mut bench = Bench::new(ConfidenceRouter::max_error(eps).audit(0.5).cap(1.0).seed(seed));
             bench.certify();
             let mut n = 0;
-            while bench.released.is_empty() && bench.rejected == 0 && n < 1_500 {
+            while bench.released.is_empty() && bench.rejected == 0 && n < 800 {
                 let confidence = 0.5 + 0.5 * unit(seed, n, 0);
                 bench.step(n, (n % 3) as u32, confidence, unit(seed, n, 1) >= error);
                 n += 1;
