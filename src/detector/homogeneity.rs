@@ -116,6 +116,13 @@ mod tests {
     }
 
     #[test]
+    fn few_counts_are_left_to_the_exact_test() {
+        // three of a new level in 1,000: the exact tail is (1000/5096)³ = 0.0076; chi-square says 4.6e-4
+        let found = levels(&[4096, 0], &[997, 3], 0.0).unwrap();
+        assert!((0.0075..0.05).contains(&found.p_value), "{found:?}");
+    }
+
+    #[test]
     fn a_new_level_and_a_diffuse_change_are_both_seen() {
         let reference = [500, 500, 500, 500, 0];
         assert!(levels(&reference, &[100, 100, 100, 90, 10], 0.0).unwrap().p_value < 1e-4);
