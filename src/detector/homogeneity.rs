@@ -75,8 +75,11 @@ pub(super) fn levels(reference: &[u64], window: &[u64], minimum_effect: f64) -> 
         left.push(pool.0);
         right.push(pool.1);
     }
-    let diffuse = homogeneity(&left, &right).map_or(1.0, |test| test.p_value);
-    Some(Levels { p_value: (2.0 * diffuse.min(exact * present as f64)).min(1.0), ..found })
+    // of two levels, one says what the other says
+    let exact = exact * if present == 2 { 1.0 } else { present as f64 };
+    // whether there is a second test follows from the totals of the levels, which both tests take as given
+    let p_value = homogeneity(&left, &right).map_or(exact, |diffuse| 2.0 * exact.min(diffuse.p_value));
+    Some(Levels { p_value: p_value.min(1.0), ..found })
 }
 
 #[cfg(test)]
@@ -113,6 +116,13 @@ mod tests {
                 assert!(size <= level + 1e-12, "share {share}: size {size} at level {level}");
             }
         }
+    }
+
+    #[test]
+    fn few_counts_are_left_to_the_exact_test() {
+        // three of a new level in 1,000: the exact tail is (1000/5096)³ = 0.0076; chi-square says 4.6e-4
+        let found = levels(&[4096, 0], &[997, 3], 0.0).unwrap();
+        assert!((0.0075..0.05).contains(&found.p_value), "{found:?}");
     }
 
     #[test]

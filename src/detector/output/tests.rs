@@ -55,6 +55,8 @@ fn without_outputs_it_is_blind_until_the_model_has_shown_some() {
         assert!(detector.blind().is_empty());
         world.shift = 2.0;
         assert_eq!(world.run(&mut detector, 100).alarms().len(), 1);
+        detector.rebase(&references).unwrap();
+        assert!(detector.blind()[0].reason.contains("0 of the first 100"), "a baseline of another model");
     }
 }
 
