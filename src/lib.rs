@@ -47,4 +47,6 @@ pub use schema::{
 };
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
+#[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
+pub use store::{SqliteError, SqliteStore};
 pub use trigger::{CoverageStatus, Decision, Explanation, LoopStatus, Memory, RetrainTrigger, TriggerFn, trigger_fn};
