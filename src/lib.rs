@@ -53,7 +53,6 @@ pub use retrain::{
     Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
     Verdict, Watch, WatchVerdict,
 };
-pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
 pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
 pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
 pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
@@ -63,6 +62,8 @@ pub use schema::{
 };
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
+#[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
+pub use store::{SqliteError, SqliteStore};
 pub use trigger::{
     All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels,
     RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule,

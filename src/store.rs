@@ -1,6 +1,8 @@
 //! The store: a small contract under the domain that memory, a file and a server can all meet.
 
 mod memory;
+#[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
+mod sqlite;
 
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use chrono::{DateTime, Utc};
 use crate::error::BoxError;
 
 pub use memory::MemoryStore;
+#[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
+pub use sqlite::{SqliteError, SqliteStore};
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -378,13 +378,13 @@ fn scans_see_whole_units(store: &dyn Store) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = SetOnDrop(&stop);
             for n in 0..100_u64 {
                 let body: Arc<[u8]> = n.to_string().into_bytes().into();
                 let mut unit = [write(Kind::Model, "a", "x", Expect::Any), write(Kind::Model, "b", "x", Expect::Any)];
                 unit.iter_mut().for_each(|write| write.body = body.clone());
                 commit(store, &[&unit], &Fence::None);
             }
-            stop.store(true, Ordering::Relaxed);
         });
         while !stop.load(Ordering::Relaxed) {
             let found = scan(store, Kind::Model, Some("x"), None, 9);
@@ -392,6 +392,15 @@ fn scans_see_whole_units(store: &dyn Store) {
             assert!(found.windows(2).all(|pair| pair[0].body == pair[1].body), "a scan sees a unit as a whole");
         }
     });
+}
+
+/// Set also when the thread panics, so that nobody waits for it for ever.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn at(second: i64) -> DateTime<Utc> {
