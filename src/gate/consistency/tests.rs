@@ -99,6 +99,7 @@ fn a_batch_that_is_looked_at_again_counts_once() {
     for _ in 0..5 {
         assert_eq!(audit(&mut gate, &rows), []);
     }
+    assert_eq!(audit(&mut gate, &[person(2, 6.0, 2)]), [], "a corrected label does not conflict with itself");
     assert_eq!(numbers(&audit(&mut gate, &[person(3, 5.0, 1)])), [3], "one against one is a tie");
     assert_eq!(audit(&mut gate, &[person(1, 5.0, 1)]), [], "sample 1 was corrected and now agrees");
 }
