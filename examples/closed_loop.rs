@@ -22,13 +22,14 @@
 mod common;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::model::Kind;
 use common::production::{Production, Setting};
 use common::progress::Progress;
 use common::protocol::{Allowance, Split, never};
-use feedloop::{Lineage, PromotionRecord, Run, RunId, Scan, SqliteStore, Store};
+use feedloop::{RunId, SqliteStore};
 use serde::Serialize;
 
 const INITIAL_ROWS: usize = 400;
@@ -72,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         auto_label_error: 0.05,
         sabotage: Some(SABOTAGED),
     };
-    let mut production = Production::start(&stream, &split, &setting, SqliteStore::open(&file)?)?;
+    let mut production = Production::start(&stream, &split, &setting, Arc::new(SqliteStore::open(&file)?))?;
     let mut allowance = Allowance::new(BUDGET);
     let (mut right, mut labels, mut told) = (0, 0, 0);
     let progress = Progress::new(split.batches.len(), "wines");
@@ -120,10 +121,7 @@ fn account(production: &Production<'_>, told: &mut u64) -> Result<String, Box<dy
     let status = production.pipeline.status()?;
     while *told < status.runs {
         *told += 1;
-        let name = RunId(*told).to_string();
-        let record = production.pipeline.store().get(production.pipeline.name(), feedloop::Kind::Run, &name)?;
-        let Some(record) = record else { continue };
-        let run: Run = serde_json::from_slice(&record.body)?;
+        let Some(run) = production.pipeline.run(RunId(*told))? else { continue };
         let last = run.notes.last().map(|(_, reason)| reason.to_string()).unwrap_or_default();
         text += &format!("\n          {} {}: {last}", run.id, run.state.as_str());
     }
@@ -132,27 +130,16 @@ fn account(production: &Production<'_>, told: &mut u64) -> Result<String, Box<dy
 
 /// Walks from one sample that was trained on to the model that it helped to make.
 fn walk(production: &Production<'_>) -> Result<(), Box<dyn Error>> {
-    let (store, name) = (production.pipeline.store(), production.pipeline.name());
-    let mut promoted = Vec::new();
-    for record in store.scan(&Scan {
-        pipeline: name,
-        kind: feedloop::Kind::Promotion,
-        state: Some("done"),
-        after: None,
-        limit: 1_000,
-    })? {
-        let promotion: PromotionRecord = serde_json::from_slice(&record.body)?;
-        promoted.extend(promotion.run);
-    }
     let mut example = None;
-    production.each_sample(|sample| {
+    production.pipeline.each_sample(|sample| {
         if example.is_none() && sample.batch.is_some() && !sample.flags.is_empty() {
             example = Some(sample.id());
         }
+        Ok(())
     })?;
     if let Some(id) = example {
-        println!("\nwhere one wine went ({} runs led to a change of the served model):", promoted.len());
-        print!("{}", Lineage::of_prediction(&**store, name, id)?);
+        println!("\nwhere one wine went:");
+        print!("{}", production.pipeline.lineage(id)?);
     }
     Ok(())
 }

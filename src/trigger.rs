@@ -4,7 +4,6 @@ mod combine;
 mod cooldown;
 pub(crate) mod coverage;
 mod count;
-pub(crate) mod coverage;
 mod drift;
 mod schedule;
 

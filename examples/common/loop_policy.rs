@@ -1,6 +1,7 @@
 //! The policy `loop`: feedloop itself on a stream.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Instant;
 
 use feedloop::MemoryStore;
@@ -32,7 +33,7 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         auto_label_error: 0.05,
         sabotage: None,
     };
-    let mut production = Production::start(stream, &split, &setting, MemoryStore::default())?;
+    let mut production = Production::start(stream, &split, &setting, Arc::new(MemoryStore::default()))?;
     let mut allowance = Allowance::new(budget);
     let (mut right, mut labels) = (0, 0);
     let progress = Progress::new(split.batches.len(), "loop");

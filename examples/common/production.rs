@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::Range;
+use std::sync::Arc;
 
 use feedloop::chrono::{DateTime, TimeDelta};
 use feedloop::uuid::Uuid;
 use feedloop::{
-    AdaptiveRules, Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer,
-    KsDrift, Kind as RecordKind, Label, LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord,
+    Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer,
+    KsDrift, Label, LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord,
     ModelSlot, Output, OutputDrift, PairedEvaluator, Pipeline, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId,
-    Sample, Scan, Schema, SchemaGate, Store, Target, any, drift, new_labels,
+    SampleState, Schema, SchemaGate, Store, Target, any, drift, new_labels,
 };
 
 use super::data::Stream;
@@ -74,16 +75,16 @@ impl<'a> Production<'a> {
     ///
     /// # Errors
     /// If the pipeline cannot be built on `store`.
-    pub fn start<S: Store + Clone + 'static>(
+    pub fn start(
         stream: &'a Stream,
         split: &Split,
         setting: &Setting,
-        store: S,
+        store: Arc<dyn Store>,
     ) -> Result<Self, Box<dyn Error>> {
         let initial: Vec<usize> = (0..split.initial).collect();
         let first = train(stream, setting.kind, &initial, None, setting.seed);
         let classes = (0..stream.classes).map(|class| format!("class-{class}"));
-        let schema = std::sync::Arc::new(Schema::numeric(stream.columns.len(), Target::classes(classes))?);
+        let schema = Arc::new(Schema::numeric(stream.columns.len(), Target::classes(classes))?);
         let base = Dataset::from_values(
             schema.clone(),
             initial.iter().map(|&row| (&stream.features[row], Label::Class(stream.labels[row] as u32))),
@@ -137,10 +138,10 @@ impl<'a> Production<'a> {
             .store(store.clone())
             .build()?;
         let queue = ReviewQueue::open(
-            std::sync::Arc::new(store),
+            store,
             "production",
             schema.target().clone(),
-            std::sync::Arc::new(clock.clone()),
+            Arc::new(clock.clone()),
         );
         Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0 })
     }
@@ -204,43 +205,16 @@ impl<'a> Production<'a> {
     /// If the store cannot be read.
     pub fn census(&self) -> Result<Census, Box<dyn Error>> {
         let mut census = Census::default();
-        self.each_sample(|sample| {
+        self.pipeline.each_sample(|sample| {
             census.flagged += usize::from(!sample.flags.is_empty());
-            census.quarantined += usize::from(sample.state == feedloop::SampleState::Quarantined);
+            census.quarantined += usize::from(sample.state == SampleState::Quarantined);
             let auto = sample.annotations.iter().find(|a| matches!(a.annotator, Annotator::Model(_)));
             if let (Some(auto), Some(&row)) = (auto, self.rows.get(&sample.id())) {
                 census.auto_labelled += 1;
                 census.auto_wrong += usize::from(auto.label != Some(Label::Class(self.stream.labels[row] as u32)));
             }
+            Ok(())
         })?;
         Ok(census)
     }
-
-    /// Shows every sample to `each`.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn each_sample(&self, mut each: impl FnMut(&Sample)) -> Result<(), Box<dyn Error>> {
-        let store = self.pipeline.store();
-        let mut after: Option<String> = None;
-        loop {
-            let page = store.scan(&Scan {
-                pipeline: self.pipeline.name(),
-                kind: RecordKind::Sample,
-                state: None,
-                after: after.as_deref().map(|id| (0, id)),
-                limit: 512,
-            })?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.key.id.clone());
-            for record in &page {
-                each(&serde_json::from_slice(&record.body)?);
-            }
-        }
-    }
-}
-
-/// The rules of `adaptive`, for a batch of `labels` audited labels.
-pub fn adaptive() -> Profile {
-    Profile::Adaptive(AdaptiveRules::default())
 }

@@ -6,7 +6,7 @@ use super::retraining::PromotionRecord;
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::retrain::{BatchId, Manifest, ModelRecord, Run, RunId};
-use crate::sample::Sample;
+use crate::sample::{Sample, SampleState};
 use crate::store::{Kind, Scan, Store};
 
 /// One thing on a walk through the lineage.
@@ -151,6 +151,56 @@ impl std::fmt::Display for Lineage {
             }
         }
         Ok(())
+    }
+}
+
+impl super::Pipeline {
+    /// Shows every stored sample to `each`, by state and then in the order of the stream.
+    ///
+    /// # Errors
+    /// The store cannot be read, or `each` says so.
+    pub fn each_sample(&self, mut each: impl FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
+        for state in SampleState::ALL {
+            self.outbox.each(Kind::Sample, state.as_str(), |record| each(super::outbox::parse(&record)?))?;
+        }
+        Ok(())
+    }
+
+    /// A run, if there is one with this number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn run(&self, id: RunId) -> Result<Option<Run>, Error> {
+        self.outbox.read(Kind::Run, &id.to_string())
+    }
+
+    /// Every promotion and rollback, oldest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn promotions(&self) -> Result<Vec<PromotionRecord>, Error> {
+        let mut found = Vec::new();
+        self.outbox.each(Kind::Promotion, "done", |record| {
+            found.push(super::outbox::parse(&record)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// From a prediction to the model that made it and the models that it helped to train.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn lineage(&self, id: PredictionId) -> Result<Lineage, Error> {
+        Lineage::of_prediction(&**self.store(), self.name(), id)
+    }
+
+    /// From a model back to its run, its batches, their samples and its promotions.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn model_lineage(&self, version: ModelVersion) -> Result<Lineage, Error> {
+        Lineage::of_model(&**self.store(), self.name(), version)
     }
 }
 
