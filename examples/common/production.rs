@@ -110,7 +110,9 @@ impl<'a> Production<'a> {
                 Ok(())
             })
         });
-        let per_batch = setting.budget * split.judged() as f64 / split.batches.len() as f64;
+        let per_batch = (setting.budget * split.judged() as f64 / split.batches.len() as f64).max(2.0);
+        // Half of the labels judge; while a candidate is open, the other half may compare.
+        let judging = if matches!(setting.profile, Profile::Confirm(_)) { 0.75 } else { 0.5 };
         let pipeline = Pipeline::builder("production", schema.clone())
             .training_data(base)
             .first_model(Artifact::Inline(first.to_bytes()?))
@@ -128,7 +130,8 @@ impl<'a> Production<'a> {
             .evaluate(evaluator.profile(setting.profile.clone()).inline())
             .deploy(slot.clone())
             .explore(setting.budget / 2.0)
-            .label_batch(((per_batch / 2.0) as usize).max(1))
+            .label_batch((per_batch * judging) as usize)
+            .compare(1.0)
             .training_rows(TRAINING_CAP)
             .learn_from_outcomes(0.0)
             .flags_per_minute(u32::MAX)
@@ -171,6 +174,7 @@ impl<'a> Production<'a> {
             events.push(Event::Prediction(observation));
         }
         self.pipeline.ingest(events)?;
+        self.poll()?;
         Ok(right)
     }
 

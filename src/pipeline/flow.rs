@@ -23,7 +23,8 @@ use crate::stage::Snapshot;
 use crate::stats::sampling::unit_interval;
 use crate::store::{Expect, Indexed, Kind, Write};
 
-/// Priority of tasks that judge models: before everything else.
+/// Priority of tasks that judge models: before everything else, and the random lane before the comparison lane, whose
+/// rows are only asked about while a candidate is open.
 const JUDGING_PRIORITY: f64 = 1e6;
 
 /// Makes what an annotator should see beside the row; runs on the worker, only for rows that are kept.
@@ -433,7 +434,8 @@ impl Pipeline {
             return Ok(());
         }
         let route = if sample.lane.judges() {
-            Some(Route::Ask(Ask { priority: JUDGING_PRIORITY, overlap: 1, blind: true }))
+            let priority = if sample.lane == Lane::Random { 2.0 * JUDGING_PRIORITY } else { JUDGING_PRIORITY };
+            Some(Route::Ask(Ask { priority, overlap: 1, blind: true }))
         } else if let Some(router) = &mut self.router {
             let context = RouteContext {
                 schema: &self.schema,

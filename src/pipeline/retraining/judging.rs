@@ -47,7 +47,7 @@ impl Pipeline {
             return Ok(false);
         };
         if self.retraining.comparing.is_none() {
-            if self.retraining.pool.len() < POOL_ROWS {
+            if self.retraining.pool.len() < POOL_ROWS.0 {
                 return Ok(false);
             }
             let key = format!("{run}-compare-{}", self.retraining.next_comparison);
