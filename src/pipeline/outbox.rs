@@ -211,7 +211,8 @@ impl Outbox {
 
     /// Position in the stream up to which samples were committed.
     pub(super) fn cursor(&self) -> Result<u64, Error> {
-        let record = self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
+        let record =
+            self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
         Ok(record.map_or(0, |record| record.rank as u64))
     }
 

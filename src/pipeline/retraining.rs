@@ -374,11 +374,12 @@ impl Retraining {
     fn forget_models(&mut self) {
         let state = &self.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
-        let live: BTreeSet<ModelVersion> = [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate]
-            .into_iter()
-            .flatten()
-            .chain(state.race_models.values().copied())
-            .collect();
+        let live: BTreeSet<ModelVersion> =
+            [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate]
+                .into_iter()
+                .flatten()
+                .chain(state.race_models.values().copied())
+                .collect();
         self.models.retain(|version, _| live.contains(version));
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use super::Pipeline;
 use super::control::{Control, Request};
 use super::recorder::{Recorder, Shared};
-use super::Pipeline;
 use crate::error::Error;
 use crate::event::{IdSource, Observation};
 use crate::stats::sampling::keyed;
@@ -39,9 +39,9 @@ impl Worker {
         self.stop.store(true, Ordering::Release);
         self.handle.unpark();
         match self.done.recv_timeout(deadline) {
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                Err(Error::Refused(format!("the worker did not stop within {deadline:?}; it goes on stopping by itself")))
-            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(Error::Refused(format!(
+                "the worker did not stop within {deadline:?}; it goes on stopping by itself"
+            ))),
             // The thread is at its end; a disconnected channel means that it panicked, which `join` tells.
             _ => match self.thread.take().map(JoinHandle::join) {
                 Some(Ok(pipeline)) => Ok(pipeline),

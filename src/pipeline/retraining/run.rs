@@ -67,7 +67,8 @@ impl Pipeline {
         if let Some(run) = &self.retraining.state.run {
             return Err(Error::Refused(format!("{} is in flight ({})", run.id, run.state.as_str())));
         }
-        let why = Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
+        let why =
+            Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
         let id = self.request(why)?;
         self.outbox.commit()?;
         Ok(id)
