@@ -133,8 +133,13 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
         loop {
             match requests.try_recv() {
                 Ok(request) => {
-                    // What was recorded before the request is applied before it is answered.
-                    while drain(&mut pipeline, shared) > 0 {}
+                    // What was recorded before the request is applied before it is answered. What comes meanwhile waits:
+                    // a host that never pauses would otherwise keep the answer back for ever.
+                    let mut before = shared.ready.len();
+                    while before > 0 {
+                        let taken = drain(&mut pipeline, shared);
+                        before = if taken == 0 { 0 } else { before.saturating_sub(taken) };
+                    }
                     request(&mut pipeline);
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
