@@ -341,11 +341,13 @@ pub struct ConfirmRules {
     pub likely: bool,
     /// Label batches without a verdict after which it is inconclusive.
     pub most_rounds: u32,
+    /// Let one person's labels alone decide. Otherwise a verdict needs labels of two people, or the world's.
+    pub single_annotator: bool,
 }
 
 impl Default for ConfirmRules {
     fn default() -> Self {
-        ConfirmRules { confirm_at: 20.0, fail_at: 10.0, likely: false, most_rounds: 5 }
+        ConfirmRules { confirm_at: 20.0, fail_at: 10.0, likely: false, most_rounds: 5, single_annotator: false }
     }
 }
 
