@@ -77,7 +77,12 @@ impl Control {
 
     /// The review queue: for annotators, in this process or, on the same store, in another.
     pub fn review(&self) -> ReviewQueue {
-        ReviewQueue::open(self.store.clone(), self.pipeline.clone(), self.shared.schema.target().clone(), self.shared.clock.clone())
+        ReviewQueue::open(
+            self.store.clone(),
+            self.pipeline.clone(),
+            self.shared.schema.target().clone(),
+            self.shared.clock.clone(),
+        )
     }
 
     /// Starts a run, whatever the trigger says.

@@ -15,11 +15,11 @@ use crate::event::{
     Feedback, Label, ModelVersion, Observation, Opinion, Outcome, PredictionId, Role, predicted_label, top_class,
 };
 use crate::gate::{Admission, GateContext};
+use crate::retrain::RunId;
 use crate::review;
 use crate::router::{Ask, Audited, CohortVerdict, Route, RouteContext};
 use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema, Target};
-use crate::retrain::RunId;
 use crate::stage::{Snapshot, isolate};
 use crate::stats::sampling::unit_interval;
 use crate::store::{Expect, Indexed, Kind, Write};
@@ -599,7 +599,8 @@ impl Pipeline {
     /// there is opened again with its answers, unless somebody changes it at the same moment.
     fn ask(&mut self, id: PredictionId, ask: Ask) -> Result<(), Error> {
         let key = id.to_string();
-        let record = self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
+        let record =
+            self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
         let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
         let before: Option<review::Task> = record.as_ref().map(parse).transpose()?;
         let (answers, skipped_by) = before.map(|task| (task.answers, task.skipped_by)).unwrap_or_default();
@@ -633,7 +634,8 @@ impl Pipeline {
     /// Takes the question about a sample back, unless somebody is answering it.
     fn withdraw(&mut self, id: PredictionId) -> Result<(), Error> {
         let key = id.to_string();
-        let record = self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
+        let record =
+            self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
         if let Some(record) = record.filter(|record| record.state == "open") {
             let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
             let mut write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
@@ -681,7 +683,9 @@ impl Pipeline {
         let independent = |label: &Option<Annotation>| label.as_ref().is_some_and(|a| a.annotator.is_independent());
         let (labelled, was_labelled) = (independent(&sample.label), independent(&before));
         match sample.state {
-            SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled if labelled => {
+            SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled
+                if labelled =>
+            {
                 sample.advance(SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")), now);
             }
             SampleState::Labelled if was_labelled && !labelled => {
@@ -741,8 +745,11 @@ impl Pipeline {
                 // One that cannot be read is set aside, so that it does not hold up the others.
                 let annotation: Option<Annotation> = parse(&record).ok();
                 let usable = annotation.filter(|a| a.label.is_none_or(|label| label.fits(self.schema.target())));
-                let indexed =
-                    Indexed { state: if usable.is_some() { "applied" } else { "refused" }, rank: record.rank, due: None };
+                let indexed = Indexed {
+                    state: if usable.is_some() { "applied" } else { "refused" },
+                    rank: record.rank,
+                    due: None,
+                };
                 let done = Write {
                     kind: Kind::Annotation,
                     key: record.key.clone(),
@@ -834,7 +841,7 @@ impl Pipeline {
 
     /// Rebases every stage on the references of `model`, which is served from now on.
     pub(super) fn rebase_on(&mut self, model: ModelVersion) {
-        self.stage_model = model;
+        (self.stage_model, self.references.model) = (model, model);
         self.retraining.move_references(&mut self.references, model);
         for detector in &mut self.detectors {
             rebase(detector, &self.references);

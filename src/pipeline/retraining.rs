@@ -306,7 +306,8 @@ impl Retraining {
             _ => return,
         }
         // Users correct what is wrong more often than what is right: their labels train, but do not judge.
-        let fair = sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
+        let fair =
+            sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
         if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
             self.unjudged.insert(key);
         } else {
@@ -350,7 +351,8 @@ impl Retraining {
         let state = &self.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
         let deploying = if let Phase::Deploying { to, .. } = &state.phase { Some(*to) } else { None };
-        let single = [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate, deploying];
+        let single =
+            [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate, deploying];
         let trained = state.run.iter().flat_map(|run| run.models.iter().copied());
         let round = state.round.iter().flat_map(|round| round.models.iter().copied());
         let watched = state.watch.iter().map(|watch| watch.previous);
@@ -432,8 +434,7 @@ impl Pipeline {
             return self.step_redeploy();
         }
         // A frozen loop still goes back: that is what a person wants when something is wrong.
-        let going_back =
-            matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
+        let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
         if self.retraining.state.frozen.is_some() && !going_back {
             return Ok(false);
         }

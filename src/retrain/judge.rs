@@ -213,9 +213,8 @@ impl Evidence {
         let score = |code: &str, name: &str, paired: Paired, e: f64| {
             Reason::new(code, format!("{} : {} against {name}, e-value {e:.1}", paired.wins, paired.losses))
         };
-        let alone = !rules.single_annotator
-            && self.annotators.len() == 1
-            && !self.annotators.contains(&Annotator::GroundTruth);
+        let alone =
+            !rules.single_annotator && self.annotators.len() == 1 && !self.annotators.contains(&Annotator::GroundTruth);
         let enough_rounds = self.rounds >= FEWEST_ROUNDS && !alone;
         let worse = opponents().find(|(_, paired)| paired.mirrored_e_value() >= rules.fail_at);
         if let Some((name, paired)) = worse.filter(|_| enough_rounds) {

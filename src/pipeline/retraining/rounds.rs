@@ -146,11 +146,14 @@ impl Pipeline {
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
         let champion = state.champion;
         let run = state.run.as_ref().map(|run| run.id);
-        let (watched_run, rows_before) = (state.watched_run, state.evidence.as_ref().map_or(0, |evidence| evidence.rows));
+        let (watched_run, rows_before) =
+            (state.watched_run, state.evidence.as_ref().map_or(0, |evidence| evidence.rows));
         let mut watched = 0;
         for (row, sample) in samples.iter().enumerate() {
             // A label that was taken back since judges nothing.
-            let Some(annotation) = sample.label.as_ref().filter(|_| sample.state == SampleState::Labelled) else { continue };
+            let Some(annotation) = sample.label.as_ref().filter(|_| sample.state == SampleState::Labelled) else {
+                continue;
+            };
             let Some(label) = annotation.label else { continue };
             self.retraining.judged.push_back((sample.observation.row.clone(), label));
             if let (Some(Profile::Adaptive(rules)), false) = (&profile, state.race_models.is_empty()) {
