@@ -167,7 +167,7 @@ impl Pipeline {
         let (sampled, row_sequence) = (entry.sampled, entry.sequence);
         self.count_outcome(before, outcome.label);
         // The prediction may sit in the open chunk: it is inspected first, so that its flags are known.
-        if self.buffer.len() > 0 {
+        if !self.buffer.is_empty() {
             self.inspect()?;
         }
         self.buffer.push_truth(truth);
@@ -239,7 +239,7 @@ impl Pipeline {
         };
         let predicted = entry.predicted(self.schema.target());
         self.counters.feedback += 1;
-        if self.buffer.len() > 0 {
+        if !self.buffer.is_empty() {
             self.inspect()?;
         }
         self.buffer.push_feedback(Heard { sequence: self.sequence, feedback: feedback.clone(), predicted });

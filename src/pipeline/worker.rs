@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -130,15 +130,10 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
             shared.stopped.store(true, Ordering::Relaxed);
         }
         let taken = drain(&mut pipeline, shared);
-        loop {
-            match requests.try_recv() {
-                Ok(request) => {
-                    // What was recorded before the request is applied before it is answered.
-                    while drain(&mut pipeline, shared) > 0 {}
-                    request(&mut pipeline);
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(request) = requests.try_recv() {
+            // What was recorded before the request is applied before it is answered.
+            while drain(&mut pipeline, shared) > 0 {}
+            request(&mut pipeline);
         }
         if polled.elapsed() >= pipeline.settings.poll_every || (stopping && taken == 0) {
             polled = Instant::now();
