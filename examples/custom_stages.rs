@@ -47,7 +47,8 @@ impl Stage for Repeats {
 
 impl Detector for Repeats {
     fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
-        let person = chunk.schema().value_columns().iter().position(|name| name == "person").ok_or("no column `person`")?;
+        let person =
+            chunk.schema().value_columns().iter().position(|name| name == "person").ok_or("no column `person`")?;
         for (row, &who) in chunk.values(person).iter().enumerate() {
             if self.last == Some(who) {
                 findings.flag(chunk.ids()[row], 1.0, 0.5);

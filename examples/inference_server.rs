@@ -26,8 +26,8 @@ use axum::{Json, Router};
 use common::model::{Kind, Model};
 use feedloop::{
     Artifact, BoxError, Control, Dataset, Deduplicate, Feedback, FnTrainer, KsDrift, Label, LowConfidence, Mahalanobis,
-    ModelRecord, ModelSlot, Opinion, Outcome, Output, PairedEvaluator, Pipeline, PredictionError, PredictionId, Profile,
-    Recorder, Refused, Row, Schema, SchemaGate, SqliteStore, Status, Target, UserFeedback, new_labels,
+    ModelRecord, ModelSlot, Opinion, Outcome, Output, PairedEvaluator, Pipeline, PredictionError, PredictionId,
+    Profile, Recorder, Refused, Row, Schema, SchemaGate, SqliteStore, Status, Target, UserFeedback, new_labels,
 };
 use serde::{Deserialize, Serialize};
 

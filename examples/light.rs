@@ -55,7 +55,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     pipeline.poll()?;
 
     let status = pipeline.status()?;
-    println!("{} observations, {} samples kept: {:?}", status.counters.predictions, status.counters.samples, status.samples);
+    println!(
+        "{} observations, {} samples kept: {:?}",
+        status.counters.predictions, status.counters.samples, status.samples
+    );
     for entry in std::fs::read_dir(directory.join("batches"))? {
         println!("train from {}", entry?.path().display());
     }

@@ -68,12 +68,8 @@ impl Arguments {
                 Some((option, value)) => (option, Some(value.to_owned())),
                 None => (word.as_str(), None),
             };
-            let mut value = || {
-                attached
-                    .clone()
-                    .or_else(|| words.next())
-                    .ok_or_else(|| format!("{option} needs a value"))
-            };
+            let mut value =
+                || attached.clone().or_else(|| words.next()).ok_or_else(|| format!("{option} needs a value"));
             match option {
                 "-h" | "--help" => return Ok(None),
                 "--csv" => csv = Some(PathBuf::from(value()?)),
@@ -85,32 +81,20 @@ impl Arguments {
                 _ => return Err(format!("unknown argument '{word}'")),
             }
         }
-        Ok(Some(Self {
-            csv: csv.ok_or("--csv FILE is missing")?,
-            policy,
-            profile,
-            budget,
-            model,
-            seed,
-        }))
+        Ok(Some(Self { csv: csv.ok_or("--csv FILE is missing")?, policy, profile, budget, model, seed }))
     }
 }
 
 /// Parses the value of an option.
 fn number<T: FromStr>(option: &str, text: &str, expected: &str) -> Result<T, String> {
-    text.parse()
-        .map_err(|_| format!("{option}: expected {expected}, found '{text}'"))
+    text.parse().map_err(|_| format!("{option}: expected {expected}, found '{text}'"))
 }
 
 /// Parses a share between 0 and 1.
 fn share(option: &str, text: &str) -> Result<f64, String> {
     const EXPECTED: &str = "a share between 0 and 1";
     let value: f64 = number(option, text, EXPECTED)?;
-    if (0.0..=1.0).contains(&value) {
-        Ok(value)
-    } else {
-        Err(format!("{option}: expected {EXPECTED}, found '{text}'"))
-    }
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{option}: expected {EXPECTED}, found '{text}'")) }
 }
 
 fn main() -> ExitCode {
@@ -154,14 +138,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         split.judged(),
         split.batches.len(),
     );
-    let outcome = protocol::run(
-        &stream,
-        arguments.policy,
-        arguments.profile,
-        arguments.budget,
-        arguments.model,
-        arguments.seed,
-    )?;
+    let outcome =
+        protocol::run(&stream, arguments.policy, arguments.profile, arguments.budget, arguments.model, arguments.seed)?;
     println!(
         "{} with {}: accuracy {:.4} with {} labels ({:.1} % of the rows) in {:.1} s",
         outcome.policy,

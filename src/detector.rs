@@ -87,11 +87,18 @@ impl Findings {
 
     /// Points at a prediction and names the columns that caused it.
     pub fn flag_with(&mut self, prediction: PredictionId, score: f64, threshold: f64, causes: Vec<Cause>) {
+        let causes = causes.into_iter().map(|cause| Cause { share: storable(cause.share), ..cause }).collect();
+        let (score, threshold) = (storable(score), storable(threshold));
         self.flags.push(Flag { detector: String::new(), prediction, score, threshold, causes });
     }
 
     /// Raises an alarm about the stream.
-    pub fn alarm(&mut self, alarm: Alarm) {
+    pub fn alarm(&mut self, mut alarm: Alarm) {
+        for reading in &mut alarm.readings {
+            reading.statistic = storable(reading.statistic);
+            reading.effect = storable(reading.effect);
+            reading.p_value = reading.p_value.filter(|p| p.is_finite());
+        }
         self.alarms.push(alarm);
     }
 
@@ -110,6 +117,11 @@ impl Findings {
         self.flags.clear();
         self.alarms.clear();
     }
+}
+
+/// JSON has no NaN and no infinities: they become 0 and the largest number of their sign.
+fn storable(number: f64) -> f64 {
+    if number.is_nan() { 0.0 } else { number.clamp(f64::MIN, f64::MAX) }
 }
 
 /// An advisory verdict on the host's own thread.

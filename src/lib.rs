@@ -42,8 +42,8 @@ pub use event::{
 pub use gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, GateFn, QualityGate, gate_fn};
 pub use gate::{Deduplicate, LabelConsistency, Relevance, SchemaGate};
 pub use pipeline::{
-    Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord,
-    Recorder, Refused, StageStatus, Status, Worker,
+    Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind,
+    PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
@@ -52,9 +52,9 @@ pub use retrain::{
     Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
     Verdict, Watch, WatchVerdict,
 };
-pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
 pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
 pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
+pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
     Field, FieldKind, MISSING_CODE, Row, Schema, SchemaError, Target, UNSEEN_CODE, Violation, ViolationKind,

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Label, ModelVersion, Observation, PredictionId};
+use crate::retrain::{BatchId, RunId};
 
 /// A reason that a person can read and a program can count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -216,7 +217,7 @@ pub struct Sample {
     /// Every label that it got, oldest first; never overwritten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<Annotation>,
-    /// The label that counts now: see [`Sample::resolve`].
+    /// The label that counts now: the truth before people, people before users, users before the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Annotation>,
     /// How many different people were to answer, if people were asked.
@@ -225,9 +226,15 @@ pub struct Sample {
     /// Has its label judged the models that were live when it came? Only then may it be trained on.
     #[serde(default)]
     pub judged: bool,
+    /// The run whose candidate was compared on it, if the comparison lane drew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<RunId>,
     /// The batch that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<crate::retrain::BatchId>,
+    pub batch: Option<BatchId>,
+    /// The label that it has in that batch; later corrections change `label`, never this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_label: Option<Label>,
     /// Every step so far, oldest first.
     pub history: Vec<Transition>,
 }
@@ -247,7 +254,9 @@ impl Sample {
             label: None,
             overlap: 1,
             judged: false,
+            compared: None,
             batch: None,
+            batch_label: None,
             history: Vec::new(),
         }
     }

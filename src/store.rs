@@ -42,13 +42,11 @@ pub enum Kind {
     Checkpoint,
     /// State of the loop: cursors, counters, trigger memory, evidence.
     Control,
-    /// One entry of the audit log.
-    Journal,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Sample,
         Kind::Annotation,
         Kind::Task,
@@ -61,7 +59,6 @@ impl Kind {
         Kind::Parked,
         Kind::Checkpoint,
         Kind::Control,
-        Kind::Journal,
     ];
 
     /// The name as it is stored.
@@ -79,7 +76,6 @@ impl Kind {
             Kind::Parked => "parked",
             Kind::Checkpoint => "checkpoint",
             Kind::Control => "control",
-            Kind::Journal => "journal",
         }
     }
 }

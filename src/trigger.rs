@@ -2,8 +2,8 @@
 
 mod combine;
 mod cooldown;
-pub(crate) mod coverage;
 mod count;
+pub(crate) mod coverage;
 mod drift;
 mod schedule;
 

@@ -78,30 +78,15 @@ pub enum DataError {
 /// [`DataError`] with the line number, if the file cannot be read or is not of this form.
 pub fn read_csv(path: &Path) -> Result<Stream, DataError> {
     let shown = path.display().to_string();
-    let unreadable = |source| DataError::Read {
-        path: shown.clone(),
-        line: 1,
-        source,
-    };
+    let unreadable = |source| DataError::Read { path: shown.clone(), line: 1, source };
     let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-    let zipped = file
-        .fill_buf()
-        .map_err(unreadable)?
-        .starts_with(&GZIP_MAGIC);
-    if zipped {
-        parse(&shown, BufReader::new(MultiGzDecoder::new(file)))
-    } else {
-        parse(&shown, file)
-    }
+    let zipped = file.fill_buf().map_err(unreadable)?.starts_with(&GZIP_MAGIC);
+    if zipped { parse(&shown, BufReader::new(MultiGzDecoder::new(file))) } else { parse(&shown, file) }
 }
 
 /// Reads the text of a CSV file; `path` is for names and messages.
 fn parse(path: &str, mut text: impl BufRead) -> Result<Stream, DataError> {
-    let malformed = |line, problem| DataError::Malformed {
-        path: path.to_owned(),
-        line,
-        problem,
-    };
+    let malformed = |line, problem| DataError::Malformed { path: path.to_owned(), line, problem };
     let mut buffer = String::new();
     let mut number = 0;
     let mut next = |buffer: &mut String| -> Result<Option<usize>, DataError> {
@@ -123,10 +108,7 @@ fn parse(path: &str, mut text: impl BufRead) -> Result<Stream, DataError> {
     };
 
     let Some(line) = next(&mut buffer)? else {
-        return Err(malformed(
-            1,
-            "the file is empty; expected a header x0..xk,y".to_owned(),
-        ));
+        return Err(malformed(1, "the file is empty; expected a header x0..xk,y".to_owned()));
     };
     let columns = parse_header(&buffer).map_err(|problem| malformed(line, problem))?;
 
@@ -134,17 +116,13 @@ fn parse(path: &str, mut text: impl BufRead) -> Result<Stream, DataError> {
     let mut raw_labels = Vec::new();
     let mut last_line = line;
     while let Some(line) = next(&mut buffer)? {
-        let (row, label) =
-            parse_row(buffer.trim(), &columns).map_err(|problem| malformed(line, problem))?;
+        let (row, label) = parse_row(buffer.trim(), &columns).map_err(|problem| malformed(line, problem))?;
         features.push(row);
         raw_labels.push(label);
         last_line = line;
     }
     if features.is_empty() {
-        return Err(malformed(
-            last_line,
-            "there is a header but no row".to_owned(),
-        ));
+        return Err(malformed(last_line, "there is a header but no row".to_owned()));
     }
     let (labels, classes) = renumber(&raw_labels);
     if classes > MOST_CLASSES {
@@ -156,13 +134,7 @@ fn parse(path: &str, mut text: impl BufRead) -> Result<Stream, DataError> {
             ),
         ));
     }
-    Ok(Stream {
-        name: stream_name(path),
-        columns,
-        features,
-        labels,
-        classes,
-    })
+    Ok(Stream { name: stream_name(path), columns, features, labels, classes })
 }
 
 /// The feature names of a header whose last column is `y`.
@@ -182,10 +154,7 @@ fn parse_header(line: &str) -> Result<Vec<String>, String> {
 fn parse_row(line: &str, columns: &[String]) -> Result<(Vec<f64>, i64), String> {
     let found = line.split(',').count();
     if found != columns.len() + 1 {
-        return Err(format!(
-            "found {found} cells, the header has {}",
-            columns.len() + 1
-        ));
+        return Err(format!("found {found} cells, the header has {}", columns.len() + 1));
     }
     let mut cells = line.split(',').map(str::trim);
     let row = columns
@@ -193,9 +162,9 @@ fn parse_row(line: &str, columns: &[String]) -> Result<(Vec<f64>, i64), String> 
         .zip(&mut cells)
         .map(|(name, cell)| match cell {
             "" => Ok(f64::NAN),
-            cell => cell.parse().map_err(|_| {
-                format!("column {name}: expected a number, nan or nothing, found '{cell}'")
-            }),
+            cell => {
+                cell.parse().map_err(|_| format!("column {name}: expected a number, nan or nothing, found '{cell}'"))
+            }
         })
         .collect::<Result<_, _>>()?;
     let cell = cells.next().unwrap_or_default();
@@ -210,11 +179,7 @@ fn parse_label(cell: &str) -> Result<i64, String> {
     }
     let value: f64 = cell.parse().map_err(|_| problem())?;
     // Beyond 2^53 not every integer has its own f64, so two classes could silently become one.
-    if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 {
-        Ok(value as i64)
-    } else {
-        Err(problem())
-    }
+    if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 { Ok(value as i64) } else { Err(problem()) }
 }
 
 /// Labels as `0..classes`, in ascending order of what was written (what `numpy.unique` does).
@@ -229,10 +194,7 @@ fn renumber(raw: &[i64]) -> (Vec<usize>, usize) {
 
 /// The file name without folder, `.gz` and `.csv`.
 fn stream_name(path: &str) -> String {
-    let name = Path::new(path).file_name().map_or_else(
-        || path.to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    );
+    let name = Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned());
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.strip_suffix(".csv").unwrap_or(name).to_owned()
 }
@@ -249,10 +211,7 @@ pub fn wine(seed: u64) -> Stream {
     let columns = wines.feature_names().to_vec();
     let quality = wines.targets();
     let records = wines.records();
-    let alcohol = columns
-        .iter()
-        .position(|name| name == ALCOHOL)
-        .unwrap_or(columns.len() - 1);
+    let alcohol = columns.iter().position(|name| name == ALCOHOL).unwrap_or(columns.len() - 1);
 
     let strength: Vec<f64> = records.column(alcohol).to_vec();
     let jitter = 0.3 * (&strength).population_std_dev();
@@ -267,14 +226,8 @@ pub fn wine(seed: u64) -> Stream {
     Stream {
         name: "wine".to_owned(),
         columns,
-        features: order
-            .iter()
-            .map(|&(_, row)| records.row(row).to_vec())
-            .collect(),
-        labels: order
-            .iter()
-            .map(|&(_, row)| usize::from(quality[row] >= 6))
-            .collect(),
+        features: order.iter().map(|&(_, row)| records.row(row).to_vec()).collect(),
+        labels: order.iter().map(|&(_, row)| usize::from(quality[row] >= 6)).collect(),
         classes: 2,
     }
 }

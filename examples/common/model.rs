@@ -15,9 +15,7 @@ use ndarray_016::{Array1, Array2};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
-use smartcore::ensemble::random_forest_classifier::{
-    RandomForestClassifier, RandomForestClassifierParameters,
-};
+use smartcore::ensemble::random_forest_classifier::{RandomForestClassifier, RandomForestClassifierParameters};
 use smartcore::linalg::basic::matrix::DenseMatrix;
 
 /// Trees in a forest.
@@ -115,17 +113,9 @@ impl Model {
             return Self::Constant(constant);
         }
         let trained = match kind {
-            Kind::Logistic => Logistic::fit(
-                Scaler::fit(rows),
-                &sample,
-                &targets,
-                &constant,
-                PENALTY / mean_weight,
-            )
-            .map(Self::Logistic),
-            Kind::Forest => {
-                Forest::fit(Scaler::fit(rows), &sample, &targets, &constant, seed).map(Self::Forest)
-            }
+            Kind::Logistic => Logistic::fit(Scaler::fit(rows), &sample, &targets, &constant, PENALTY / mean_weight)
+                .map(Self::Logistic),
+            Kind::Forest => Forest::fit(Scaler::fit(rows), &sample, &targets, &constant, seed).map(Self::Forest),
         };
         trained.unwrap_or(Self::Constant(constant))
     }
@@ -177,11 +167,7 @@ impl Model {
             Self::Forest(model) => model.is_sound(),
             Self::Constant(_) => true,
         };
-        if sound {
-            Ok(model)
-        } else {
-            Err(ModelError::Inconsistent)
-        }
+        if sound { Ok(model) } else { Err(ModelError::Inconsistent) }
     }
 }
 
@@ -212,11 +198,7 @@ pub enum ModelError {
 /// weight. All rows once, if no weight is positive.
 fn resample(weights: &[f64], n: usize, seed: u64) -> (Vec<usize>, f64) {
     let usable = |weight: f64| {
-        if weight.is_finite() {
-            weight.max(0.0)
-        } else {
-            0.0
-        }
+        if weight.is_finite() { weight.max(0.0) } else { 0.0 }
     };
     let total: f64 = weights.iter().take(n).copied().map(usable).sum();
     if n == 0 || total <= 0.0 || !total.is_finite() {
@@ -271,22 +253,14 @@ impl Scaler {
         let width = rows.first().map_or(0, |row| row.len());
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for column in 0..width {
-            let finite = || {
-                rows.iter()
-                    .filter_map(|row| row.get(column).copied())
-                    .filter(|value| value.is_finite())
-            };
+            let finite = || rows.iter().filter_map(|row| row.get(column).copied()).filter(|value| value.is_finite());
             let n = finite().count().max(1) as f64;
             let centre = finite().sum::<f64>() / n;
             let variance = finite().map(|value| (value - centre).powi(2)).sum::<f64>() / n;
             // Values near the end of the range overflow; the column then counts as constant.
             let usable = centre.is_finite() && variance.is_finite();
             mean.push(Exact(if usable { centre } else { 0.0 }));
-            deviation.push(Exact(if usable {
-                variance.sqrt() + SMALLEST_DEVIATION
-            } else {
-                f64::MAX
-            }));
+            deviation.push(Exact(if usable { variance.sqrt() + SMALLEST_DEVIATION } else { f64::MAX }));
         }
         Self { mean, deviation }
     }
@@ -298,11 +272,7 @@ impl Scaler {
     /// The value, or the training mean where it is missing; finite, and so is the sum of two.
     fn imputed(&self, column: usize, value: f64) -> f64 {
         const LARGEST: f64 = f64::MAX / 4.0;
-        let known = if value.is_nan() {
-            self.mean[column].0
-        } else {
-            value
-        };
+        let known = if value.is_nan() { self.mean[column].0 } else { value };
         known.clamp(-LARGEST, LARGEST)
     }
 
@@ -310,11 +280,7 @@ impl Scaler {
     fn standardised<'a>(&'a self, row: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
         let scale = self.mean.iter().zip(&self.deviation);
         row.iter().zip(scale).map(|(&value, (mean, deviation))| {
-            if value.is_nan() {
-                0.0
-            } else {
-                ((value - mean.0) / deviation.0).clamp(-CLIP, CLIP)
-            }
+            if value.is_nan() { 0.0 } else { ((value - mean.0) / deviation.0).clamp(-CLIP, CLIP) }
         })
     }
 }
@@ -336,9 +302,7 @@ impl Constant {
             shares.fill(1.0);
         }
         normalise(&mut shares);
-        Self {
-            shares: shares.into_iter().map(Exact).collect(),
-        }
+        Self { shares: shares.into_iter().map(Exact).collect() }
     }
 
     /// How many classes there are, seen or not.
@@ -348,9 +312,7 @@ impl Constant {
 
     /// The classes with a share, ascending.
     fn seen(&self) -> Vec<usize> {
-        (0..self.shares.len())
-            .filter(|&class| self.shares[class].0 > 0.0)
-            .collect()
+        (0..self.shares.len()).filter(|&class| self.shares[class].0 > 0.0).collect()
     }
 }
 
@@ -368,13 +330,7 @@ pub struct Logistic {
 }
 
 impl Logistic {
-    fn fit(
-        scaler: Scaler,
-        rows: &[&[f64]],
-        labels: &[usize],
-        shares: &Constant,
-        penalty: f64,
-    ) -> Option<Self> {
+    fn fit(scaler: Scaler, rows: &[&[f64]], labels: &[usize], shares: &Constant, penalty: f64) -> Option<Self> {
         let seen = shares.seen();
         let mut values = Vec::with_capacity(rows.len() * scaler.width());
         for row in rows {
@@ -406,11 +362,7 @@ impl Logistic {
                 out[class] += weight.0 * value;
             }
         }
-        let highest = self
-            .seen
-            .iter()
-            .map(|&class| out[class])
-            .fold(f64::NEG_INFINITY, f64::max);
+        let highest = self.seen.iter().map(|&class| out[class]).fold(f64::NEG_INFINITY, f64::max);
         for &class in &self.seen {
             out[class] = (out[class] - highest).exp();
         }
@@ -448,11 +400,7 @@ fn optimise(
                 .ok()
                 .map(|fitted| {
                     // linfa calls the more frequent class positive; ours is the second one, and the first has weight 0.
-                    let sign = if fitted.labels().pos.class == second {
-                        1.0
-                    } else {
-                        -1.0
-                    };
+                    let sign = if fitted.labels().pos.class == second { 1.0 } else { -1.0 };
                     let weights = fitted.params().iter().flat_map(|w| [0.0, sign * w]);
                     (weights.collect(), vec![0.0, sign * fitted.intercept()])
                 })
@@ -497,13 +445,7 @@ enum Node {
 }
 
 impl Forest {
-    fn fit(
-        scaler: Scaler,
-        rows: &[&[f64]],
-        labels: &[usize],
-        shares: &Constant,
-        seed: u64,
-    ) -> Option<Self> {
+    fn fit(scaler: Scaler, rows: &[&[f64]], labels: &[usize], shares: &Constant, seed: u64) -> Option<Self> {
         let seen = shares.seen();
         // A split draws a few columns and gives up if none of them can split, so constant ones must not be drawn.
         let mut columns = Vec::new();
@@ -524,31 +466,20 @@ impl Forest {
         let targets = labels.to_vec();
         let drawn = scaler.width().isqrt().clamp(1, columns.len().max(1));
         let grow = |group: u64| {
-            let seed = seed
-                .wrapping_mul(TREES)
-                .wrapping_add(group * TREES_PER_THREAD);
+            let seed = seed.wrapping_mul(TREES).wrapping_add(group * TREES_PER_THREAD);
             grow(&records, &targets, drawn, seed)
         };
         let groups: Vec<Option<Vec<StoredTree>>> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..TREES / TREES_PER_THREAD)
-                .map(|group| scope.spawn(move || grow(group)))
-                .collect();
+            let threads: Vec<_> = (0..TREES / TREES_PER_THREAD).map(|group| scope.spawn(move || grow(group))).collect();
             // A thread that panicked counts as one that could not train.
-            threads
-                .into_iter()
-                .map(|thread| thread.join().ok().flatten())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().ok().flatten()).collect()
         });
         let mut trees = Vec::new();
         for tree in groups.into_iter().collect::<Option<Vec<_>>>()?.concat() {
             let nodes = tree.nodes.iter().map(|node| node.convert(&columns, &seen));
             trees.push(nodes.collect::<Option<Vec<_>>>()?);
         }
-        let forest = Self {
-            scaler,
-            classes: shares.classes(),
-            trees,
-        };
+        let forest = Self { scaler, classes: shares.classes(), trees };
         forest.is_sound().then_some(forest)
     }
 
@@ -566,11 +497,7 @@ impl Forest {
                     Node::Split(feature, threshold, not_above, above) => {
                         let value = row.get(feature).copied().unwrap_or(f64::NAN);
                         let value = self.scaler.imputed(feature, value);
-                        at = if value <= threshold.0 {
-                            not_above
-                        } else {
-                            above
-                        };
+                        at = if value <= threshold.0 { not_above } else { above };
                     }
                 }
             }
@@ -596,12 +523,7 @@ impl Forest {
 
 /// Grows a part of a forest with smartcore; every split draws `drawn` columns. smartcore predicts only the winner of the
 /// vote and keeps its trees private, but what it serialises has them.
-fn grow(
-    records: &DenseMatrix<f64>,
-    targets: &Vec<usize>,
-    drawn: usize,
-    seed: u64,
-) -> Option<Vec<StoredTree>> {
+fn grow(records: &DenseMatrix<f64>, targets: &Vec<usize>, drawn: usize, seed: u64) -> Option<Vec<StoredTree>> {
     let parameters = RandomForestClassifierParameters::default()
         .with_n_trees(TREES_PER_THREAD as u16)
         .with_min_samples_leaf(1)
@@ -636,12 +558,9 @@ impl StoredNode {
     /// `columns` and `seen` map smartcore's columns and classes to ours.
     fn convert(&self, columns: &[usize], seen: &[usize]) -> Option<Node> {
         match (self.split_value, self.true_child, self.false_child) {
-            (Some(threshold), Some(not_above), Some(above)) => Some(Node::Split(
-                *columns.get(self.split_feature)?,
-                Exact(threshold),
-                not_above,
-                above,
-            )),
+            (Some(threshold), Some(not_above), Some(above)) => {
+                Some(Node::Split(*columns.get(self.split_feature)?, Exact(threshold), not_above, above))
+            }
             _ => seen.get(self.output).copied().map(Node::Leaf),
         }
     }

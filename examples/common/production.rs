@@ -8,10 +8,10 @@ use std::sync::Arc;
 use feedloop::chrono::{DateTime, TimeDelta};
 use feedloop::uuid::Uuid;
 use feedloop::{
-    Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer,
-    KsDrift, Label, LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord,
-    ModelSlot, Output, OutputDrift, PairedEvaluator, Pipeline, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId,
-    SampleState, Schema, SchemaGate, Store, Target, any, drift, new_labels,
+    Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer, KsDrift, Label,
+    LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, Output, OutputDrift,
+    PairedEvaluator, Pipeline, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState, Schema,
+    SchemaGate, Store, Target, any, drift, new_labels,
 };
 
 use super::data::Stream;
@@ -110,7 +110,7 @@ impl<'a> Production<'a> {
                 Ok(())
             })
         });
-        let per_batch = setting.budget * split.judged() as f64 / split.batches.len() as f64;
+        let per_batch = (setting.budget * split.judged() as f64 / split.batches.len() as f64).max(2.0);
         let pipeline = Pipeline::builder("production", schema.clone())
             .training_data(base)
             .first_model(Artifact::Inline(first.to_bytes()?))
@@ -128,7 +128,8 @@ impl<'a> Production<'a> {
             .evaluate(evaluator.profile(setting.profile.clone()).inline())
             .deploy(slot.clone())
             .explore(setting.budget / 2.0)
-            .label_batch(((per_batch / 2.0) as usize).max(1))
+            .label_batch((per_batch / 2.0) as usize)
+            .compare(1.0)
             .training_rows(TRAINING_CAP)
             .learn_from_outcomes(0.0)
             .flags_per_minute(u32::MAX)
@@ -137,12 +138,7 @@ impl<'a> Production<'a> {
             .seed(setting.seed)
             .store(store.clone())
             .build()?;
-        let queue = ReviewQueue::open(
-            store,
-            "production",
-            schema.target().clone(),
-            Arc::new(clock.clone()),
-        );
+        let queue = ReviewQueue::open(store, "production", schema.target().clone(), Arc::new(clock.clone()));
         Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0 })
     }
 
@@ -171,6 +167,7 @@ impl<'a> Production<'a> {
             events.push(Event::Prediction(observation));
         }
         self.pipeline.ingest(events)?;
+        self.poll()?;
         Ok(right)
     }
 

@@ -70,9 +70,7 @@ impl FromStr for Policy {
         Self::ALL
             .into_iter()
             .find(|policy| policy.name() == name)
-            .ok_or_else(|| {
-                format!("unknown policy '{name}', expected never, scheduled, loop or oracle")
-            })
+            .ok_or_else(|| format!("unknown policy '{name}', expected never, scheduled, loop or oracle"))
     }
 }
 
@@ -170,10 +168,7 @@ impl Split {
     /// If no row would be left.
     pub fn of(stream: &Stream) -> Result<Self, TooShort> {
         let share = (INITIAL_SHARE * stream.len() as f64) as usize;
-        Self::after(
-            share.clamp(INITIAL_ROWS.start, INITIAL_ROWS.end),
-            stream.len(),
-        )
+        Self::after(share.clamp(INITIAL_ROWS.start, INITIAL_ROWS.end), stream.len())
     }
 
     /// A split with a chosen number of initial rows. The edges are those of `numpy.linspace(initial, rows, 41)`,
@@ -190,12 +185,7 @@ impl Split {
             BATCHES => rows,
             _ => (batch as f64 * step + initial as f64) as usize,
         };
-        Ok(Self {
-            initial,
-            batches: (0..BATCHES)
-                .map(|batch| edge(batch)..edge(batch + 1))
-                .collect(),
-        })
+        Ok(Self { initial, batches: (0..BATCHES).map(|batch| edge(batch)..edge(batch + 1)).collect() })
     }
 
     /// The number of rows after the initial ones.
@@ -206,9 +196,7 @@ impl Split {
 
 /// The stream has no row after those that train the first model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the stream has {rows} rows, but the first {initial} only train the first model; bring more"
-)]
+#[error("the stream has {rows} rows, but the first {initial} only train the first model; bring more")]
 pub struct TooShort {
     rows: usize,
     initial: usize,
@@ -251,10 +239,7 @@ pub fn scheduled(stream: &Stream, split: &Split, budget: f64, kind: Kind, seed: 
     let tally = replay(stream, split, kind, seed, "scheduled", |batch| {
         let bought = random_rows(&batch, allowance.grant(batch.len()), &mut rng);
         labelled.extend(&bought);
-        Step {
-            labels: bought.len(),
-            train_on: (!bought.is_empty()).then(|| newest(&labelled, TRAINING_CAP).to_vec()),
-        }
+        Step { labels: bought.len(), train_on: (!bought.is_empty()).then(|| newest(&labelled, TRAINING_CAP).to_vec()) }
     });
     tally.outcome(stream, Policy::Scheduled, budget, kind, seed, start)
 }
@@ -272,11 +257,7 @@ pub fn oracle(stream: &Stream, split: &Split, kind: Kind, seed: u64) -> Outcome 
     };
     let short = with_window(split.initial);
     let long = with_window(TRAINING_CAP);
-    let better = if short.correct > long.correct {
-        short
-    } else {
-        long
-    };
+    let better = if short.correct > long.correct { short } else { long };
     better.outcome(stream, Policy::Oracle, 1.0, kind, seed, start)
 }
 
@@ -299,15 +280,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn outcome(
-        &self,
-        stream: &Stream,
-        policy: Policy,
-        budget: f64,
-        model: Kind,
-        seed: u64,
-        start: Instant,
-    ) -> Outcome {
+    fn outcome(&self, stream: &Stream, policy: Policy, budget: f64, model: Kind, seed: u64, start: Instant) -> Outcome {
         let seconds = start.elapsed().as_secs_f64();
         Outcome {
             stream: stream.name.clone(),
@@ -364,17 +337,8 @@ fn replay(
 }
 
 /// Trains a model on the given rows of a stream, optionally weighted.
-pub fn train(
-    stream: &Stream,
-    kind: Kind,
-    rows: &[usize],
-    weights: Option<&[f64]>,
-    seed: u64,
-) -> Model {
-    let features: Vec<&[f64]> = rows
-        .iter()
-        .map(|&row| stream.features[row].as_slice())
-        .collect();
+pub fn train(stream: &Stream, kind: Kind, rows: &[usize], weights: Option<&[f64]>, seed: u64) -> Model {
+    let features: Vec<&[f64]> = rows.iter().map(|&row| stream.features[row].as_slice()).collect();
     let labels: Vec<usize> = rows.iter().map(|&row| stream.labels[row]).collect();
     Model::fit(kind, &features, &labels, weights, stream.classes, seed)
 }
@@ -390,11 +354,7 @@ pub struct Allowance {
 impl Allowance {
     /// At most `budget` labels per row.
     pub fn new(budget: f64) -> Self {
-        Self {
-            budget,
-            seen: 0,
-            granted: 0,
-        }
+        Self { budget, seen: 0, granted: 0 }
     }
 
     /// The labels that may be bought from a batch of `rows` rows. All grants together never exceed the budget of all
@@ -410,10 +370,7 @@ impl Allowance {
 
 /// `n` different rows of a batch, drawn at random; all of them if there are fewer.
 pub fn random_rows(batch: &Range<usize>, n: usize, rng: &mut StdRng) -> Vec<usize> {
-    index::sample(rng, batch.len(), n.min(batch.len()))
-        .into_iter()
-        .map(|offset| batch.start + offset)
-        .collect()
+    index::sample(rng, batch.len(), n.min(batch.len())).into_iter().map(|offset| batch.start + offset).collect()
 }
 
 /// The last `n` elements, or all.

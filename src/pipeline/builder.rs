@@ -373,7 +373,9 @@ impl PipelineBuilder {
             (Some(reference), _) => Ok(reference.clone()),
             (None, Some(base)) => Reference::fit(base).map(Arc::new),
             (None, None) => {
-                mistakes.push("a reference or the training data is needed: `.reference(..)` or `.training_data(..)`".into());
+                mistakes.push(
+                    "a reference or the training data is needed: `.reference(..)` or `.training_data(..)`".into(),
+                );
                 Ok(Arc::new(Reference::builder(self.schema.clone()).finish()))
             }
         };

@@ -77,12 +77,7 @@ impl Control {
 
     /// The review queue: for annotators, in this process or, on the same store, in another.
     pub fn review(&self) -> ReviewQueue {
-        ReviewQueue::open(
-            self.store.clone(),
-            self.pipeline.clone(),
-            self.schema.target().clone(),
-            self.clock.clone(),
-        )
+        ReviewQueue::open(self.store.clone(), self.pipeline.clone(), self.schema.target().clone(), self.clock.clone())
     }
 
     /// Starts a run, whatever the trigger says.

@@ -23,7 +23,8 @@ use crate::stage::Snapshot;
 use crate::stats::sampling::unit_interval;
 use crate::store::{Expect, Indexed, Kind, Write};
 
-/// Priority of tasks that judge models: before everything else.
+/// Priority of tasks that judge models: before everything else, and the random lane before the comparison lane, whose
+/// rows are only asked about while a candidate is open.
 const JUDGING_PRIORITY: f64 = 1e6;
 
 /// Makes what an annotator should see beside the row; runs on the worker, only for rows that are kept.
@@ -126,7 +127,8 @@ impl Pipeline {
                     Parked::Feedback(feedback) => self.take_feedback(feedback)?,
                 }
             }
-            let done = self.outbox.raw(Kind::Parked, &id.to_string(), parked_state("joined", self.sequence), b"[]".to_vec());
+            let done =
+                self.outbox.raw(Kind::Parked, &id.to_string(), parked_state("joined", self.sequence), b"[]".to_vec());
             self.outbox.push(vec![done]);
         }
         Ok(())
@@ -216,7 +218,8 @@ impl Pipeline {
             let items = self.flow.parked.entry(id).or_default();
             items.push(item);
             let items = items.clone();
-            let write = self.outbox.json(Kind::Parked, &id.to_string(), parked_state("waiting", self.sequence), &items)?;
+            let write =
+                self.outbox.json(Kind::Parked, &id.to_string(), parked_state("waiting", self.sequence), &items)?;
             self.outbox.push(vec![write]);
         }
         Ok(())
@@ -321,10 +324,13 @@ impl Pipeline {
         let mut order: Vec<PredictionId> = Vec::new();
         for flag in found {
             let id = flag.prediction;
-            by_prediction.entry(id).or_insert_with(|| {
-                order.push(id);
-                Vec::new()
-            }).push(flag);
+            by_prediction
+                .entry(id)
+                .or_insert_with(|| {
+                    order.push(id);
+                    Vec::new()
+                })
+                .push(flag);
         }
         order.extend(drawn.iter().filter(|id| !by_prediction.contains_key(*id)));
         let place = |id: &PredictionId| self.ledger.get(*id).map_or(0, |entry| entry.sequence);
@@ -348,6 +354,33 @@ impl Pipeline {
             self.keep(row, sequence, lane, inclusion, flags)?;
         }
         Ok(())
+    }
+
+    /// Draws an observation into the comparison lane. One that was flagged, but has no label yet, changes its lane: it is
+    /// asked about first and blind, and never auto-labelled.
+    pub(super) fn compare(&mut self, observation: Observation, inclusion: f64) -> Result<(), Error> {
+        let id = observation.id;
+        match self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled)) {
+            Some((sequence, false)) => self.keep(observation, sequence, Lane::Comparison, inclusion, Vec::new()),
+            Some((_, true)) => {
+                let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+                let waits = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
+                if sample.lane != Lane::Flagged || !waits || !sample.annotations.is_empty() {
+                    return Ok(());
+                }
+                (sample.lane, sample.inclusion) = (Lane::Comparison, inclusion);
+                let reason = Reason::new("compared", "candidate and served model disagree on it");
+                let ask = Ask { priority: JUDGING_PRIORITY, overlap: 1, blind: true };
+                if sample.state == SampleState::Skipped {
+                    return self.enqueue(id, ask, SampleState::Queued, "comparison", reason);
+                }
+                let sample = sample.clone();
+                self.outbox.touch(id);
+                let task = self.task(&sample, ask)?;
+                self.outbox.push_with_samples(vec![task])
+            }
+            None => Ok(()),
+        }
     }
 
     fn add_flags(&mut self, id: PredictionId, flags: Vec<Flag>) -> Result<(), Error> {
@@ -417,7 +450,9 @@ impl Pipeline {
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
         match refused {
             Some((gate, reason)) => sample.advance(SampleState::Quarantined, &gate, reason, now),
-            None => sample.advance(SampleState::Admitted, "gates", Reason::new("admitted", "every gate let it pass"), now),
+            None => {
+                sample.advance(SampleState::Admitted, "gates", Reason::new("admitted", "every gate let it pass"), now)
+            }
         };
         let sample = sample.clone();
         self.retraining.flagged(&sample, &self.schema);
@@ -433,7 +468,8 @@ impl Pipeline {
             return Ok(());
         }
         let route = if sample.lane.judges() {
-            Some(Route::Ask(Ask { priority: JUDGING_PRIORITY, overlap: 1, blind: true }))
+            let priority = if sample.lane == Lane::Random { 2.0 * JUDGING_PRIORITY } else { JUDGING_PRIORITY };
+            Some(Route::Ask(Ask { priority, overlap: 1, blind: true }))
         } else if let Some(router) = &mut self.router {
             let context = RouteContext {
                 schema: &self.schema,
@@ -480,13 +516,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn advance(
-        &mut self,
-        id: PredictionId,
-        to: SampleState,
-        by: &str,
-        reason: Reason,
-    ) -> Result<(), Error> {
+    pub(super) fn advance(&mut self, id: PredictionId, to: SampleState, by: &str, reason: Reason) -> Result<(), Error> {
         let now = self.now;
         if let Some(sample) = self.outbox.sample(id)?
             && sample.advance(to, by, reason, now)
@@ -497,14 +527,7 @@ impl Pipeline {
     }
 
     /// Moves a sample and puts its task into the review queue, as one unit.
-    fn enqueue(
-        &mut self,
-        id: PredictionId,
-        ask: Ask,
-        to: SampleState,
-        by: &str,
-        reason: Reason,
-    ) -> Result<(), Error> {
+    fn enqueue(&mut self, id: PredictionId, ask: Ask, to: SampleState, by: &str, reason: Reason) -> Result<(), Error> {
         let now = self.now;
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
         if !sample.advance(to, by, reason, now) {
@@ -569,9 +592,10 @@ impl Pipeline {
         let count = sample.annotations.len();
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match (&sample.label, sample.state) {
-            (Some(_), SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled)
-                if independent =>
-            {
+            (
+                Some(_),
+                SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled,
+            ) if independent => {
                 sample.advance(SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")), now);
             }
             (None, SampleState::Labelled) => {

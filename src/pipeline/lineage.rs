@@ -130,7 +130,13 @@ impl std::fmt::Display for Lineage {
         for step in &self.steps {
             match step {
                 LineageStep::Sample(sample) => {
-                    writeln!(f, "sample {} ({}), served by {}", sample.id(), sample.state.as_str(), sample.observation.model)?;
+                    writeln!(
+                        f,
+                        "sample {} ({}), served by {}",
+                        sample.id(),
+                        sample.state.as_str(),
+                        sample.observation.model
+                    )?;
                     for flag in &sample.flags {
                         writeln!(f, "  flagged by {}: {:.4} against {:.4}", flag.detector, flag.score, flag.threshold)?;
                     }

@@ -141,17 +141,17 @@ impl Outbox {
         if self.units.is_empty() {
             return Ok(());
         }
+        let indexed = Indexed { state: "saved", rank: self.position as i64, due: None };
+        let cursor = [self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes())];
+        let mut refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
         if self.position != self.committed_position {
-            let indexed = Indexed { state: "saved", rank: self.position as i64, due: None };
-            let cursor = self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes());
-            self.units.push(vec![cursor]);
-            self.committed_position = self.position;
+            refs.push(&cursor);
         }
-        let refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
                 self.units.clear();
-                self.failures = 0;
+                self.committed_position = self.position;
+                (self.failures, self.last_error) = (0, None);
                 if self.samples.len() > CACHED_SAMPLES {
                     self.samples.clear();
                 }
@@ -211,7 +211,8 @@ impl Outbox {
 
     /// Position in the stream up to which samples were committed.
     pub(super) fn cursor(&self) -> Result<u64, Error> {
-        let record = self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
+        let record =
+            self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
         Ok(record.map_or(0, |record| record.rank as u64))
     }
 

@@ -8,9 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::event::{
-    Event, Feedback, IdSource, Label, ModelVersion, Observation, Outcome, Output, PredictionId, Role,
-};
+use crate::event::{Event, Feedback, IdSource, Label, ModelVersion, Observation, Outcome, Output, PredictionId, Role};
 use crate::schema::{Schema, SchemaError};
 
 /// The loop did not take what it was offered. The host goes on serving; the refusal is counted.

@@ -39,8 +39,8 @@ use super::builder::Mode;
 const BASELINE_ROWS: u64 = 2_000;
 /// Judged rows that a smoke test looks back at.
 const JUDGED_ROWS: usize = 300;
-/// Live rows between two looks at where candidate and champion disagree.
-const POOL_ROWS: usize = 256;
+/// Fewest and most live rows of one look at where candidate and champion disagree.
+const POOL_ROWS: (usize, usize) = (32, 2_048);
 
 /// What happened to the served version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,7 +252,7 @@ impl Retraining {
             self.baseline_rows += 1;
         }
         let judging = self.state.phase == Phase::Judging;
-        if judging && self.pool.len() < POOL_ROWS {
+        if judging && self.pool.len() < POOL_ROWS.1 {
             let share = crate::stats::sampling::unit_interval(self.parts.seed ^ 2, observation.id.bytes());
             if share < self.parts.compare_share {
                 self.pool.push(observation.clone());
@@ -374,11 +374,12 @@ impl Retraining {
     fn forget_models(&mut self) {
         let state = &self.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
-        let live: BTreeSet<ModelVersion> = [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate]
-            .into_iter()
-            .flatten()
-            .chain(state.race_models.values().copied())
-            .collect();
+        let live: BTreeSet<ModelVersion> =
+            [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate]
+                .into_iter()
+                .flatten()
+                .chain(state.race_models.values().copied())
+                .collect();
         self.models.retain(|version, _| live.contains(version));
     }
 }

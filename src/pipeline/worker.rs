@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use super::Pipeline;
 use super::control::{Control, Request};
 use super::recorder::{Recorder, Shared};
-use super::Pipeline;
 use crate::error::Error;
 use crate::event::{IdSource, Observation};
 use crate::stats::sampling::keyed;
@@ -39,9 +39,9 @@ impl Worker {
         self.stop.store(true, Ordering::Release);
         self.handle.unpark();
         match self.done.recv_timeout(deadline) {
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                Err(Error::Refused(format!("the worker did not stop within {deadline:?}; it goes on stopping by itself")))
-            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(Error::Refused(format!(
+                "the worker did not stop within {deadline:?}; it goes on stopping by itself"
+            ))),
             // The thread is at its end; a disconnected channel means that it panicked, which `join` tells.
             _ => match self.thread.take().map(JoinHandle::join) {
                 Some(Ok(pipeline)) => Ok(pipeline),
@@ -131,8 +131,13 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
         }
         let taken = drain(&mut pipeline, shared);
         while let Ok(request) = requests.try_recv() {
-            // What was recorded before the request is applied before it is answered.
-            while drain(&mut pipeline, shared) > 0 {}
+            // What was recorded before the request is applied before it is answered. What comes meanwhile waits:
+            // a host that never pauses would otherwise keep the answer back for ever.
+            let mut before = shared.ready.len();
+            while before > 0 {
+                let taken = drain(&mut pipeline, shared);
+                before = if taken == 0 { 0 } else { before.saturating_sub(taken) };
+            }
             request(&mut pipeline);
         }
         if polled.elapsed() >= pipeline.settings.poll_every || (stopping && taken == 0) {

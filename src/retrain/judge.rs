@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::compare::Comparison;
 use super::{ConfirmRules, Verdict};
 use crate::event::{Label, predicted_label};
-use crate::sample::{Annotator, Lane, Reason};
+use crate::sample::{Annotator, Reason};
 use crate::schema::Target;
 use crate::stats::evidence;
 
@@ -97,8 +97,8 @@ pub struct SliceEvidence {
 pub struct Evidence {
     /// Candidate against the served model.
     pub against_current: Paired,
-    /// Candidate against the last kept model, if that is another one than the served model. Random lane only: rows of
-    /// the comparison lane are drawn by another pair's disagreement.
+    /// Candidate against the last kept model, if that is another one than the served model. The comparison lane draws
+    /// uniformly among rows on which the live models do not all agree, so it judges every pair of them.
     pub against_kept: Option<Paired>,
     /// Label batches so far.
     pub rounds: u32,
@@ -130,7 +130,6 @@ pub(crate) struct JudgedRow<'a> {
     pub(crate) kept: Option<&'a [f64]>,
     pub(crate) label: Label,
     pub(crate) annotator: &'a Annotator,
-    pub(crate) lane: Lane,
     pub(crate) slice: Option<&'a str>,
 }
 
@@ -159,9 +158,7 @@ impl Evidence {
         self.annotators.insert(row.annotator.clone());
         if let Some(kept) = row.kept {
             let against = self.against_kept.get_or_insert_default();
-            if row.lane != Lane::Comparison {
-                against.count(Comparison::of(target, row.candidate, kept, row.label));
-            }
+            against.count(Comparison::of(target, row.candidate, kept, row.label));
         }
         if let Some(slice) = row.slice {
             let slice = self.slices.entry(slice.to_owned()).or_default();

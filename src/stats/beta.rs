@@ -12,8 +12,7 @@ fn stirling_error(n: f64) -> f64 {
         if n == 0.0 {
             return 0.0; // never used alone: callers treat 0 apart
         }
-        return statrs::function::gamma::ln_gamma(n + 1.0) - (n + 0.5) * n.ln() + n
-            - 0.5 * (2.0 * PI).ln();
+        return statrs::function::gamma::ln_gamma(n + 1.0) - (n + 0.5) * n.ln() + n - 0.5 * (2.0 * PI).ln();
     }
     let nn = n * n;
     let series = 1.0 / 1680.0 - (1.0 / 1188.0 - (691.0 / 360_360.0 - 1.0 / 156.0 / nn) / nn) / nn;
@@ -50,11 +49,7 @@ pub(crate) fn ln_binomial_probability(k: f64, n: f64, p: f64, q: f64) -> f64 {
         return if k == n { 0.0 } else { f64::NEG_INFINITY };
     }
     let ln_power = |base: f64, other: f64| {
-        if base > 0.5 {
-            (-other).ln_1p()
-        } else {
-            base.ln()
-        }
+        if base > 0.5 { (-other).ln_1p() } else { base.ln() }
     };
     if k == 0.0 {
         return n * ln_power(q, p);
@@ -63,11 +58,7 @@ pub(crate) fn ln_binomial_probability(k: f64, n: f64, p: f64, q: f64) -> f64 {
         return n * ln_power(p, q);
     }
     let rest = n - k;
-    stirling_error(n)
-        - stirling_error(k)
-        - stirling_error(rest)
-        - deviance(k, n * p)
-        - deviance(rest, n * q)
+    stirling_error(n) - stirling_error(k) - stirling_error(rest) - deviance(k, n * p) - deviance(rest, n * q)
         + 0.5 * (n / (2.0 * PI * k * rest)).ln()
 }
 
@@ -86,41 +77,25 @@ pub(crate) struct Tails {
 /// tail keeps its relative precision.
 pub(crate) fn beta_tails(a: f64, b: f64, x: f64, y: f64) -> Tails {
     if x <= 0.0 {
-        return Tails {
-            ln_lower: f64::NEG_INFINITY,
-            ln_upper: 0.0,
-        };
+        return Tails { ln_lower: f64::NEG_INFINITY, ln_upper: 0.0 };
     }
     if y <= 0.0 {
-        return Tails {
-            ln_lower: 0.0,
-            ln_upper: f64::NEG_INFINITY,
-        };
+        return Tails { ln_lower: 0.0, ln_upper: f64::NEG_INFINITY };
     }
     // x^a y^b / B(a, b) = ab/(a+b) · binomial probability of a in a+b
     let ln_front = (a * b / (a + b)).ln() + ln_binomial_probability(a, a + b, x, y);
     if x < (a + 1.0) / (a + b + 2.0) {
         let ln_lower = (ln_front - a.ln() + fraction(a, b, x).ln()).min(0.0);
-        Tails {
-            ln_lower,
-            ln_upper: ln_complement(ln_lower),
-        }
+        Tails { ln_lower, ln_upper: ln_complement(ln_lower) }
     } else {
         let ln_upper = (ln_front - b.ln() + fraction(b, a, y).ln()).min(0.0);
-        Tails {
-            ln_lower: ln_complement(ln_upper),
-            ln_upper,
-        }
+        Tails { ln_lower: ln_complement(ln_upper), ln_upper }
     }
 }
 
 /// ln(1 − e^value) for value ≤ 0.
 fn ln_complement(value: f64) -> f64 {
-    if value > -std::f64::consts::LN_2 {
-        (-value.exp_m1()).ln()
-    } else {
-        (-value.exp()).ln_1p()
-    }
+    if value > -std::f64::consts::LN_2 { (-value.exp_m1()).ln() } else { (-value.exp()).ln_1p() }
 }
 
 /// Continued fraction of the incomplete beta function.
@@ -166,11 +141,7 @@ fn solve(probability: f64, a: f64, b: f64, ln_tail: impl Fn(Tails) -> f64, sign:
         return f64::NAN;
     }
     if probability <= 0.0 || probability >= 1.0 {
-        return if (probability <= 0.0) == (sign > 0.0) {
-            0.0
-        } else {
-            1.0
-        };
+        return if (probability <= 0.0) == (sign > 0.0) { 0.0 } else { 1.0 };
     }
     let (mut low, mut high) = (0.0_f64, 1.0_f64);
     let mut x = a / (a + b);
@@ -185,15 +156,10 @@ fn solve(probability: f64, a: f64, b: f64, ln_tail: impl Fn(Tails) -> f64, sign:
         } else {
             low = x;
         }
-        let ln_density = (a * b / (a + b)).ln() + ln_binomial_probability(a, a + b, x, 1.0 - x)
-            - x.ln()
-            - (1.0 - x).ln();
+        let ln_density =
+            (a * b / (a + b)).ln() + ln_binomial_probability(a, a + b, x, 1.0 - x) - x.ln() - (1.0 - x).ln();
         let newton = x - error / ln_density.exp();
-        let next = if newton > low && newton < high {
-            newton
-        } else {
-            0.5 * (low + high)
-        };
+        let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
         if (next - x).abs() <= 1e-16 * x || next == x {
             return next;
         }
@@ -212,9 +178,7 @@ mod tests {
     fn binomial_probabilities_sum_to_one() {
         for (n, p) in [(1, 0.3), (20, 0.5), (1000, 0.01), (30_000, 0.7)] {
             let n_f = f64::from(n);
-            let sum: f64 = (0..=n)
-                .map(|k| ln_binomial_probability(f64::from(k), n_f, p, 1.0 - p).exp())
-                .sum();
+            let sum: f64 = (0..=n).map(|k| ln_binomial_probability(f64::from(k), n_f, p, 1.0 - p).exp()).sum();
             assert!((sum - 1.0).abs() < 1e-12, "n {n}: {sum}");
         }
     }
@@ -223,14 +187,9 @@ mod tests {
     fn integer_parameters_agree_with_the_binomial_sum() {
         for (k, n, p) in [(3, 10, 0.2), (500, 1000, 0.49), (49_900, 100_000, 0.5)] {
             let (k_f, n_f) = (f64::from(k), f64::from(n));
-            let upper: f64 = (k..=n)
-                .map(|i| ln_binomial_probability(f64::from(i), n_f, p, 1.0 - p).exp())
-                .sum();
+            let upper: f64 = (k..=n).map(|i| ln_binomial_probability(f64::from(i), n_f, p, 1.0 - p).exp()).sum();
             let tails = beta_tails(k_f, n_f - k_f + 1.0, p, 1.0 - p);
-            assert!(
-                (tails.ln_lower.exp() / upper - 1.0).abs() < 1e-11,
-                "{k} of {n}"
-            );
+            assert!((tails.ln_lower.exp() / upper - 1.0).abs() < 1e-11, "{k} of {n}");
         }
     }
 

@@ -16,10 +16,7 @@ pub(crate) struct Interval {
 /// (Clopper and Pearson 1934); [0, 1] when n = 0. `k` above `n` counts as `n`.
 pub(crate) fn interval(k: u64, n: u64, level: f64) -> Interval {
     let one_sided = 1.0 - (1.0 - level) / 2.0;
-    Interval {
-        low: lower(k, n, one_sided),
-        high: upper(k, n, one_sided),
-    }
+    Interval { low: lower(k, n, one_sided), high: upper(k, n, one_sided) }
 }
 
 /// One-sided upper limit: the true probability is below it with at least `confidence`
@@ -44,10 +41,7 @@ pub(crate) fn lower(k: u64, n: u64, confidence: f64) -> f64 {
 /// Two-sided approximate interval (Wilson 1927), without continuity correction; [0, 1] when n = 0.
 pub(crate) fn wilson(k: u64, n: u64, level: f64) -> Interval {
     if n == 0 {
-        return Interval {
-            low: 0.0,
-            high: 1.0,
-        };
+        return Interval { low: 0.0, high: 1.0 };
     }
     let k = k.min(n);
     let z = -Normal::standard().inverse_cdf(((1.0 - level) / 2.0).clamp(0.0, 1.0));
@@ -57,16 +51,8 @@ pub(crate) fn wilson(k: u64, n: u64, level: f64) -> Interval {
     let half = z * (z * z + 4.0 * n_f * p * (1.0 - p)).sqrt();
     let scale = 2.0 * (n_f + z * z);
     Interval {
-        low: if k == 0 {
-            0.0
-        } else {
-            ((centre - half) / scale).max(0.0)
-        },
-        high: if k == n {
-            1.0
-        } else {
-            ((centre + half) / scale).min(1.0)
-        },
+        low: if k == 0 { 0.0 } else { ((centre - half) / scale).max(0.0) },
+        high: if k == n { 1.0 } else { ((centre + half) / scale).min(1.0) },
     }
 }
 
@@ -91,10 +77,7 @@ mod tests {
     fn golden_intervals_match_scipy() {
         let mut checked = 0;
         for case in cases("binomial_ci") {
-            let (k, n) = (
-                case.inputs["k"].as_u64().unwrap(),
-                case.inputs["n"].as_u64().unwrap(),
-            );
+            let (k, n) = (case.inputs["k"].as_u64().unwrap(), case.inputs["n"].as_u64().unwrap());
             for (key, expected) in case.outputs.as_object().unwrap() {
                 let (method, level) = key.split_once('_').unwrap();
                 let level: f64 = level.parse().unwrap();
@@ -115,10 +98,7 @@ mod tests {
     #[test]
     fn golden_mcnemar_matches_scipy() {
         for case in cases("mcnemar_exact") {
-            let (b, c) = (
-                case.inputs["b"].as_u64().unwrap(),
-                case.inputs["c"].as_u64().unwrap(),
-            );
+            let (b, c) = (case.inputs["b"].as_u64().unwrap(), case.inputs["c"].as_u64().unwrap());
             let expected = number(&case.outputs["exact_pvalue"]);
             assert_close(mcnemar_exact(b, c), expected, 1e-9, 0.0, &case.name);
         }
@@ -132,20 +112,8 @@ mod tests {
 
     #[test]
     fn no_trials_leave_the_whole_range() {
-        assert_eq!(
-            interval(0, 0, 0.95),
-            Interval {
-                low: 0.0,
-                high: 1.0
-            }
-        );
-        assert_eq!(
-            wilson(0, 0, 0.95),
-            Interval {
-                low: 0.0,
-                high: 1.0
-            }
-        );
+        assert_eq!(interval(0, 0, 0.95), Interval { low: 0.0, high: 1.0 });
+        assert_eq!(wilson(0, 0, 0.95), Interval { low: 0.0, high: 1.0 });
         assert_eq!(mcnemar_exact(0, 0), 1.0);
     }
 }

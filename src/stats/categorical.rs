@@ -57,9 +57,7 @@ pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64
         return 1.0;
     }
     // the function refuses an infinite argument, whose tail is 0
-    checked_gamma_ur(0.5 * degrees_of_freedom as f64, 0.5 * statistic)
-        .unwrap_or(0.0)
-        .clamp(0.0, 1.0)
+    checked_gamma_ur(0.5 * degrees_of_freedom as f64, 0.5 * statistic).unwrap_or(0.0).clamp(0.0, 1.0)
 }
 
 /// Population stability index Σ (q − p)·ln(q / p) of shares p (reference) and q (window); shares
@@ -67,10 +65,7 @@ pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64
 /// number of bins and has no error rate: an effect size, not a test.
 pub(crate) fn population_stability_index(reference: &[f64], window: &[f64], floor: f64) -> f64 {
     let pairs = reference.iter().zip(window);
-    pairs
-        .map(|(&p, &q)| (p.max(floor), q.max(floor)))
-        .map(|(p, q)| (q - p) * (q / p).ln())
-        .sum()
+    pairs.map(|(&p, &q)| (p.max(floor), q.max(floor))).map(|(p, q)| (q - p) * (q / p).ln()).sum()
 }
 
 #[cfg(test)]
@@ -86,34 +81,13 @@ mod tests {
             let Some(table) = case.inputs["table"].as_array().filter(|t| t.len() == 2) else {
                 continue;
             };
-            let counts = |i: usize| -> Vec<u64> {
-                table[i]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|c| c.as_u64().unwrap())
-                    .collect()
-            };
+            let counts =
+                |i: usize| -> Vec<u64> { table[i].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).collect() };
             let found = homogeneity(&counts(0), &counts(1)).unwrap();
             let expected = &case.outputs["pearson_correction_False"];
-            assert_close(
-                found.statistic,
-                number(&expected["statistic"]),
-                1e-11,
-                0.0,
-                &case.name,
-            );
-            assert_close(
-                found.p_value,
-                number(&expected["pvalue"]),
-                1e-9,
-                0.0,
-                &case.name,
-            );
-            assert_eq!(
-                Some(found.degrees_of_freedom as u64),
-                expected["dof"].as_u64()
-            );
+            assert_close(found.statistic, number(&expected["statistic"]), 1e-11, 0.0, &case.name);
+            assert_close(found.p_value, number(&expected["pvalue"]), 1e-9, 0.0, &case.name);
+            assert_eq!(Some(found.degrees_of_freedom as u64), expected["dof"].as_u64());
             checked += 1;
         }
         assert!(checked > 0);
@@ -128,10 +102,7 @@ mod tests {
                     continue;
                 }
                 let floor: f64 = key.rsplit('_').next().unwrap().parse().unwrap();
-                let (p, q) = (
-                    numbers(&expected["ref_share"]),
-                    numbers(&expected["cur_share"]),
-                );
+                let (p, q) = (numbers(&expected["ref_share"]), numbers(&expected["cur_share"]));
                 let found = population_stability_index(&p, &q, floor);
                 assert_close(found, number(&expected["psi"]), 1e-11, 1e-14, &case.name);
                 checked += 1;

@@ -17,11 +17,7 @@ pub(crate) struct Shrunk {
 pub(crate) fn empirical(rows: ArrayView2<'_, f64>) -> Shrunk {
     let (location, centred) = centre(rows);
     let covariance = centred.t().dot(&centred) / centred.nrows().max(1) as f64;
-    Shrunk {
-        location,
-        covariance,
-        shrinkage: 0.0,
-    }
+    Shrunk { location, covariance, shrinkage: 0.0 }
 }
 
 /// The estimator of Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
@@ -33,20 +29,12 @@ pub(crate) fn ledoit_wolf(rows: ArrayView2<'_, f64>) -> Shrunk {
     let squared_norms = centred.axis_iter(Axis(0)).map(|row| row.dot(&row));
     let mean_fourth = squared_norms.map(|s| s * s).sum::<f64>() / n.max(1) as f64;
     let shrinkage = ledoit_wolf_shrinkage(covariance.view(), mean_fourth, n as u64);
-    Shrunk {
-        location,
-        covariance: shrink(covariance, shrinkage),
-        shrinkage,
-    }
+    Shrunk { location, covariance: shrink(covariance, shrinkage), shrinkage }
 }
 
 /// Shrinkage of Ledoit and Wolf (2004) from a `covariance` (divided by n), the mean over rows of
 /// ‖x − μ‖⁴ and the number of rows; 0 for a single column or no rows.
-pub(crate) fn ledoit_wolf_shrinkage(
-    covariance: ArrayView2<'_, f64>,
-    mean_fourth: f64,
-    rows: u64,
-) -> f64 {
+pub(crate) fn ledoit_wolf_shrinkage(covariance: ArrayView2<'_, f64>, mean_fourth: f64, rows: u64) -> f64 {
     let d = covariance.nrows();
     if d <= 1 || rows == 0 {
         return 0.0;
@@ -54,16 +42,10 @@ pub(crate) fn ledoit_wolf_shrinkage(
     let scale = mean_variance(covariance);
     let squares: f64 = covariance.iter().map(|c| c * c).sum();
     // ‖C − scale·I‖², taken entry by entry so that near the target nothing cancels
-    let from_target: f64 = covariance
-        .indexed_iter()
-        .map(|((i, j), c)| (c - if i == j { scale } else { 0.0 }).powi(2))
-        .sum();
+    let from_target: f64 =
+        covariance.indexed_iter().map(|((i, j), c)| (c - if i == j { scale } else { 0.0 }).powi(2)).sum();
     let spread = ((mean_fourth - squares) / rows as f64).min(from_target);
-    if spread > 0.0 {
-        (spread / from_target).min(1.0)
-    } else {
-        0.0
-    }
+    if spread > 0.0 { (spread / from_target).min(1.0) } else { 0.0 }
 }
 
 /// (1 − shrinkage)·C + shrinkage·(mean variance)·I.
@@ -81,14 +63,10 @@ fn mean_variance(covariance: ArrayView2<'_, f64>) -> f64 {
 
 /// Column means and the rows less them.
 fn centre(rows: ArrayView2<'_, f64>) -> (Vec<f64>, Array2<f64>) {
-    let mean = rows
-        .mean_axis(Axis(0))
-        .unwrap_or_else(|| Array1::zeros(rows.ncols()));
+    let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
     let mut centred = &rows - &mean;
     // a second pass takes back the rounding of the mean of a column far from 0
-    let rest = centred
-        .mean_axis(Axis(0))
-        .unwrap_or_else(|| Array1::zeros(rows.ncols()));
+    let rest = centred.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
     centred -= &rest;
     ((mean + rest).to_vec(), centred)
 }
@@ -107,10 +85,9 @@ mod tests {
         for case in cases("covariance") {
             let rows = matrix(&case.inputs["X"]);
             let points = matrix(&case.inputs["T"]);
-            for (key, found) in [
-                ("EmpiricalCovariance", empirical(rows.view())),
-                ("LedoitWolf", ledoit_wolf(rows.view())),
-            ] {
+            for (key, found) in
+                [("EmpiricalCovariance", empirical(rows.view())), ("LedoitWolf", ledoit_wolf(rows.view()))]
+            {
                 let what = format!("{} {key}", case.name);
                 let expected = &case.outputs[key];
                 for (f, e) in found.location.iter().zip(numbers(&expected["location"])) {
@@ -126,11 +103,7 @@ mod tests {
                 }
                 if let Some(e) = expected.get("mahalanobis_squared") {
                     let whitener = Whitener::new(&found.location, found.covariance.view()).unwrap();
-                    assert_eq!(
-                        (whitener.ridge(), whitener.blind()),
-                        (0.0, &[][..]),
-                        "{what}"
-                    );
+                    assert_eq!((whitener.ridge(), whitener.blind()), (0.0, &[][..]), "{what}");
                     let mut scratch = Vec::new();
                     for (point, e) in points.rows().into_iter().zip(numbers(e)) {
                         let f = whitener.distance_squared(&point.to_vec(), &mut scratch);
@@ -148,19 +121,11 @@ mod tests {
         for case in cases("covariance") {
             let rows = matrix(&case.inputs["X"]);
             let mut moments = Moments::new(rows.ncols());
-            rows.rows()
-                .into_iter()
-                .for_each(|r| moments.push(&r.to_vec()));
+            rows.rows().into_iter().for_each(|r| moments.push(&r.to_vec()));
             let expected = empirical(rows.view());
             for ((i, j), f) in moments.covariance().indexed_iter() {
                 let scale = (expected.covariance[[i, i]] * expected.covariance[[j, j]]).sqrt();
-                assert_close(
-                    *f,
-                    expected.covariance[[i, j]],
-                    0.0,
-                    1e-11 * scale,
-                    &case.name,
-                );
+                assert_close(*f, expected.covariance[[i, j]], 0.0, 1e-11 * scale, &case.name);
             }
         }
     }

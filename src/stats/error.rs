@@ -15,9 +15,7 @@ pub(crate) enum StatsError {
         found: usize,
     },
     /// A covariance between two columns of finite variance is NaN or infinite.
-    #[error(
-        "covariance of columns {row} and {column} is {value}, expected a finite number: refit on finite rows"
-    )]
+    #[error("covariance of columns {row} and {column} is {value}, expected a finite number: refit on finite rows")]
     NotFinite {
         /// First column.
         row: usize,
@@ -27,9 +25,7 @@ pub(crate) enum StatsError {
         value: f64,
     },
     /// No ridge up to the given one makes the covariance positive definite.
-    #[error(
-        "covariance is not positive definite even with a relative ridge of {ridge}: it is not a covariance matrix"
-    )]
+    #[error("covariance is not positive definite even with a relative ridge of {ridge}: it is not a covariance matrix")]
     NotPositiveDefinite {
         /// The largest relative ridge tried.
         ridge: f64,

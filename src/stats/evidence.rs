@@ -28,9 +28,7 @@ pub(crate) fn ln_paired_e_value(wins: u64, losses: u64) -> f64 {
 /// P(Beta(1 + wins, 1 + losses) > 1/2): the posterior probability, from a uniform prior, that the
 /// candidate wins more than half of the decisive rows. Not an error guarantee.
 pub(crate) fn posterior_better(wins: u64, losses: u64) -> f64 {
-    beta_tails(1.0 + wins as f64, 1.0 + losses as f64, 0.5, 0.5)
-        .ln_upper
-        .exp()
+    beta_tails(1.0 + wins as f64, 1.0 + losses as f64, 0.5, 0.5).ln_upper.exp()
 }
 
 #[cfg(test)]
@@ -87,12 +85,7 @@ mod tests {
 
     #[test]
     fn never_nan_at_extremes() {
-        for (w, l) in [
-            (0, 1_000_000),
-            (1_000_000, 0),
-            (5_000_000, 5_000_000),
-            (3, 100_000),
-        ] {
+        for (w, l) in [(0, 1_000_000), (1_000_000, 0), (5_000_000, 5_000_000), (3, 100_000)] {
             let e = paired_e_value(w, l);
             assert!(!e.is_nan() && e >= 0.0, "{w} {l}: {e}");
             assert!((0.0..=1.0).contains(&posterior_better(w, l)));
@@ -111,10 +104,7 @@ mod tests {
         let rate = f64::from(alarms(0.5, runs, 1_000, 0x5EED)) / f64::from(runs);
         let slack = 3.1 * (0.05 * 0.95 / f64::from(runs)).sqrt();
         assert!(rate <= 0.05 + slack, "rate {rate}");
-        assert!(
-            rate > 0.005,
-            "so rare that the e-value cannot be the stated one: {rate}"
-        );
+        assert!(rate > 0.005, "so rare that the e-value cannot be the stated one: {rate}");
     }
 
     #[test]

@@ -26,9 +26,7 @@ pub(crate) fn kolmogorov_upper(n: u64, d: f64) -> f64 {
         1.0
     } else if t <= 1.0 {
         // Ruben and Gambino (1982): n!·(2d − 1/n)^n
-        let ln_lower = (1..=n.min(100_000))
-            .map(|i| (i as f64 / n_f * (2.0 * t - 1.0)).ln())
-            .sum::<f64>();
+        let ln_lower = (1..=n.min(100_000)).map(|i| (i as f64 / n_f * (2.0 * t - 1.0)).ln()).sum::<f64>();
         1.0 - ln_lower.exp()
     } else if t >= n_f - 1.0 {
         2.0 * (n_f * (-d).ln_1p()).exp()
@@ -36,17 +34,9 @@ pub(crate) fn kolmogorov_upper(n: u64, d: f64) -> f64 {
         2.0 * smirnov_upper(n, d)
     } else if n <= 140 {
         // beyond n·d² = 4 the two one-sided events practically exclude each other
-        if t * d <= 4.0 {
-            1.0 - durbin_lower(n, d)
-        } else {
-            2.0 * smirnov_upper(n, d)
-        }
+        if t * d <= 4.0 { 1.0 - durbin_lower(n, d) } else { 2.0 * smirnov_upper(n, d) }
     } else if t * d >= 2.2 {
-        if n > SMIRNOV_MOST {
-            vrbik_upper(n_f, d)
-        } else {
-            2.0 * smirnov_upper(n, d)
-        }
+        if n > SMIRNOV_MOST { vrbik_upper(n_f, d) } else { 2.0 * smirnov_upper(n, d) }
     } else if n <= 10_000 && t * d.sqrt() <= 1.4 {
         // above n = 10,000 this costs too much, and 1 − P is below 1e-5 there
         1.0 - durbin_lower(n, d)
@@ -63,9 +53,7 @@ pub(crate) fn kolmogorov_limit_upper(x: f64) -> f64 {
     }
     if x < 0.82 {
         // theta series of the lower tail
-        let sum: f64 = (0..20)
-            .map(|k| (-f64::from(2 * k + 1).powi(2) * PI * PI / (8.0 * x * x)).exp())
-            .sum();
+        let sum: f64 = (0..20).map(|k| (-f64::from(2 * k + 1).powi(2) * PI * PI / (8.0 * x * x)).exp()).sum();
         return 1.0 - (2.0 * PI).sqrt() / x * sum;
     }
     let sum: f64 = (1..20)
@@ -150,21 +138,13 @@ fn durbin_lower(n: u64, d: f64) -> f64 {
         if largest <= 0.0 {
             return 0.0;
         }
-        let scale = if (1e-100..1e100).contains(&largest) {
-            1.0
-        } else {
-            largest
-        };
+        let scale = if (1e-100..1e100).contains(&largest) { 1.0 } else { largest };
         ln_scale += scale.ln();
         for (value, new) in vector.iter_mut().zip(&next) {
             *value = new * factor / scale;
         }
     }
-    if ln_scale == 0.0 {
-        vector[k - 1]
-    } else {
-        (vector[k - 1].ln() + ln_scale).exp()
-    }
+    if ln_scale == 0.0 { vector[k - 1] } else { (vector[k - 1].ln() + ln_scale).exp() }
 }
 
 /// P(D_n > d) by the expansion of Pelz and Good (1976) to order n^(−3/2).
@@ -184,10 +164,7 @@ fn pelz_good_upper(n: f64, d: f64) -> f64 {
         let coefficients = [
             1.0,
             -z2 + pi2 / 4.0 * m2,
-            6.0 * z6
-                + 2.0 * z4
-                + (2.0 * z4 - 5.0 * z2) * pi2 / 4.0 * m2
-                + pi4 * (1.0 - 2.0 * z2) / 16.0 * m4,
+            6.0 * z6 + 2.0 * z4 + (2.0 * z4 - 5.0 * z2) * pi2 / 4.0 * m2 + pi4 * (1.0 - 2.0 * z2) / 16.0 * m4,
             -30.0 * z6 - 90.0 * z8
                 + pi2 * (135.0 * z4 - 96.0 * z6) / 4.0 * m2
                 + pi4 * (-60.0 * z2 + 212.0 * z4) / 16.0 * m4
@@ -256,13 +233,7 @@ mod tests {
     fn corrected_limit_continues_the_exact_tail() {
         let n = SMIRNOV_MOST;
         for d in [0.0015, 0.002, 0.003] {
-            assert_close(
-                vrbik_upper(n as f64, d),
-                kolmogorov_upper(n, d),
-                1e-4,
-                0.0,
-                "tail",
-            );
+            assert_close(vrbik_upper(n as f64, d), kolmogorov_upper(n, d), 1e-4, 0.0, "tail");
         }
         assert_eq!(kolmogorov_upper(1 << 40, 0.4), 0.0);
     }

@@ -16,10 +16,7 @@ pub(crate) struct KsStatistic {
 
 impl KsStatistic {
     /// Nothing to compare.
-    pub(crate) const EMPTY: Self = Self {
-        d: 0.0,
-        location: f64::NAN,
-    };
+    pub(crate) const EMPTY: Self = Self { d: 0.0, location: f64::NAN };
 }
 
 /// How a p-value is computed.
@@ -61,10 +58,7 @@ pub(crate) fn statistic(sorted_reference: &[f64], sorted_window: &[f64]) -> KsSt
             (largest, location) = (distance, value);
         }
     }
-    KsStatistic {
-        d: largest as f64 / (n as f64 * m as f64),
-        location,
-    }
+    KsStatistic { d: largest as f64 / (n as f64 * m as f64), location }
 }
 
 /// P(D ≥ d) for two samples of `n` and `m` values from one continuous distribution.
@@ -81,11 +75,7 @@ pub(crate) fn p_value(n: u64, m: u64, d: f64, method: Method) -> f64 {
         Method::Asymptotic => false,
         Method::Auto => n.saturating_mul(m) <= EXACT_CELLS,
     };
-    if exact {
-        exact_p(n, m, d.min(1.0))
-    } else {
-        asymptotic_p(n, m, d.min(1.0))
-    }
+    if exact { exact_p(n, m, d.min(1.0)) } else { asymptotic_p(n, m, d.min(1.0)) }
 }
 
 /// Upper tail of the one-sample distribution at the harmonic sample size.
@@ -93,11 +83,7 @@ fn asymptotic_p(n: u64, m: u64, d: f64) -> f64 {
     let (n, m) = (n as f64, m as f64);
     let size = (n * (m / (n + m))).round_ties_even();
     // at size 0 (n = m = 1) nothing is known
-    if size < 1.0 {
-        1.0
-    } else {
-        kolmogorov_upper(size as u64, d)
-    }
+    if size < 1.0 { 1.0 } else { kolmogorov_upper(size as u64, d) }
 }
 
 /// Share of the lattice paths from (0, 0) to (n, m) that reach |x/n − y/m| ≥ d.
@@ -139,9 +125,7 @@ fn exact_p(n: u64, m: u64, d: f64) -> f64 {
         let first = low.max(1);
         if first <= high {
             let cells = new[first..=high].iter_mut().zip(&index[first..=high]);
-            for ((cell, &x), (&left, &below)) in
-                cells.zip(old[first - 1..high].iter().zip(&old[first..=high]))
-            {
+            for ((cell, &x), (&left, &below)) in cells.zip(old[first - 1..high].iter().zip(&old[first..=high])) {
                 *cell = (x * left + (s_f - x) * below) * inverse;
             }
         }
@@ -188,10 +172,7 @@ mod tests {
                 let what = format!("{} {key}", case.name);
                 let expected = &case.outputs[key];
                 assert_close(found.d, number(&expected["statistic"]), 1e-13, 1e-15, &what);
-                assert!(
-                    (distance(&x, &y, found.location) - found.d).abs() < 1e-12,
-                    "{what}"
-                );
+                assert!((distance(&x, &y, found.location) - found.d).abs() < 1e-12, "{what}");
                 let p = p_value(x.len() as u64, y.len() as u64, found.d, method);
                 if !expected["pvalue"].is_null() {
                     assert_close(p, number(&expected["pvalue"]), 1e-9, 1e-300, &what);
@@ -205,10 +186,7 @@ mod tests {
     #[test]
     fn golden_p_values_match_scipy() {
         for case in cases("ks_2samp_pvalues") {
-            let (n, m) = (
-                case.inputs["n"].as_u64().unwrap(),
-                case.inputs["m"].as_u64().unwrap(),
-            );
+            let (n, m) = (case.inputs["n"].as_u64().unwrap(), case.inputs["m"].as_u64().unwrap());
             let d = number(&case.inputs["d"]);
             if case.outputs["exact_ok"].as_bool() != Some(false) {
                 let p = p_value(n, m, d, Method::Exact);
@@ -229,10 +207,7 @@ mod tests {
                 .filter(|bits| bits.count_ones() == n)
                 .map(|bits| {
                     let split = |one: bool| -> Vec<f64> {
-                        (0..n + m)
-                            .filter(|i| (bits >> i & 1 == 1) == one)
-                            .map(f64::from)
-                            .collect()
+                        (0..n + m).filter(|i| (bits >> i & 1 == 1) == one).map(f64::from).collect()
                     };
                     statistic(&split(true), &split(false)).d
                 })
@@ -240,13 +215,7 @@ mod tests {
             for &d in &patterns {
                 let share = patterns.iter().filter(|&&e| e >= d - 1e-12).count() as f64;
                 let p = p_value(n.into(), m.into(), d, Method::Exact);
-                assert_close(
-                    p,
-                    share / patterns.len() as f64,
-                    1e-13,
-                    0.0,
-                    &format!("{n} {m} {d}"),
-                );
+                assert_close(p, share / patterns.len() as f64, 1e-13, 0.0, &format!("{n} {m} {d}"));
             }
         }
     }
@@ -255,17 +224,7 @@ mod tests {
     fn never_leaves_the_unit_interval() {
         for method in [Method::Auto, Method::Exact, Method::Asymptotic] {
             for (n, m) in [(0, 5), (1, 1), (1, 1000), (997, 1009), (3000, 10)] {
-                for d in [
-                    f64::NAN,
-                    -1.0,
-                    0.0,
-                    1e-300,
-                    0.01,
-                    0.5,
-                    1.0,
-                    7.0,
-                    f64::INFINITY,
-                ] {
+                for d in [f64::NAN, -1.0, 0.0, 1e-300, 0.01, 0.5, 1.0, 7.0, f64::INFINITY] {
                     let p = p_value(n, m, d, method);
                     assert!((0.0..=1.0).contains(&p), "{method:?} {n} {m} {d}: {p}");
                     assert!(d > 0.0 || p == 1.0);

@@ -28,11 +28,7 @@ impl KsWindow {
     /// An empty window of at most `capacity` values (at least 1) against `reference`, in any order;
     /// its not finite values are left out.
     pub(crate) fn new(reference: &[f64], capacity: usize) -> Self {
-        let mut sorted: Vec<f64> = reference
-            .iter()
-            .copied()
-            .filter(|v| v.is_finite())
-            .collect();
+        let mut sorted: Vec<f64> = reference.iter().copied().filter(|v| v.is_finite()).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let mut distinct: Vec<f64> = Vec::new();
         let mut cumulative: Vec<u64> = Vec::new();
@@ -47,14 +43,7 @@ impl KsWindow {
         }
         let counts = vec![0; 2 * distinct.len() + 1];
         let capacity = capacity.max(1);
-        Self {
-            distinct,
-            cumulative,
-            counts,
-            window: VecDeque::new(),
-            capacity,
-            missing: 0,
-        }
+        Self { distinct, cumulative, counts, window: VecDeque::new(), capacity, missing: 0 }
     }
 
     /// Adds a value and, when full, forgets the oldest.
@@ -107,10 +96,7 @@ impl KsWindow {
             let place = self.leads(n, m).position(|(_, on)| on == lag);
             self.distinct[place.unwrap_or(0)]
         };
-        KsStatistic {
-            d: lead.max(-lag) as f64 / (n as f64 * m as f64),
-            location,
-        }
+        KsStatistic { d: lead.max(-lag) as f64 / (n as f64 * m as f64), location }
     }
 
     /// n·m·(window share − reference share) just below and on each distinct reference value.
@@ -118,24 +104,18 @@ impl KsWindow {
         let (n, m) = (n as i64, m as i64);
         let (pairs, _) = self.counts.as_chunks::<2>();
         let mut window = 0;
-        pairs
-            .iter()
-            .zip(&self.cumulative)
-            .scan(0, move |reference, (&[gap, on], &up_to)| {
-                window += i64::from(gap) * n;
-                let below = window - *reference;
-                window += i64::from(on) * n;
-                *reference = up_to as i64 * m;
-                Some((below, window - *reference))
-            })
+        pairs.iter().zip(&self.cumulative).scan(0, move |reference, (&[gap, on], &up_to)| {
+            window += i64::from(gap) * n;
+            let below = window - *reference;
+            window += i64::from(on) * n;
+            *reference = up_to as i64 * m;
+            Some((below, window - *reference))
+        })
     }
 
     /// The largest window value in gap `i`, or the reference value below it if the gap is empty.
     fn end_of_gap(&self, i: usize) -> f64 {
-        let inside = self
-            .window
-            .iter()
-            .filter(|&&(_, bucket)| bucket as usize == 2 * i);
+        let inside = self.window.iter().filter(|&&(_, bucket)| bucket as usize == 2 * i);
         let largest = inside.map(|&(value, _)| value).fold(f64::NAN, f64::max);
         match i.checked_sub(1) {
             Some(below) if largest.is_nan() => self.distinct[below],

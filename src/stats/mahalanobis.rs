@@ -43,10 +43,7 @@ impl Whitener {
     /// [`StatsError::Dimensions`] when the shapes differ, [`StatsError::NotFinite`] when a
     /// covariance between kept columns is not finite, [`StatsError::NotPositiveDefinite`] when the
     /// matrix is so far from a covariance that no ridge helps.
-    pub(crate) fn new(
-        location: &[f64],
-        covariance: ArrayView2<'_, f64>,
-    ) -> Result<Self, StatsError> {
+    pub(crate) fn new(location: &[f64], covariance: ArrayView2<'_, f64>) -> Result<Self, StatsError> {
         let d = location.len();
         for found in [covariance.nrows(), covariance.ncols()] {
             if found != d {
@@ -55,9 +52,7 @@ impl Whitener {
         }
         let sighted = |&i: &usize| {
             let (mean, variance) = (location[i], covariance[[i, i]]);
-            mean.is_finite()
-                && variance.is_finite()
-                && variance > NEGLIGIBLE * (mean * mean + variance)
+            mean.is_finite() && variance.is_finite() && variance > NEGLIGIBLE * (mean * mean + variance)
         };
         let (kept, blind): (Vec<usize>, Vec<usize>) = (0..d).partition(sighted);
         let deviation: Vec<f64> = kept.iter().map(|&i| covariance[[i, i]].sqrt()).collect();
@@ -119,22 +114,14 @@ impl Whitener {
 
     /// Squared distances of a chunk: `columns[j][i]` is value j of row i, `out[i]` receives row i.
     /// A column shorter than `out` is missing from its end on.
-    pub(crate) fn distances_squared(
-        &self,
-        columns: &[&[f64]],
-        scratch: &mut Vec<f64>,
-        out: &mut [f64],
-    ) {
+    pub(crate) fn distances_squared(&self, columns: &[&[f64]], scratch: &mut Vec<f64>, out: &mut [f64]) {
         scratch.clear();
         scratch.resize(self.kept.len() * TILE, 0.0);
         for (tile, out) in out.chunks_mut(TILE).enumerate() {
             let start = tile * TILE;
             let (lanes, _) = scratch.as_chunks_mut::<TILE>();
             for ((lane, &column), &mean) in lanes.iter_mut().zip(&self.kept).zip(&self.location) {
-                let source = columns
-                    .get(column)
-                    .and_then(|c| c.get(start..))
-                    .unwrap_or(&[]);
+                let source = columns.get(column).and_then(|c| c.get(start..)).unwrap_or(&[]);
                 let present = source.len().min(out.len());
                 for (cell, &value) in lane.iter_mut().zip(&source[..present]) {
                     *cell = centred(value, mean);
@@ -239,11 +226,7 @@ impl Whitener {
 
 /// x − μ; 0 when x is missing.
 fn centred(value: f64, mean: f64) -> f64 {
-    if value.is_finite() {
-        (value - mean).clamp(-FAR, FAR)
-    } else {
-        0.0
-    }
+    if value.is_finite() { (value - mean).clamp(-FAR, FAR) } else { 0.0 }
 }
 
 /// A sum that overflowed both ways is infinitely far.

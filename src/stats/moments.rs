@@ -103,10 +103,7 @@ impl Moments {
     /// [`StatsError::Dimensions`] when the numbers of columns differ; nothing is changed then.
     pub(crate) fn merge(&mut self, other: &Self) -> Result<(), StatsError> {
         if other.dim != self.dim {
-            return Err(StatsError::Dimensions {
-                expected: self.dim,
-                found: other.dim,
-            });
+            return Err(StatsError::Dimensions { expected: self.dim, found: other.dim });
         }
         self.flush();
         let other = other.flushed();
@@ -140,9 +137,7 @@ impl Moments {
     /// Mean of each column over its present cells; NaN where none is.
     pub(crate) fn mean(&self) -> Vec<f64> {
         let all = self.flushed();
-        (0..self.dim)
-            .map(|i| all.shift[i] + all.shifted_mean(i))
-            .collect()
+        (0..self.dim).map(|i| all.shift[i] + all.shifted_mean(i)).collect()
     }
 
     /// Mean-imputed covariance, `dim` × `dim`: C_ij = (1/n)·Σ (x_i − μ_i)(x_j − μ_j) over rows with
@@ -151,10 +146,7 @@ impl Moments {
         let all = self.flushed();
         let n = all.rows.max(1) as f64;
         let mean: Vec<f64> = (0..self.dim).map(|i| all.shifted_mean(i)).collect();
-        let mean: Vec<f64> = mean
-            .into_iter()
-            .map(|m| if m.is_nan() { 0.0 } else { m })
-            .collect();
+        let mean: Vec<f64> = mean.into_iter().map(|m| if m.is_nan() { 0.0 } else { m }).collect();
         let mut covariance = Array2::zeros((self.dim, self.dim));
         for i in 0..self.dim {
             for j in 0..=i {
@@ -198,10 +190,7 @@ impl Moments {
         }
         let mut mask = Vec::new();
         if block.iter().any(|v| v.is_nan()) {
-            mask = block
-                .iter()
-                .map(|v| f64::from(u8::from(!v.is_nan())))
-                .collect();
+            mask = block.iter().map(|v| f64::from(u8::from(!v.is_nan()))).collect();
         }
         for row in block.chunks_exact_mut(dim) {
             for (value, shift) in row.iter_mut().zip(&self.shift) {
@@ -242,11 +231,7 @@ fn median<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
 
 impl From<Moments> for State {
     fn from(m: Moments) -> Self {
-        let optional = |v: Vec<f64>| {
-            v.into_iter()
-                .map(|v| Some(v).filter(|v| !v.is_nan()))
-                .collect()
-        };
+        let optional = |v: Vec<f64>| v.into_iter().map(|v| Some(v).filter(|v| !v.is_nan())).collect();
         Self {
             dim: m.dim,
             rows: m.rows,
@@ -267,14 +252,11 @@ impl TryFrom<State> for Moments {
         let dim = s.dim;
         let cells = s.buffered.checked_mul(dim);
         if s.shift.len() != dim || s.buffered >= BLOCK || cells != Some(s.buffer.len()) {
-            return Err(StatsError::State {
-                what: "moments: lengths do not fit the columns",
-            });
+            return Err(StatsError::State { what: "moments: lengths do not fit the columns" });
         }
         let square = |v: Vec<f64>| {
-            Array2::from_shape_vec((dim, dim), v).map_err(|_| StatsError::State {
-                what: "moments: sums do not fit the columns",
-            })
+            Array2::from_shape_vec((dim, dim), v)
+                .map_err(|_| StatsError::State { what: "moments: sums do not fit the columns" })
         };
         let values = |v: Vec<Option<f64>>| v.into_iter().map(|v| v.unwrap_or(f64::NAN)).collect();
         Ok(Self {

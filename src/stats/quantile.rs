@@ -18,10 +18,7 @@ pub(crate) fn quantile(sorted: &[f64], q: f64, interpolation: Interpolation) -> 
         return f64::NAN;
     }
     let position = (sorted.len() - 1) as f64 * q.clamp(0.0, 1.0);
-    let (low, high) = (
-        sorted[position.floor() as usize],
-        sorted[position.ceil() as usize],
-    );
+    let (low, high) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
     match interpolation {
         Interpolation::Lower => low,
         Interpolation::Higher => high,
@@ -78,11 +75,8 @@ mod tests {
 
     #[test]
     fn golden_quantiles_match_numpy() {
-        let methods = [
-            ("linear", Interpolation::Linear),
-            ("lower", Interpolation::Lower),
-            ("higher", Interpolation::Higher),
-        ];
+        let methods =
+            [("linear", Interpolation::Linear), ("lower", Interpolation::Lower), ("higher", Interpolation::Higher)];
         for case in cases("quantiles") {
             let mut x = numbers(&case.inputs["x"]);
             x.sort_unstable_by(f64::total_cmp);
@@ -100,26 +94,11 @@ mod tests {
 
     #[test]
     fn needs_one_over_alpha_minus_one_rows() {
-        for (alpha, needed) in [
-            (0.5, 1),
-            (0.1, 9),
-            (0.05, 19),
-            (0.3, 3),
-            (0.01, 99),
-            (0.001, 999),
-        ] {
+        for (alpha, needed) in [(0.5, 1), (0.1, 9), (0.05, 19), (0.3, 3), (0.01, 99), (0.001, 999)] {
             let mut scores: Vec<f64> = (0..needed).map(f64::from).collect();
             let top = f64::from(needed) - 1.0;
-            assert_eq!(
-                conformal_threshold(&mut scores[1..], alpha),
-                None,
-                "{alpha}"
-            );
-            assert_eq!(
-                conformal_threshold(&mut scores, alpha),
-                Some(top),
-                "{alpha}"
-            );
+            assert_eq!(conformal_threshold(&mut scores[1..], alpha), None, "{alpha}");
+            assert_eq!(conformal_threshold(&mut scores, alpha), Some(top), "{alpha}");
         }
         assert_eq!(conformal_threshold(&mut [1.0; 1000], 0.0), None);
         assert_eq!(conformal_threshold(&mut [1.0; 1000], f64::NAN), None);

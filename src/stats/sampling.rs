@@ -25,10 +25,7 @@ pub(crate) fn unit_interval(seed: u64, bytes: &[u8]) -> f64 {
 #[serde(
     try_from = "State<T>",
     into = "State<T>",
-    bound(
-        serialize = "T: Clone + Serialize",
-        deserialize = "T: Deserialize<'de>"
-    )
+    bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>")
 )]
 pub(crate) struct Reservoir<T> {
     capacity: usize,
@@ -47,11 +44,7 @@ struct State<T> {
 impl<T> Reservoir<T> {
     /// Empty, for at most `capacity` items.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            seen: 0,
-            items: BTreeMap::new(),
-        }
+        Self { capacity, seen: 0, items: BTreeMap::new() }
     }
 
     /// Offers an item; `make` runs only if it is kept.
@@ -103,10 +96,7 @@ impl<T> Reservoir<T> {
         if self.items.len() < self.capacity {
             return !self.items.contains_key(&key);
         }
-        self.items
-            .last_key_value()
-            .is_some_and(|(&last, _)| key < last)
-            && !self.items.contains_key(&key)
+        self.items.last_key_value().is_some_and(|(&last, _)| key < last) && !self.items.contains_key(&key)
     }
 
     fn trim(&mut self) {
@@ -118,16 +108,8 @@ impl<T> Reservoir<T> {
 
 impl<T> From<Reservoir<T>> for State<T> {
     fn from(reservoir: Reservoir<T>) -> Self {
-        let Reservoir {
-            capacity,
-            seen,
-            items,
-        } = reservoir;
-        Self {
-            capacity,
-            seen,
-            items: items.into_iter().collect(),
-        }
+        let Reservoir { capacity, seen, items } = reservoir;
+        Self { capacity, seen, items: items.into_iter().collect() }
     }
 }
 
@@ -138,20 +120,12 @@ impl<T> TryFrom<State<T>> for Reservoir<T> {
         let stored = state.items.len();
         let items: BTreeMap<u64, T> = state.items.into_iter().collect();
         if items.len() != stored {
-            return Err(StatsError::State {
-                what: "a reservoir key is stored twice",
-            });
+            return Err(StatsError::State { what: "a reservoir key is stored twice" });
         }
         if stored > state.capacity || stored as u64 > state.seen {
-            return Err(StatsError::State {
-                what: "a reservoir holds more than it may",
-            });
+            return Err(StatsError::State { what: "a reservoir holds more than it may" });
         }
-        Ok(Self {
-            capacity: state.capacity,
-            seen: state.seen,
-            items,
-        })
+        Ok(Self { capacity: state.capacity, seen: state.seen, items })
     }
 }
 
@@ -176,10 +150,7 @@ mod tests {
             bins[(unit_interval(7, &i.to_le_bytes()) * 20.0) as usize] += 1;
         }
         let expected = f64::from(n) / 20.0;
-        let chi: f64 = bins
-            .iter()
-            .map(|&b| (f64::from(b) - expected).powi(2) / expected)
-            .sum();
+        let chi: f64 = bins.iter().map(|&b| (f64::from(b) - expected).powi(2) / expected).sum();
         assert!(chi < 43.8, "chi-square with 19 degrees of freedom: {chi}"); // p = .001
     }
 
@@ -191,10 +162,7 @@ mod tests {
             reservoir.push(key, || made += 1);
         }
         assert_eq!(made, 3);
-        assert_eq!(
-            reservoir.iter().map(|(k, ())| k).collect::<Vec<_>>(),
-            [1, 3]
-        );
+        assert_eq!(reservoir.iter().map(|(k, ())| k).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(reservoir.seen(), 7);
         let mut none = Reservoir::new(0);
         none.push(1, || ());

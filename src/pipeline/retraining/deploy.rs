@@ -19,7 +19,10 @@ impl Pipeline {
     /// Takes the previous version back into service. A run in flight ends: its base is gone.
     pub(super) fn start_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
         if self.retraining.state.run.is_some() {
-            self.end_run(RunState::Cancelled, Reason::new("rolled_back", "the model that it builds on is rolled back"))?;
+            self.end_run(
+                RunState::Cancelled,
+                Reason::new("rolled_back", "the model that it builds on is rolled back"),
+            )?;
         }
         self.retraining.state.phase = Phase::Deploying { to, kind: PromotionKind::Rollback, reason };
         self.save_loop(Vec::new())

@@ -9,7 +9,7 @@ use super::{POOL_ROWS, Phase};
 use crate::error::Error;
 use crate::event::{ModelVersion, predicted_label};
 use crate::retrain::{JobStatus, Profile, RunState, Verdict};
-use crate::sample::{Lane, Reason};
+use crate::sample::Reason;
 use crate::store::{Indexed, Kind};
 
 impl Pipeline {
@@ -21,7 +21,8 @@ impl Pipeline {
             return Err(Error::Corrupt("judging without a candidate".into()));
         };
         let Some(candidate) = run.candidate else { return Err(Error::Corrupt("judging without a candidate".into())) };
-        let Some(Profile::Confirm(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile().clone()) else {
+        let Some(Profile::Confirm(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile().clone())
+        else {
             let text = "the profile was changed while it was judged";
             return self.end_run(RunState::Cancelled, Reason::new("profile_changed", text)).map(|()| true);
         };
@@ -40,24 +41,26 @@ impl Pipeline {
         Ok(true)
     }
 
-    /// Finds live rows on which candidate and champion disagree, and asks people about them.
+    /// Finds live rows on which the live models do not all agree, and asks people about them.
     fn step_comparison(&mut self) -> Result<bool, Error> {
         let champion = self.retraining.state.champion;
         let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
             return Ok(false);
         };
         if self.retraining.comparing.is_none() {
-            if self.retraining.pool.len() < POOL_ROWS {
+            if self.retraining.pool.len() < POOL_ROWS.0 {
                 return Ok(false);
             }
             let key = format!("{run}-compare-{}", self.retraining.next_comparison);
             self.retraining.next_comparison += 1;
             self.retraining.comparing = Some((key, std::mem::take(&mut self.retraining.pool)));
         }
+        // Every live model takes part: only then do the rows drawn judge each pair of them fairly.
+        let models = self.live_models();
         let Some((key, rows)) = &self.retraining.comparing else { return Ok(false) };
         let key = key.clone();
         let inputs = Arc::new(rows.iter().map(|observation| observation.row.clone()).collect::<Vec<_>>());
-        let scores = match self.poll_row_scores(&key, &[champion, candidate], inputs)? {
+        let scores = match self.poll_row_scores(&key, &models, inputs)? {
             JobStatus::Running | JobStatus::Unknown => return Ok(false),
             JobStatus::Failed { .. } => {
                 self.retraining.comparing = None;
@@ -69,16 +72,15 @@ impl Pipeline {
         let target = self.schema.target().clone();
         let scored = Scored::new(&scores, target.output_width());
         let compared = rows.len();
+        let said = |model, row| scored.output(model, row).and_then(|output| predicted_label(&target, output));
+        let differ = |row: &usize| said(champion, *row) != said(candidate, *row);
+        let share = (0..compared).filter(differ).count() as f64 / compared.max(1) as f64;
         let disagreeing: Vec<_> = rows
             .into_iter()
             .enumerate()
-            .filter(|(row, _)| {
-                let said = |model| scored.output(model, *row).and_then(|output| predicted_label(&target, output));
-                said(champion) != said(candidate)
-            })
+            .filter(|(row, _)| models.iter().any(|&model| said(model, *row) != said(candidate, *row)))
             .map(|(_, observation)| observation)
             .collect();
-        let share = disagreeing.len() as f64 / compared.max(1) as f64;
         if let Some(evidence) = &mut self.retraining.state.evidence {
             // Averaged over the pools so far: each has the same size.
             let pools = (self.retraining.next_comparison - 1).max(1) as f64;
@@ -90,11 +92,7 @@ impl Pipeline {
         let taken = disagreeing.len().min(wanted);
         let inclusion = self.retraining.parts.compare_share * taken as f64 / disagreeing.len().max(1) as f64;
         for observation in disagreeing.into_iter().take(taken) {
-            let id = observation.id;
-            let known = self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled));
-            if let Some((sequence, false)) = known {
-                self.keep(observation, sequence, Lane::Comparison, inclusion, Vec::new())?;
-            }
+            self.compare(observation, inclusion)?;
         }
         self.save_loop(Vec::new())?;
         Ok(true)
@@ -138,7 +136,8 @@ impl Pipeline {
                 let keys: Vec<String> = jobs.iter().map(|job| job.key.clone()).collect();
                 if let Some(trainer) = &mut self.retraining.parts.trainer {
                     for key in keys {
-                        let failed = |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
+                        let failed =
+                            |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
                         trainer.cancel(&key).map_err(failed)?;
                     }
                 }

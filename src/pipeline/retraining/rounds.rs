@@ -59,7 +59,7 @@ impl Pipeline {
     }
 
     /// Every model that new labels say something about.
-    fn live_models(&self) -> Vec<ModelVersion> {
+    pub(super) fn live_models(&self) -> Vec<ModelVersion> {
         let state = &self.retraining.state;
         let mut models = BTreeSet::from([state.champion]);
         models.extend(state.watch.as_ref().map(|watch| watch.previous));
@@ -183,7 +183,6 @@ impl Pipeline {
                     kept: kept.and_then(|kept| scored.output(kept, row)),
                     label,
                     annotator: &annotation.annotator,
-                    lane: sample.lane,
                     slice: slice.as_deref(),
                 };
                 evidence.observe(&target, &judged);

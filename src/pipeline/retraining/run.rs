@@ -35,21 +35,25 @@ impl Pipeline {
             }
         };
         self.retraining.trigger_error = None;
-        self.retraining.decision = Some(decision.clone());
+        if let Decision::Fire(mut why) = decision {
+            if status.labels > 0 {
+                self.retraining.decision = Some(Decision::Fire(why.clone()));
+                self.retraining.state.memory = memory;
+                self.request(why)?;
+                return Ok(true);
+            }
+            // Nothing new to train on: the decision stands, its memory is not kept, and the first label starts the run.
+            why.text += "; waits for the first label to train on";
+            self.retraining.decision = Some(Decision::Wait { progress: 0.0, why });
+            return Ok(false);
+        }
+        self.retraining.decision = Some(decision);
         let changed = memory != self.retraining.state.memory;
         self.retraining.state.memory = memory;
-        match decision {
-            Decision::Fire(why) => {
-                self.request(why)?;
-                Ok(true)
-            }
-            Decision::Wait { .. } => {
-                if changed {
-                    self.save_loop(Vec::new())?;
-                }
-                Ok(false)
-            }
+        if changed {
+            self.save_loop(Vec::new())?;
         }
+        Ok(false)
     }
 
     /// Starts a run at the next poll, whatever the trigger says.
@@ -63,7 +67,8 @@ impl Pipeline {
         if let Some(run) = &self.retraining.state.run {
             return Err(Error::Refused(format!("{} is in flight ({})", run.id, run.state.as_str())));
         }
-        let why = Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
+        let why =
+            Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
         let id = self.request(why)?;
         self.outbox.commit()?;
         Ok(id)

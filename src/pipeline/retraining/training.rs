@@ -11,9 +11,7 @@ use crate::event::{Label, ModelVersion};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
-use crate::retrain::{
-    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob,
-};
+use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::store::{Indexed, Kind};

@@ -92,13 +92,13 @@ fn an_unusable_output_fails_at_once() {
     let target = Target::classes(["no", "yes"]);
     let mut evidence = Evidence::default();
     let nan = [f64::NAN, f64::NAN];
-    evidence.observe(&target, &row(&nan, &[0.9, 0.1], None, Lane::Random));
+    evidence.observe(&target, &row(&nan, &[0.9, 0.1], None));
     assert_eq!(verdict(&evidence, &strict()), (Some(Verdict::Fail), "not_finite".into()));
 }
 
-fn row<'a>(candidate: &'a [f64], current: &'a [f64], kept: Option<&'a [f64]>, lane: Lane) -> JudgedRow<'a> {
+fn row<'a>(candidate: &'a [f64], current: &'a [f64], kept: Option<&'a [f64]>) -> JudgedRow<'a> {
     const WORLD: &Annotator = &Annotator::GroundTruth;
-    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, lane, slice: Some("all") }
+    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, slice: Some("all") }
 }
 
 #[test]
@@ -106,12 +106,12 @@ fn rows_are_counted_for_every_pair_they_may_judge() {
     let target = Target::classes(["no", "yes"]);
     let (right, wrong): (&[f64], &[f64]) = (&[0.1, 0.9], &[0.9, 0.1]);
     let mut evidence = Evidence::default();
-    evidence.observe(&target, &row(right, wrong, Some(wrong), Lane::Random));
-    evidence.observe(&target, &row(right, wrong, Some(wrong), Lane::Comparison));
-    evidence.observe(&target, &row(right, right, Some(wrong), Lane::Random));
-    evidence.observe(&target, &row(wrong, right, Some(right), Lane::Comparison));
+    evidence.observe(&target, &row(right, wrong, Some(wrong)));
+    evidence.observe(&target, &row(right, wrong, Some(wrong)));
+    evidence.observe(&target, &row(right, right, Some(wrong)));
+    evidence.observe(&target, &row(wrong, right, Some(right)));
     assert_eq!(evidence.against_current, Paired { wins: 2, losses: 1 });
-    assert_eq!(evidence.against_kept, Some(Paired { wins: 2, losses: 0 }), "no comparison row judges this pair");
+    assert_eq!(evidence.against_kept, Some(Paired { wins: 3, losses: 1 }));
     assert_eq!((evidence.rows, evidence.disagreeing), (4, 3));
     assert_eq!(evidence.slices["all"], SliceEvidence { rows: 4, paired: Paired { wins: 2, losses: 1 } });
 }
@@ -169,7 +169,7 @@ fn changed_share_counts_other_classes_and_clearly_other_values() {
 fn evidence_survives_a_restart() {
     let target = Target::classes(["no", "yes"]);
     let mut evidence = Evidence::default();
-    evidence.observe(&target, &row(&[0.1, 0.9], &[0.9, 0.1], None, Lane::Random));
+    evidence.observe(&target, &row(&[0.1, 0.9], &[0.9, 0.1], None));
     assert_eq!(serde_json::from_str::<Evidence>(&serde_json::to_string(&evidence).unwrap()).unwrap(), evidence);
 }
 

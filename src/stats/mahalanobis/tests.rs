@@ -8,20 +8,13 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 /// A random positive definite covariance and location of d columns of very different scales.
 fn random_fit(d: usize, seed: u64) -> (Vec<f64>, Array2<f64>) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let scale: Vec<f64> = (0..d)
-        .map(|_| 10_f64.powf(rng.random::<f64>() * 6.0 - 3.0))
-        .collect();
+    let scale: Vec<f64> = (0..d).map(|_| 10_f64.powf(rng.random::<f64>() * 6.0 - 3.0)).collect();
     let root = Array2::from_shape_fn((d, d + 5), |_| rng.random::<f64>() - 0.5);
     let mut covariance = root.dot(&root.t());
     for ((i, j), c) in covariance.indexed_iter_mut() {
         *c *= scale[i] * scale[j];
     }
-    (
-        (0..d)
-            .map(|j| (rng.random::<f64>() - 0.5) * 4.0 * scale[j])
-            .collect(),
-        covariance,
-    )
+    ((0..d).map(|j| (rng.random::<f64>() - 0.5) * 4.0 * scale[j]).collect(), covariance)
 }
 
 fn random_rows(location: &[f64], covariance: &Array2<f64>, n: usize, seed: u64) -> Vec<Vec<f64>> {
@@ -32,9 +25,7 @@ fn random_rows(location: &[f64], covariance: &Array2<f64>, n: usize, seed: u64) 
         2 => -1e300,
         _ => location[j] + (rng.random::<f64>() - 0.5) * 6.0 * covariance[[j, j]].sqrt(),
     };
-    (0..n)
-        .map(|_| (0..location.len()).map(&mut cell).collect())
-        .collect()
+    (0..n).map(|_| (0..location.len()).map(&mut cell).collect()).collect()
 }
 
 proptest! {
@@ -111,19 +102,10 @@ fn columns_without_variance_are_blind() {
     covariance[[1, 1]] = 0.0;
     covariance[[3, 3]] = f64::NAN;
     let whitener = Whitener::new(&[0.0, 5.0, 0.0, 0.0], covariance.view()).unwrap();
-    assert_eq!(
-        (whitener.blind(), whitener.dimension(), whitener.columns()),
-        (&[1, 3][..], 2, 4)
-    );
+    assert_eq!((whitener.blind(), whitener.dimension(), whitener.columns()), (&[1, 3][..], 2, 4));
     let mut scratch = Vec::new();
-    assert_eq!(
-        whitener.distance_squared(&[3.0, 99.0, 4.0, 99.0], &mut scratch),
-        25.0
-    );
-    assert_eq!(
-        whitener.distance_squared(&[3.0, 99.0, f64::NAN, 99.0], &mut scratch),
-        9.0
-    );
+    assert_eq!(whitener.distance_squared(&[3.0, 99.0, 4.0, 99.0], &mut scratch), 25.0);
+    assert_eq!(whitener.distance_squared(&[3.0, 99.0, f64::NAN, 99.0], &mut scratch), 9.0);
 }
 
 #[test]
@@ -156,39 +138,19 @@ fn a_copied_column_takes_the_smallest_ridge() {
     assert_eq!(whitener.ridge(), 1e-12);
     // a row on the common line is as far as without the copy
     let plain = Whitener::new(&location[..3], base.view()).unwrap();
-    let row: Vec<f64> = location
-        .iter()
-        .enumerate()
-        .map(|(j, m)| m + covariance[[j, j]].sqrt())
-        .collect();
-    let (a, b) = (
-        whitener.distance_squared(&row, &mut Vec::new()),
-        plain.distance_squared(&row[..3], &mut Vec::new()),
-    );
+    let row: Vec<f64> = location.iter().enumerate().map(|(j, m)| m + covariance[[j, j]].sqrt()).collect();
+    let (a, b) = (whitener.distance_squared(&row, &mut Vec::new()), plain.distance_squared(&row[..3], &mut Vec::new()));
     assert!((a / b - 1.0).abs() < 1e-3, "{a} {b}");
 }
 
 #[test]
 fn what_is_no_covariance_is_refused() {
     let shape = Whitener::new(&[0.0; 3], Array2::eye(2).view()).unwrap_err();
-    assert_eq!(
-        shape,
-        StatsError::Dimensions {
-            expected: 3,
-            found: 2
-        }
-    );
+    assert_eq!(shape, StatsError::Dimensions { expected: 3, found: 2 });
     let mut broken = Array2::eye(2);
     broken[[0, 1]] = f64::NAN;
     let error = Whitener::new(&[0.0; 2], broken.view()).unwrap_err();
-    assert!(matches!(
-        error,
-        StatsError::NotFinite {
-            row: 0,
-            column: 1,
-            ..
-        }
-    ));
+    assert!(matches!(error, StatsError::NotFinite { row: 0, column: 1, .. }));
     let wild = ndarray::arr2(&[[1.0, 1e9], [1e9, 1.0]]);
     let error = Whitener::new(&[0.0; 2], wild.view()).unwrap_err();
     assert_eq!(error, StatsError::NotPositiveDefinite { ridge: 1e4 });

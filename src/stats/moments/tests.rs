@@ -9,21 +9,13 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 fn by_definition(rows: &[Vec<f64>], dim: usize) -> (Vec<f64>, Array2<f64>) {
     let mean: Vec<f64> = (0..dim)
         .map(|j| {
-            let kept: Vec<f64> = rows
-                .iter()
-                .map(|r| r[j])
-                .filter(|v| v.is_finite())
-                .collect();
+            let kept: Vec<f64> = rows.iter().map(|r| r[j]).filter(|v| v.is_finite()).collect();
             let first = kept.first().copied().unwrap_or(f64::NAN);
             first + kept.iter().map(|v| v - first).sum::<f64>() / kept.len() as f64
         })
         .collect();
     let deviation = |r: &Vec<f64>, j: usize| {
-        if r[j].is_finite() {
-            r[j] - mean[j]
-        } else {
-            0.0
-        }
+        if r[j].is_finite() { r[j] - mean[j] } else { 0.0 }
     };
     let covariance = Array2::from_shape_fn((dim, dim), |(i, j)| {
         let sum: f64 = rows.iter().map(|r| deviation(r, i) * deviation(r, j)).sum();
@@ -41,9 +33,7 @@ fn fill(rows: &[Vec<f64>], dim: usize) -> Moments {
 /// Largest difference of two covariances, relative to the standard deviations of `scale`.
 fn distance(a: &Array2<f64>, b: &Array2<f64>, scale: &Array2<f64>) -> f64 {
     let deviation = |i: usize| scale[[i, i]].sqrt().max(1e-9);
-    a.indexed_iter()
-        .map(|((i, j), v)| (v - b[[i, j]]).abs() / (deviation(i) * deviation(j)))
-        .fold(0.0, f64::max)
+    a.indexed_iter().map(|((i, j), v)| (v - b[[i, j]]).abs() / (deviation(i) * deviation(j))).fold(0.0, f64::max)
 }
 
 fn random_rows(n: usize, dim: usize, offset: f64, missing: f64, seed: u64) -> Vec<Vec<f64>> {
@@ -53,11 +43,7 @@ fn random_rows(n: usize, dim: usize, offset: f64, missing: f64, seed: u64) -> Ve
             let common: f64 = rng.random();
             let mut cell = |_| {
                 let value = offset + common + rng.random::<f64>();
-                if rng.random::<f64>() < missing {
-                    f64::NAN
-                } else {
-                    value
-                }
+                if rng.random::<f64>() < missing { f64::NAN } else { value }
             };
             (0..dim).map(&mut cell).collect()
         })
@@ -93,10 +79,7 @@ fn a_column_without_values_is_nan_and_zero() {
     let moments = fill(&random_rows(700, 3, 0.0, 1.0, 1), 3);
     assert!(moments.mean().iter().all(|m| m.is_nan()));
     assert!(moments.covariance().iter().all(|&c| c == 0.0));
-    assert_eq!(
-        (moments.rows(), moments.present(2), moments.present(9)),
-        (700, 0, 0)
-    );
+    assert_eq!((moments.rows(), moments.present(2), moments.present(9)), (700, 0, 0));
     assert!(Moments::new(0).mean().is_empty());
     assert_eq!(Moments::new(2).covariance(), Array2::<f64>::zeros((2, 2)));
 }
@@ -106,13 +89,7 @@ fn different_columns_do_not_merge() {
     let mut moments = fill(&random_rows(10, 3, 0.0, 0.0, 1), 3);
     let before = serde_json::to_string(&moments).unwrap();
     let error = moments.merge(&Moments::new(2)).unwrap_err();
-    assert_eq!(
-        error,
-        StatsError::Dimensions {
-            expected: 3,
-            found: 2
-        }
-    );
+    assert_eq!(error, StatsError::Dimensions { expected: 3, found: 2 });
     assert_eq!(serde_json::to_string(&moments).unwrap(), before);
 }
 
