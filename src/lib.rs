@@ -18,7 +18,6 @@ mod router;
 mod sample;
 mod schema;
 mod stage;
-#[allow(dead_code)]
 mod stats;
 mod store;
 mod trigger;

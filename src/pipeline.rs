@@ -89,6 +89,8 @@ pub struct Pipeline {
     buffer: ChunkBuffer,
     findings: Findings,
     drawn: Vec<PredictionId>,
+    /// Boxed, because they travel as events and back without being copied.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Observation>>,
     outbox: Outbox,
     sequence: u64,
@@ -234,6 +236,28 @@ impl Pipeline {
     /// The router, if it is a `T`.
     pub fn router<T: LabelRouter>(&self) -> Option<&T> {
         self.router.as_ref().and_then(|stage| stage.downcast())
+    }
+
+    /// Asks a stage again that is down after three failures in a row. It goes on from its last good state; samples that
+    /// waited for it are tried again by [`Pipeline::poll`].
+    ///
+    /// # Errors
+    /// No detector, gate or router has this name.
+    pub fn revive(&mut self, stage: &str) -> Result<(), Error> {
+        let mut found = false;
+        for detector in self.detectors.iter_mut().filter(|detector| detector.name == stage) {
+            detector.revive();
+            found = true;
+        }
+        for gate in self.gates.iter_mut().filter(|gate| gate.name == stage) {
+            gate.revive();
+            found = true;
+        }
+        if let Some(router) = self.router.as_mut().filter(|router| router.name == stage) {
+            router.revive();
+            found = true;
+        }
+        if found { Ok(()) } else { Err(Error::Refused(format!("no stage is called `{stage}`"))) }
     }
 
     /// An event that could not be applied in full, because the store could not be read, is counted; the rest goes on.

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::event::ModelVersion;
 use crate::gate::QualityGate;
 use crate::reference::{Reference, References};
+use crate::retrain::recipe::MOST_ROWS;
 use crate::retrain::{Artifact, Deployer, Evaluator, Trainer};
 use crate::router::LabelRouter;
 use crate::schema::{FieldKind, Row, Schema, Target};
@@ -96,7 +97,7 @@ impl PipelineBuilder {
                 first_model: None,
                 mode: Mode::default(),
                 label_batch: 25,
-                training_rows: 100_000,
+                training_rows: MOST_ROWS,
                 compare_share: 0.25,
                 export: None,
                 directory: None,
@@ -214,7 +215,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Most rows that a candidate is trained on, the newest; 100,000 unless told. They are kept in memory.
+    /// Most rows that a candidate is trained on, the newest; 3,000 unless told. They are kept in memory.
     pub fn training_rows(mut self, most: usize) -> Self {
         self.parts.training_rows = most;
         if most == 0 {

@@ -155,6 +155,15 @@ impl Control {
         self.with(Pipeline::acknowledge_alarms)?
     }
 
+    /// Asks a stage again that is down after three failures in a row.
+    ///
+    /// # Errors
+    /// No stage has this name, or the worker has ended.
+    pub fn revive(&self, stage: &str) -> Result<(), Error> {
+        let stage = stage.to_owned();
+        self.with(move |pipeline| pipeline.revive(&stage))?
+    }
+
     /// A sample with its whole history, or `None` if the prediction was not kept.
     ///
     /// # Errors

@@ -16,7 +16,8 @@ const MOST_FAILURES: u32 = 3;
 pub struct StageStatus {
     /// Its name.
     pub name: String,
-    /// Did it fail three times in a row, so that it is not asked any more? `Control::revive` asks it again.
+    /// Did it fail three times in a row, so that it is not asked any more? [`Pipeline::revive`](crate::Pipeline::revive) asks it
+    /// again.
     pub down: bool,
     /// Failures so far.
     pub failures: u64,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -133,24 +133,19 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
             fence(Ordering::SeqCst);
         }
         let taken = drain(&mut pipeline, shared);
-        loop {
-            match requests.try_recv() {
-                Ok(request) => {
-                    // What was recorded before the request is applied before it is answered. What comes meanwhile waits:
-                    // a host that never pauses would otherwise keep the answer back for ever.
-                    let mut before = shared.ready.len();
-                    while before > 0 {
-                        let taken = drain(&mut pipeline, shared);
-                        before = if taken == 0 { 0 } else { before.saturating_sub(taken) };
-                    }
-                    // A panic in the host's request is the request's: nobody gets an answer, the worker goes on.
-                    let _ = isolate(|| {
-                        request(&mut pipeline);
-                        Ok(())
-                    });
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        while let Ok(request) = requests.try_recv() {
+            // What was recorded before the request is applied before it is answered. What comes meanwhile waits:
+            // a host that never pauses would otherwise keep the answer back for ever.
+            let mut before = shared.ready.len();
+            while before > 0 {
+                let taken = drain(&mut pipeline, shared);
+                before = if taken == 0 { 0 } else { before.saturating_sub(taken) };
             }
+            // A panic in the host's request is the request's: nobody gets an answer, the worker goes on.
+            let _ = isolate(|| {
+                request(&mut pipeline);
+                Ok(())
+            });
         }
         if polled.elapsed() >= pipeline.settings.poll_every || (stopping && taken == 0) {
             polled = Instant::now();

@@ -54,7 +54,7 @@ fn infer_field(name: &str, values: &[Value], rows: usize) -> Result<Field, Schem
         Some(Value::Array(first)) => {
             let fits =
                 |v: &&Value| v.as_array().is_some_and(|a| a.len() == first.len() && a.iter().all(Value::is_number));
-            if first.is_empty() || !present.iter().all(|v| fits(v)) {
+            if first.is_empty() || !present.iter().all(fits) {
                 return Err(mixed());
             }
             Field::embedding(name, first.len())

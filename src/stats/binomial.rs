@@ -1,7 +1,6 @@
-//! Confidence intervals of a proportion and the exact McNemar test.
+//! Confidence intervals of a proportion.
 
-use super::beta::{beta_quantile, beta_tails, beta_upper_quantile};
-use statrs::distribution::{ContinuousCDF, Normal};
+use super::beta::{beta_quantile, beta_upper_quantile};
 
 /// A confidence interval inside [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,35 +37,6 @@ pub(crate) fn lower(k: u64, n: u64, confidence: f64) -> f64 {
     beta_quantile(1.0 - confidence, k as f64, (n - k) as f64 + 1.0)
 }
 
-/// Two-sided approximate interval (Wilson 1927), without continuity correction; [0, 1] when n = 0.
-pub(crate) fn wilson(k: u64, n: u64, level: f64) -> Interval {
-    if n == 0 {
-        return Interval { low: 0.0, high: 1.0 };
-    }
-    let k = k.min(n);
-    let z = -Normal::standard().inverse_cdf(((1.0 - level) / 2.0).clamp(0.0, 1.0));
-    let n_f = n as f64;
-    let p = k as f64 / n_f;
-    let centre = 2.0 * n_f * p + z * z;
-    let half = z * (z * z + 4.0 * n_f * p * (1.0 - p)).sqrt();
-    let scale = 2.0 * (n_f + z * z);
-    Interval {
-        low: if k == 0 { 0.0 } else { ((centre - half) / scale).max(0.0) },
-        high: if k == n { 1.0 } else { ((centre + half) / scale).min(1.0) },
-    }
-}
-
-/// Exact two-sided p-value of McNemar's test (1947; exact binomial form) for `b` and `c` rows where
-/// only the one or only the other of two classifiers is right; 1 when there are none.
-pub(crate) fn mcnemar_exact(b: u64, c: u64) -> f64 {
-    if b == c {
-        return 1.0;
-    }
-    let (few, many) = (b.min(c) as f64, b.max(c) as f64);
-    // P(Binomial(b + c, 1/2) ≤ few)
-    (2.0 * beta_tails(many, few + 1.0, 0.5, 0.5).ln_lower.exp()).min(1.0)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -83,7 +53,6 @@ mod tests {
                 let level: f64 = level.parse().unwrap();
                 let found = match method {
                     "exact" => interval(k, n, level),
-                    "wilson" => wilson(k, n, level),
                     _ => continue,
                 };
                 let what = format!("{} {key}", case.name);
@@ -96,15 +65,6 @@ mod tests {
     }
 
     #[test]
-    fn golden_mcnemar_matches_scipy() {
-        for case in cases("mcnemar_exact") {
-            let (b, c) = (case.inputs["b"].as_u64().unwrap(), case.inputs["c"].as_u64().unwrap());
-            let expected = number(&case.outputs["exact_pvalue"]);
-            assert_close(mcnemar_exact(b, c), expected, 1e-9, 0.0, &case.name);
-        }
-    }
-
-    #[test]
     fn rule_of_three_needs_149_clean_rows_for_two_percent() {
         assert!(upper(0, 149, 0.95) < 0.02);
         assert!(upper(0, 148, 0.95) > 0.02);
@@ -113,7 +73,5 @@ mod tests {
     #[test]
     fn no_trials_leave_the_whole_range() {
         assert_eq!(interval(0, 0, 0.95), Interval { low: 0.0, high: 1.0 });
-        assert_eq!(wilson(0, 0, 0.95), Interval { low: 0.0, high: 1.0 });
-        assert_eq!(mcnemar_exact(0, 0), 1.0);
     }
 }

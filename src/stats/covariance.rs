@@ -1,36 +1,6 @@
 //! Location and covariance of complete rows, plain and shrunk.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
-
-/// An estimate of location and covariance.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shrunk {
-    /// Mean of each column.
-    pub(crate) location: Vec<f64>,
-    /// Covariance (divided by n), after shrinkage.
-    pub(crate) covariance: Array2<f64>,
-    /// Weight of the scaled identity, 0 (none) to 1.
-    pub(crate) shrinkage: f64,
-}
-
-/// Mean and covariance (divided by n) of finite `rows` (n × d); no shrinkage.
-pub(crate) fn empirical(rows: ArrayView2<'_, f64>) -> Shrunk {
-    let (location, centred) = centre(rows);
-    let covariance = centred.t().dot(&centred) / centred.nrows().max(1) as f64;
-    Shrunk { location, covariance, shrinkage: 0.0 }
-}
-
-/// The estimator of Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
-/// covariance matrices", of finite `rows` (n × d), as scikit-learn's `LedoitWolf`.
-pub(crate) fn ledoit_wolf(rows: ArrayView2<'_, f64>) -> Shrunk {
-    let (location, centred) = centre(rows);
-    let n = centred.nrows();
-    let covariance = centred.t().dot(&centred) / n.max(1) as f64;
-    let squared_norms = centred.axis_iter(Axis(0)).map(|row| row.dot(&row));
-    let mean_fourth = squared_norms.map(|s| s * s).sum::<f64>() / n.max(1) as f64;
-    let shrinkage = ledoit_wolf_shrinkage(covariance.view(), mean_fourth, n as u64);
-    Shrunk { location, covariance: shrink(covariance, shrinkage), shrinkage }
-}
+use ndarray::{Array2, ArrayView2};
 
 /// Shrinkage of Ledoit and Wolf (2004) from a `covariance` (divided by n), the mean over rows of
 /// ‖x − μ‖⁴ and the number of rows; 0 for a single column or no rows.
@@ -61,16 +31,6 @@ fn mean_variance(covariance: ArrayView2<'_, f64>) -> f64 {
     covariance.diag().sum() / covariance.nrows().max(1) as f64
 }
 
-/// Column means and the rows less them.
-fn centre(rows: ArrayView2<'_, f64>) -> (Vec<f64>, Array2<f64>) {
-    let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
-    let mut centred = &rows - &mean;
-    // a second pass takes back the rounding of the mean of a column far from 0
-    let rest = centred.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
-    centred -= &rest;
-    ((mean + rest).to_vec(), centred)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -78,6 +38,47 @@ mod tests {
     use crate::stats::golden::{assert_close, cases, matrix, number, numbers};
     use crate::stats::mahalanobis::Whitener;
     use crate::stats::moments::Moments;
+    use ndarray::{Array1, Axis};
+
+    /// An estimate of location and covariance.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Shrunk {
+        /// Mean of each column.
+        location: Vec<f64>,
+        /// Covariance (divided by n), after shrinkage.
+        covariance: Array2<f64>,
+        /// Weight of the scaled identity, 0 (none) to 1.
+        shrinkage: f64,
+    }
+
+    /// Mean and covariance (divided by n) of finite `rows` (n × d); no shrinkage.
+    fn empirical(rows: ArrayView2<'_, f64>) -> Shrunk {
+        let (location, centred) = centre(rows);
+        let covariance = centred.t().dot(&centred) / centred.nrows().max(1) as f64;
+        Shrunk { location, covariance, shrinkage: 0.0 }
+    }
+
+    /// The estimator of Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
+    /// covariance matrices", of finite `rows` (n × d), as scikit-learn's `LedoitWolf`.
+    fn ledoit_wolf(rows: ArrayView2<'_, f64>) -> Shrunk {
+        let (location, centred) = centre(rows);
+        let n = centred.nrows();
+        let covariance = centred.t().dot(&centred) / n.max(1) as f64;
+        let squared_norms = centred.axis_iter(Axis(0)).map(|row| row.dot(&row));
+        let mean_fourth = squared_norms.map(|s| s * s).sum::<f64>() / n.max(1) as f64;
+        let shrinkage = ledoit_wolf_shrinkage(covariance.view(), mean_fourth, n as u64);
+        Shrunk { location, covariance: shrink(covariance, shrinkage), shrinkage }
+    }
+
+    /// Column means and the rows less them.
+    fn centre(rows: ArrayView2<'_, f64>) -> (Vec<f64>, Array2<f64>) {
+        let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
+        let mut centred = &rows - &mean;
+        // a second pass takes back the rounding of the mean of a column far from 0
+        let rest = centred.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
+        centred -= &rest;
+        ((mean + rest).to_vec(), centred)
+    }
 
     #[test]
     fn golden_estimates_match_scikit_learn() {

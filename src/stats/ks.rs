@@ -26,6 +26,7 @@ pub(crate) enum Method {
     /// with d.)
     Auto,
     /// Exact for continuous data; conservative under ties. (Asymptotic above 2³⁰ values.)
+    #[cfg(test)]
     Exact,
     /// The one-sample distribution at n·m / (n + m) values, rounded (as SciPy's `asymp`).
     Asymptotic,
@@ -33,7 +34,9 @@ pub(crate) enum Method {
 
 /// The statistic of two samples sorted in ascending order, without NaN; infinities are values.
 ///
-/// Ties within and between the samples count once each side has passed them.
+/// Ties within and between the samples count once each side has passed them. The plain form that the window is tested
+/// against.
+#[cfg(test)]
 pub(crate) fn statistic(sorted_reference: &[f64], sorted_window: &[f64]) -> KsStatistic {
     let (n, m) = (sorted_reference.len(), sorted_window.len());
     if n == 0 || m == 0 {
@@ -70,6 +73,7 @@ pub(crate) fn p_value(n: u64, m: u64, d: f64, method: Method) -> f64 {
         return 1.0;
     }
     let exact = match method {
+        #[cfg(test)]
         // beyond this the walk may take hours and its whole numbers could overflow
         Method::Exact => n.max(m) <= 1 << 30,
         Method::Asymptotic => false,

@@ -134,13 +134,9 @@ impl KsWindow {
     }
 
     /// Whether the window holds nothing.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.window.is_empty()
-    }
-
-    /// Whether the next value will push one out.
-    pub(crate) fn is_full(&self) -> bool {
-        self.window.len() == self.capacity
     }
 
     /// Not finite values in the window.

@@ -29,6 +29,7 @@ pub(crate) struct Whitener {
     blind: Vec<usize>,
     location: Vec<f64>,
     panels: Vec<[f64; PANEL]>,
+    #[cfg(test)]
     ridge: f64,
 }
 
@@ -66,7 +67,7 @@ impl Whitener {
                 correlation[[i, j]] = value / deviation[i] / deviation[j];
             }
         }
-        let (factor, ridge) = ridged_cholesky(&correlation)?;
+        let (factor, _ridge) = ridged_cholesky(&correlation)?;
         let inverse = invert_lower(&factor);
         Ok(Self {
             columns: d,
@@ -74,7 +75,8 @@ impl Whitener {
             panels: pack(&inverse, &deviation),
             kept,
             blind,
-            ridge,
+            #[cfg(test)]
+            ridge: _ridge,
         })
     }
 
@@ -95,6 +97,7 @@ impl Whitener {
     }
 
     /// The ridge that was needed, relative to each variance; 0 when none.
+    #[cfg(test)]
     pub(crate) fn ridge(&self) -> f64 {
         self.ridge
     }

@@ -65,11 +65,6 @@ impl Moments {
         }
     }
 
-    /// Number of columns.
-    pub(crate) fn dim(&self) -> usize {
-        self.dim
-    }
-
     /// Adds a row; NaN and infinite cells are missing, as are cells that a short row lacks. Cells
     /// beyond `dim` are ignored.
     pub(crate) fn push(&mut self, row: &[f64]) {

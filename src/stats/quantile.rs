@@ -1,37 +1,20 @@
-//! Quantiles of a sample, and the conformal threshold and p-value.
+//! Quantiles of a sample, and the conformal threshold.
 
-/// What stands between two neighbouring order statistics (Hyndman and Fan 1996; numpy's names).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interpolation {
-    /// The straight line between them (type 7).
-    Linear,
-    /// The lower of the two.
-    Lower,
-    /// The higher of the two.
-    Higher,
-}
-
-/// Quantile `q` in [0, 1] (clamped) of values `sorted` in ascending order; NaN when empty or when
+/// Quantile `q` (type 7 of Hyndman and Fan 1996: the straight line between neighbours) in [0, 1] (clamped) of values `sorted` in ascending order; NaN when empty or when
 /// `q` is NaN.
-pub(crate) fn quantile(sorted: &[f64], q: f64, interpolation: Interpolation) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     if sorted.is_empty() || q.is_nan() {
         return f64::NAN;
     }
     let position = (sorted.len() - 1) as f64 * q.clamp(0.0, 1.0);
     let (low, high) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
-    match interpolation {
-        Interpolation::Lower => low,
-        Interpolation::Higher => high,
-        Interpolation::Linear => {
-            let t = position - position.floor();
-            if low == high {
-                low // also keeps equal infinities
-            } else if t < 0.5 {
-                low + (high - low) * t
-            } else {
-                high - (high - low) * (1.0 - t)
-            }
-        }
+    let t = position - position.floor();
+    if low == high {
+        low // also keeps equal infinities
+    } else if t < 0.5 {
+        low + (high - low) * t
+    } else {
+        high - (high - low) * (1.0 - t)
     }
 }
 
@@ -59,13 +42,6 @@ pub(crate) fn conformal_threshold(scores: &mut [f64], alpha: f64) -> Option<f64>
     Some(*threshold)
 }
 
-/// Conformal p-value (1 + #{s ≥ score}) / (m + 1) against calibration scores in ascending order
-/// (Vovk et al. 2005); 1 for a NaN score. Super-uniform for exchangeable rows, marginally.
-pub(crate) fn conformal_p(sorted_scores: &[f64], score: f64) -> f64 {
-    let below = sorted_scores.partition_point(|&s| s < score);
-    (1 + sorted_scores.len() - below) as f64 / (sorted_scores.len() + 1) as f64
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -75,19 +51,12 @@ mod tests {
 
     #[test]
     fn golden_quantiles_match_numpy() {
-        let methods =
-            [("linear", Interpolation::Linear), ("lower", Interpolation::Lower), ("higher", Interpolation::Higher)];
         for case in cases("quantiles") {
             let mut x = numbers(&case.inputs["x"]);
             x.sort_unstable_by(f64::total_cmp);
-            for (key, method) in methods {
-                let Some(expected) = case.outputs[key].as_array() else {
-                    continue;
-                };
-                for (q, e) in numbers(&case.inputs["q"]).into_iter().zip(expected) {
-                    let what = format!("{} {key} {q}", case.name);
-                    assert_close(quantile(&x, q, method), number(e), 1e-12, 1e-15, &what);
-                }
+            let Some(expected) = case.outputs["linear"].as_array() else { continue };
+            for (q, e) in numbers(&case.inputs["q"]).into_iter().zip(expected) {
+                assert_close(quantile(&x, q), number(e), 1e-12, 1e-15, &format!("{} {q}", case.name));
             }
         }
     }
@@ -108,7 +77,7 @@ mod tests {
     fn missing_scores_only_raise_the_threshold() {
         let mut scores = [f64::NAN, 1.0, 2.0, 3.0];
         assert_eq!(conformal_threshold(&mut scores, 0.2), Some(f64::INFINITY));
-        assert!(quantile(&[], 0.5, Interpolation::Linear).is_nan());
+        assert!(quantile(&[], 0.5).is_nan());
     }
 
     proptest! {
@@ -132,20 +101,6 @@ mod tests {
                     }
                 }
             }
-        }
-
-        #[test]
-        fn flagging_and_p_value_agree(
-            mut scores in prop::collection::vec(0..50_i32, 1..100)
-                .prop_map(|s| s.into_iter().map(f64::from).collect::<Vec<_>>()),
-            score in 0..50_i32,
-        ) {
-            let alpha = 0.1;
-            let threshold = conformal_threshold(&mut scores, alpha);
-            scores.sort_unstable_by(f64::total_cmp);
-            let p = conformal_p(&scores, f64::from(score));
-            let flagged = threshold.is_some_and(|t| f64::from(score) > t);
-            prop_assert_eq!(flagged, p <= alpha + 1e-12);
         }
     }
 }

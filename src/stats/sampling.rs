@@ -72,17 +72,14 @@ impl<T> Reservoir<T> {
         self.seen
     }
 
-    /// Number of items kept.
-    pub(crate) fn len(&self) -> usize {
-        self.items.len()
-    }
-
     /// Whether nothing is kept.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// Largest number of items kept.
+    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }

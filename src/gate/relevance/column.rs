@@ -7,7 +7,7 @@ use crate::gate::DraftRow;
 use crate::reference::Reference;
 use crate::schema::{FieldKind, MISSING_CODE, Row};
 use crate::stats::binomial::{lower, upper};
-use crate::stats::quantile::{Interpolation, quantile};
+use crate::stats::quantile::quantile;
 
 /// Chance, over all columns, that a sound batch counts as one whose column lost its values.
 const LEVEL: f64 = 1e-4;
@@ -67,7 +67,7 @@ pub(super) fn columns(reference: &Reference) -> Vec<Column> {
 }
 
 fn known_range(sorted: &[f64]) -> Option<(f64, f64)> {
-    let at = |q| quantile(sorted, q, Interpolation::Linear);
+    let at = |q| quantile(sorted, q);
     let (low, high) = (at(0.001), at(0.999));
     let spread = at(0.75) - at(0.25);
     let spread = if spread > 0.0 { spread } else { high - low };
@@ -81,7 +81,7 @@ impl Magnitude {
             return None;
         }
         sizes.sort_by(f64::total_cmp);
-        let at = |q| quantile(&sizes, q, Interpolation::Linear);
+        let at = |q| quantile(&sizes, q);
         Some(Magnitude { small: at(0.05), median: at(0.5), large: at(0.999) })
     }
 }
