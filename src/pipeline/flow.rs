@@ -143,12 +143,13 @@ impl Pipeline {
             self.counters.unusable_labels += 1;
             return Ok(());
         }
-        let target = self.schema.target().clone();
+        let schema = self.schema.clone();
+        let target = schema.target();
         let (sequence, now) = (self.sequence, self.now);
         let Some(entry) = self.ledger.get_mut(outcome.prediction) else {
             return self.take_late_outcome(outcome);
         };
-        let before = entry.truth(&target);
+        let before = entry.truth(target);
         if before == outcome.label {
             self.counters.duplicate_outcomes += 1;
             return Ok(());
@@ -158,7 +159,7 @@ impl Pipeline {
             sequence,
             prediction: outcome.prediction,
             model: entry.model,
-            predicted: entry.predicted(&target),
+            predicted: entry.predicted(target),
             label: outcome.label,
             replaces: before,
             predicted_at: entry.time(),
@@ -560,7 +561,7 @@ impl Pipeline {
     /// review queue are one already.
     pub(super) fn annotate(&mut self, annotation: Annotation, write: bool) -> Result<(), Error> {
         let id = annotation.sample;
-        let (now, target) = (self.now, self.schema.target().clone());
+        let now = self.now;
         let by = annotator_name(&annotation.annotator);
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
         let before = sample.label.clone();
@@ -594,15 +595,16 @@ impl Pipeline {
             self.outbox.push(vec![task]);
         }
         if changed && independent {
-            self.learn(&sample, &target)?;
+            self.learn(&sample)?;
         }
         self.retraining.labelled(&sample);
         Ok(())
     }
 
     /// Tells the router what an independent label says about the model's own opinion.
-    fn learn(&mut self, sample: &Sample, target: &Target) -> Result<(), Error> {
+    fn learn(&mut self, sample: &Sample) -> Result<(), Error> {
         let Some(router) = &mut self.router else { return Ok(()) };
+        let target = self.schema.target();
         let human = sample.label.as_ref().and_then(|annotation| annotation.label);
         let auto = predicted_label(target, sample.observation.output());
         if let (Some(auto), Some(human)) = (auto, human) {
