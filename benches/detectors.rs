@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Stream;
+use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
     ChunkBuffer, Detector, Feedback, Findings, Heard, KsDrift, Label, LowConfidence, Mahalanobis, ModelVersion, Opinion,
@@ -13,7 +13,7 @@ use feedloop::{
 /// Enough chunks that windows of 1,000 end at all places of a chunk.
 const CHUNKS: usize = 125;
 
-fn inspect(c: &mut Criterion, mut detector: impl Detector, schema: &Schema, references: &References, chunks: &[ChunkBuffer]) {
+fn inspect(c: &mut Criterion<ThreadTime>, mut detector: impl Detector, schema: &Schema, references: &References, chunks: &[ChunkBuffer]) {
     detector.rebase(references).expect("the reference suits");
     let (width, mut findings, mut next) = (schema.value_columns().len(), Findings::new(), 0);
     let elements = |chunk: &ChunkBuffer| {
@@ -79,7 +79,7 @@ fn ratings(stream: &mut Stream) -> Vec<ChunkBuffer> {
     (0..CHUNKS).map(|_| chunk()).collect()
 }
 
-fn detectors(c: &mut Criterion) {
+fn detectors(c: &mut Criterion<ThreadTime>) {
     for width in [8, 32, 128] {
         let mut stream = Stream::new(width);
         let (schema, references, chunks) = (stream.schema.clone(), stream.references(), stream.chunks(CHUNKS));

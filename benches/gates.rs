@@ -5,7 +5,7 @@ mod common;
 
 use std::hint::black_box;
 
-use common::Stream;
+use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::chrono::DateTime;
 use feedloop::{
@@ -56,7 +56,7 @@ fn sample(stream: &mut Stream, sequence: u64) -> Sample {
     sample
 }
 
-fn admit(c: &mut Criterion, world: &World, name: &str, mut gate: impl QualityGate) {
+fn admit(c: &mut Criterion<ThreadTime>, world: &World, name: &str, mut gate: impl QualityGate) {
     gate.rebase(&world.references).expect("the reference suits");
     let (context, mut samples) = (world.context(), world.samples.iter().cycle());
     let mut group = c.benchmark_group("gates");
@@ -66,7 +66,7 @@ fn admit(c: &mut Criterion, world: &World, name: &str, mut gate: impl QualityGat
     });
 }
 
-fn audit(c: &mut Criterion, world: &World, name: &str, mut gate: impl QualityGate) {
+fn audit(c: &mut Criterion<ThreadTime>, world: &World, name: &str, mut gate: impl QualityGate) {
     gate.rebase(&world.references).expect("the reference suits");
     let (context, mut batches) = (world.context(), world.samples.chunks_exact(BATCH).cycle());
     let mut group = c.benchmark_group("gates");
@@ -81,7 +81,7 @@ fn audit(c: &mut Criterion, world: &World, name: &str, mut gate: impl QualityGat
     });
 }
 
-fn gates(c: &mut Criterion) {
+fn gates(c: &mut Criterion<ThreadTime>) {
     let world = World::new();
     admit(c, &world, "schema", SchemaGate::default());
     // half the room that the samples need: each one is new, and pushes an old one out
@@ -91,7 +91,7 @@ fn gates(c: &mut Criterion) {
 }
 
 /// Most are auto-labelled, as the audits beforehand found no error.
-fn router(c: &mut Criterion) {
+fn router(c: &mut Criterion<ThreadTime>) {
     let world = World::new();
     let mut router = ConfidenceRouter::max_error(0.02).max_exposure(u64::MAX).cap(1.0);
     router.rebase(&world.references).expect("the reference suits");

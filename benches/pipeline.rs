@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::Stream;
+use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
     ConfidenceRouter, Deduplicate, Event, GuardVerdict, KsDrift, LabelConsistency, LowConfidence, Mahalanobis,
@@ -64,7 +64,7 @@ impl Feed {
         pipeline.ingest(events).expect("the store works").kept
     }
 
-    fn measure(&mut self, c: &mut Criterion, name: &str, builder: PipelineBuilder) {
+    fn measure(&mut self, c: &mut Criterion<ThreadTime>, name: &str, builder: PipelineBuilder) {
         let mut pipeline = builder.build().expect("a pipeline");
         let mut group = c.benchmark_group("pipeline");
         group.throughput(Throughput::Elements(BURST as u64));
@@ -90,7 +90,7 @@ fn whole(builder: PipelineBuilder) -> PipelineBuilder {
         .route(ConfidenceRouter::max_error(0.02))
 }
 
-fn pipeline(c: &mut Criterion) {
+fn pipeline(c: &mut Criterion<ThreadTime>) {
     let mut feed = Feed::new();
     let builder = whole(feed.builder(MemoryStore::default()));
     feed.measure(c, "memory/one in a thousand flagged", builder);
@@ -103,7 +103,7 @@ fn pipeline(c: &mut Criterion) {
 }
 
 #[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
-fn sqlite(c: &mut Criterion, feed: &mut Feed) {
+fn sqlite(c: &mut Criterion<ThreadTime>, feed: &mut Feed) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = feedloop::SqliteStore::open(directory.path().join("quiet.db")).expect("a store");
     let builder = whole(feed.builder(store));
@@ -115,7 +115,7 @@ fn sqlite(c: &mut Criterion, feed: &mut Feed) {
 }
 
 #[cfg(not(any(feature = "sqlite", feature = "sqlite-system")))]
-fn sqlite(_: &mut Criterion, _: &mut Feed) {}
+fn sqlite(_: &mut Criterion<ThreadTime>, _: &mut Feed) {}
 
 criterion_group! { name = benches; config = common::criterion(); targets = pipeline }
 criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! What the host's thread pays per recorded prediction: one thread, d = 32, two classes.
 //!
 //! "drained" records while the worker empties the inbox, as in production. "alone" holds the worker fast meanwhile, so
-//! that the two share no cache line: the floor.
+//! that the two do not compete for the queues; its slots have gone cold.
 #![allow(clippy::expect_used, missing_docs)]
 
 mod common;
@@ -9,9 +9,9 @@ mod common;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::Stream;
+use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{Chunk, Control, Findings, ModelVersion, Output, Pipeline, PredictionId, Recorder, Refused, Worker, detector_fn};
 use serde::Serialize;
@@ -98,11 +98,11 @@ impl Running {
         let mut time = Duration::ZERO;
         for burst in (0..calls).step_by(BURST) {
             let gate = held.then(|| self.hold(&record));
-            let start = Instant::now();
+            let start = ThreadTime::now();
             for _ in burst..calls.min(burst + BURST as u64) {
                 black_box(record(&self.recorder)).expect("the inbox has room");
             }
-            time += start.elapsed();
+            time += ThreadTime::now().saturating_sub(start);
             drop(gate);
             self.settle();
         }
@@ -110,7 +110,7 @@ impl Running {
     }
 }
 
-fn record(c: &mut Criterion) {
+fn record(c: &mut Criterion<ThreadTime>) {
     let mut stream = Stream::new(32);
     let running = Running::start(&mut stream);
     let values = stream.values();
