@@ -84,7 +84,11 @@ fn units(store: &dyn Store) {
     let good = [absent("a"), absent("b")];
     let bad = [absent("c"), absent("d"), absent("a"), absent("e")];
     let twice = [absent("f"), write(Kind::Sample, "f", "y", Expect::Rev(1)), absent("g")];
-    let undone = [write(Kind::Sample, "f", "z", Expect::Any), write(Kind::Sample, "f", "z", Expect::Rev(2))];
+    let undone = [
+        write(Kind::Sample, "f", "z", Expect::Any),
+        write(Kind::Sample, "f", "z", Expect::Any),
+        write(Kind::Sample, "f", "z", Expect::Rev(2)),
+    ];
     let last = [absent("c")];
     let out = commit(store, &[&good, &bad, &[], &twice, &undone, &last], &Fence::None);
     let expected = vec![
@@ -92,7 +96,7 @@ fn units(store: &dyn Store) {
         Committed::Conflict { write: 2, found: Some(1) },
         Committed::Applied,
         Committed::Applied,
-        Committed::Conflict { write: 1, found: Some(3) },
+        Committed::Conflict { write: 2, found: Some(4) },
         Committed::Applied,
     ];
     assert_eq!(out, expected, "a conflict fails its unit and no other; a unit sees the writes before it");
