@@ -185,6 +185,8 @@ pub(super) struct Window {
     numbers: Vec<Numbers>,
     levels: Vec<Levels>,
     codes: Vec<Vec<u32>>,
+    /// Room to count the codes of a column in.
+    counts: Vec<u64>,
     /// Observations towards the next test; the columns may remember older ones, which fall out before it.
     filled: usize,
     tested_at: Option<DateTime<Utc>>,
@@ -214,7 +216,8 @@ pub(super) struct Columns<'a, V, C> {
 
 impl Window {
     pub(super) fn new(settings: Settings, numbers: Vec<Numbers>, levels: Vec<Levels>) -> Self {
-        Window { codes: vec![Vec::new(); levels.len()], settings, numbers, levels, filled: 0, tested_at: None }
+        let codes = vec![Vec::new(); levels.len()];
+        Window { settings, numbers, levels, codes, counts: Vec::new(), filled: 0, tested_at: None }
     }
 
     /// Number of tests that share the level of a window.
@@ -327,11 +330,12 @@ impl Window {
             }
         }
         for (column, codes) in self.levels.iter().zip(&self.codes) {
-            let mut counts = vec![0; column.counts.len()];
+            self.counts.clear();
+            self.counts.resize(column.counts.len(), 0);
             for &code in codes {
-                counts[level_of(code, column.counts.len())] += 1;
+                self.counts[level_of(code, column.counts.len())] += 1;
             }
-            if let Some(test) = levels(&column.counts, &counts, least).filter(|test| test.total_variation >= least) {
+            if let Some(test) = levels(&column.counts, &self.counts, least).filter(|test| test.total_variation >= least) {
                 let (effect, p) = (test.total_variation, test.p_value);
                 let text = format!("{} (total variation {effect:.3}, p {p:.1e})", column.name);
                 found.push(Found::new(&column.name, test.statistic, effect, p, text));
