@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use feedloop::uuid::Uuid;
 use feedloop::{
-    Event, Field, KsDrift, LowConfidence, Mahalanobis, ModelVersion, Output, OutputDrift, Pipeline, PipelineBuilder,
-    PredictionError, PredictionId, Reference, Row, Schema, Target, UserFeedback,
+    Event, Field, GuardVerdict, KsDrift, LowConfidence, Mahalanobis, ModelVersion, Observation, Output, OutputDrift,
+    Pipeline, PipelineBuilder, PredictionError, PredictionId, Reference, Row, Schema, Target, UserFeedback,
 };
 use serde::Serialize;
 
@@ -140,20 +140,32 @@ fn observations_that_nobody_flags_are_ingested_without_allocating() {
     let mut pipeline = builder(&schema)
         .detect(LowConfidence::below(0.6))
         .detect(OutputDrift::default())
-        .detect(Mahalanobis::default().false_alarm_rate(0.001))
+        .detect(Mahalanobis::default())
         .detect(KsDrift::default())
         .detect(PredictionError::default())
         .detect(UserFeedback::default())
         .build()
         .unwrap();
+    let guard = pipeline.guard();
+    let mut probe = pipeline.observation();
+    let fill = |observation: &mut Observation, n: u32| {
+        observation.row.encode(&schema, &payment(n));
+        observation.set_output(Output::Probabilities(&probabilities(n)));
+    };
+    // The rows that no detector flags.
+    let quiet: Vec<u32> = (0..4_000)
+        .filter(|&n| {
+            fill(&mut probe, n);
+            guard.check(&probe) == GuardVerdict::Pass
+        })
+        .collect();
     let mut made = 0;
     let mut ingest = |pipeline: &mut Pipeline| {
         let mut events = Vec::with_capacity(500);
         for _ in 0..500 {
             let mut observation = pipeline.observation();
             observation.id = PredictionId::from_uuid(Uuid::from_u64_pair(made, made));
-            observation.row.encode(&schema, &payment((made % 4_000) as u32));
-            observation.set_output(Output::Probabilities(&probabilities((made % 4_000) as u32)));
+            fill(&mut observation, quiet[made as usize % quiet.len()]);
             events.push(Event::Prediction(observation));
             made += 1;
         }
