@@ -1,7 +1,7 @@
 //! What the host's thread pays per recorded prediction: one thread, d = 32, two classes.
 //!
 //! "drained" records while the worker empties the inbox, as in production. "alone" holds the worker fast meanwhile, so
-//! that the two do not compete for the queues; its slots have gone cold.
+//! that the two do not compete for the queues.
 #![allow(clippy::expect_used, missing_docs)]
 
 mod common;

@@ -137,8 +137,7 @@ impl Row {
 
     fn reset_others(&mut self) {
         self.integers.fill(MISSING_INTEGER);
-        // filling nothing is not free: with AVX-512, a masked store of no byte to the address of an empty vector takes a
-        // hundred nanoseconds
+        // filling nothing is not free: the `memset` of no byte took a fifth of a record with glibc's AVX-512 version
         if !self.codes.is_empty() {
             self.codes.fill(MISSING_CODE);
         }
