@@ -229,10 +229,11 @@ impl Pipeline {
     pub(super) fn end_watch(&mut self, to: RunState, reason: Reason) -> Result<(), Error> {
         let now = self.now;
         // Read before anything changes, so that a failing store leaves no half step.
-        let watched: Option<Run> = match self.retraining.state.watched_run.filter(|_| self.retraining.state.watch.is_some()) {
-            Some(id) => self.outbox.read(Kind::Run, &id.to_string())?,
-            None => None,
-        };
+        let watched: Option<Run> =
+            match self.retraining.state.watched_run.filter(|_| self.retraining.state.watch.is_some()) {
+                Some(id) => self.outbox.read(Kind::Run, &id.to_string())?,
+                None => None,
+            };
         let Some(watch) = self.retraining.state.watch.take() else { return Ok(()) };
         self.retraining.state.watched_run = None;
         if let Some(mut run) = watched {
