@@ -652,6 +652,7 @@ impl Pipeline {
                 Ok(())
             }
             None => {
+                self.flow.waiting += 1;
                 write.expect = Expect::Any;
                 self.outbox.push_with_samples(vec![write])
             }
@@ -666,6 +667,7 @@ impl Pipeline {
         if let Some(record) = record.filter(|record| record.state == "open") {
             let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
             let mut write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
+            self.flow.waiting = self.flow.waiting.saturating_sub(1);
             write.expect = Expect::Rev(record.rev);
             self.outbox.push(vec![write]);
         }
@@ -943,7 +945,10 @@ impl Pipeline {
         self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some("open"))?;
         self.flow.last_alarm = (self.flow.open_alarms > 0).then_some(self.now);
         // Samples kept after the last checkpoint: the stream goes on behind them.
-        newest = newest.max(self.outbox.cursor()?);
+        let (position, time) = self.outbox.cursor()?;
+        newest = newest.max(position);
+        self.now = time.map_or(self.now, |time| time.max(self.now));
+        (self.outbox.position, self.outbox.now) = (newest, self.now);
         (self.sequence, self.flow.restored_sequence) = (newest, newest);
         self.flow.checkpointed_sequence = newest;
         let tasks = &mut self.flow.tasks;

@@ -26,7 +26,9 @@ pub(super) struct Outbox {
     verdicts: Vec<Committed>,
     /// Position in the stream up to which samples were kept; committed with them.
     pub(super) position: u64,
-    committed_position: u64,
+    /// The loop's time; committed with the position, so that it does not go back over a restart either.
+    pub(super) now: DateTime<Utc>,
+    committed: (u64, DateTime<Utc>),
     /// Commits that failed since the last success.
     pub(super) failures: u64,
     pub(super) last_error: Option<String>,
@@ -49,7 +51,8 @@ impl Outbox {
             dirty: Vec::new(),
             verdicts: Vec::new(),
             position: 0,
-            committed_position: 0,
+            now: DateTime::UNIX_EPOCH,
+            committed: (0, DateTime::UNIX_EPOCH),
             failures: 0,
             last_error: None,
         })
@@ -141,16 +144,17 @@ impl Outbox {
         if self.units.is_empty() {
             return Ok(());
         }
-        let indexed = Indexed { state: "saved", rank: self.position as i64, due: None };
+        let indexed = Indexed { state: "saved", rank: self.position as i64, due: Some(self.now) };
         let cursor = [self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes())];
         let mut refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
-        if self.position != self.committed_position {
+        let here = (self.position, self.now);
+        if here != self.committed {
             refs.push(&cursor);
         }
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
                 self.units.clear();
-                self.committed_position = self.position;
+                self.committed = here;
                 (self.failures, self.last_error) = (0, None);
                 if self.samples.len() > CACHED_SAMPLES {
                     self.samples.clear();
@@ -209,11 +213,11 @@ impl Outbox {
         self.store.count(&self.pipeline, kind, state).map_err(Error::store("count records"))
     }
 
-    /// Position in the stream up to which samples were committed.
-    pub(super) fn cursor(&self) -> Result<u64, Error> {
+    /// Position in the stream up to which samples were committed, and the loop's time then.
+    pub(super) fn cursor(&self) -> Result<(u64, Option<DateTime<Utc>>), Error> {
         let record =
             self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
-        Ok(record.map_or(0, |record| record.rank as u64))
+        Ok(record.map_or((0, None), |record| (record.rank as u64, record.due)))
     }
 
     /// How many samples are in each state, those that wait to be committed not included.

@@ -1,5 +1,6 @@
 //! A sliding window compared with a fixed reference, without sorting again.
 
+#[cfg(test)]
 use super::ks::KsStatistic;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -110,6 +111,7 @@ impl KsWindow {
         (2 * below + usize::from(on)) as u32
     }
 
+    #[cfg(test)]
     /// The statistic of the values present; [`KsStatistic::EMPTY`] when either side has none.
     pub(crate) fn statistic(&self) -> KsStatistic {
         let n = self.reference_len();
@@ -159,6 +161,7 @@ impl KsWindow {
         })
     }
 
+    #[cfg(test)]
     /// The largest window value in gap `i`, or the reference value below it if the gap is empty.
     fn end_of_gap(&self, i: usize) -> f64 {
         let inside = self.window.iter().filter(|&&(_, bucket)| bucket as usize == 2 * i);
@@ -179,14 +182,10 @@ impl KsWindow {
         self.window.len()
     }
 
+    #[cfg(test)]
     /// Whether the window holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.window.is_empty()
-    }
-
-    /// Whether the next value will push one out.
-    pub(crate) fn is_full(&self) -> bool {
-        self.window.len() == self.capacity
     }
 
     /// Not finite values in the window.
