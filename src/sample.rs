@@ -228,6 +228,9 @@ pub struct Sample {
     /// The batch that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<crate::retrain::BatchId>,
+    /// The label that it has in that batch; a later correction does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Label>,
     /// Every step so far, oldest first.
     pub history: Vec<Transition>,
 }
@@ -248,6 +251,7 @@ impl Sample {
             overlap: 1,
             judged: false,
             batch: None,
+            sealed: None,
             history: Vec::new(),
         }
     }

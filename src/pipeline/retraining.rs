@@ -378,6 +378,7 @@ impl Retraining {
             .into_iter()
             .flatten()
             .chain(state.race_models.values().copied())
+            .chain(state.round.iter().flat_map(|round| round.models.iter().copied()))
             .collect();
         self.models.retain(|version, _| live.contains(version));
     }
@@ -472,6 +473,7 @@ impl Pipeline {
             .into_iter()
             .flatten()
             .chain(state.race_models.values().copied())
+            .chain(state.round.iter().flat_map(|round| round.models.iter().copied()))
             .filter(|version| *version != ModelVersion::FIRST)
             .collect();
         for version in live {
@@ -526,7 +528,7 @@ impl Pipeline {
                 let Some(sample) = self.outbox.read::<Sample>(Kind::Sample, &id.to_string())? else {
                     return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
                 };
-                if let Some(label) = sample.label.as_ref().and_then(|annotation| annotation.label) {
+                if let Some(label) = sample.sealed {
                     labelled.push(sample.observation.row.clone(), label, self.training_weight(&sample))?;
                 }
             }

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::event::{ModelVersion, predicted_label};
 use crate::retrain::{JobStatus, Profile, RunState, Verdict};
 use crate::sample::{Lane, Reason};
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 
 impl Pipeline {
@@ -139,7 +140,7 @@ impl Pipeline {
                 if let Some(trainer) = &mut self.retraining.parts.trainer {
                     for key in keys {
                         let failed = |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
-                        trainer.cancel(&key).map_err(failed)?;
+                        isolate(|| trainer.cancel(&key)).map_err(failed)?;
                     }
                 }
             }

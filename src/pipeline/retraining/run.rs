@@ -55,13 +55,16 @@ impl Pipeline {
     /// Starts a run at the next poll, whatever the trigger says.
     ///
     /// # Errors
-    /// A run is in flight, or the loop is frozen.
+    /// A run is in flight, a version is being deployed, or the loop is frozen.
     pub fn retrain_now(&mut self, who: &str) -> Result<RunId, Error> {
         if let Some(why) = &self.retraining.state.frozen {
             return Err(Error::Refused(format!("the loop is frozen: {why}")));
         }
         if let Some(run) = &self.retraining.state.run {
             return Err(Error::Refused(format!("{} is in flight ({})", run.id, run.state.as_str())));
+        }
+        if let Phase::Deploying { to, .. } = &self.retraining.state.phase {
+            return Err(Error::Refused(format!("{to} is being deployed")));
         }
         let why = Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
         let id = self.request(why)?;
@@ -181,18 +184,20 @@ impl Pipeline {
         let parent = state.last_batch.clone();
         let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
         manifest.run = run_id;
+        // Before anything changes: if the disk is full, the run waits as it is. The same content gives the same files.
+        if let Some(directory) = self.retraining.parts.export.clone() {
+            let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
+            (_, manifest) = batch::export(&directory, &manifest, lines)?;
+        }
         for (sample, _) in samples {
             let id = sample.id();
             if let Some(sample) = self.outbox.sample(id)? {
                 sample.batch = Some(manifest.batch.clone());
+                sample.sealed = sample.label.as_ref().and_then(|annotation| annotation.label);
             }
             let text = format!("batch {}", manifest.batch);
             self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;
             self.retraining.ready.remove(&(sample.sequence, id));
-        }
-        if let Some(directory) = self.retraining.parts.export.clone() {
-            let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
-            (_, manifest) = batch::export(&directory, &manifest, lines)?;
         }
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
@@ -202,10 +207,13 @@ impl Pipeline {
         let state = &mut self.retraining.state;
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());
+        let mut writes = vec![batch];
         if let Some(run) = &mut state.run {
             run.batch = Some(manifest.batch.clone());
+            let run = run.clone();
+            writes.push(self.retraining.save_run(&self.outbox, &run)?);
         }
-        self.save_loop(vec![batch])
+        self.save_loop(writes)
     }
 
     /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.
