@@ -138,6 +138,15 @@ impl Control {
         self.with(Pipeline::unfreeze)?
     }
 
+    /// Asks a stage that is down again.
+    ///
+    /// # Errors
+    /// The worker has ended, or no stage has this name.
+    pub fn revive(&self, stage: &str) -> Result<(), Error> {
+        let stage = stage.to_owned();
+        self.with(move |pipeline| pipeline.revive(&stage))?
+    }
+
     /// Marks every open alarm as seen.
     ///
     /// # Errors

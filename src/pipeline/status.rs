@@ -136,6 +136,18 @@ pub(super) fn largest_shift(anchor: &Reference, now: &Reference) -> Option<(Stri
 }
 
 impl super::Pipeline {
+    /// Asks a stage that is down again: a person has looked into it. What waited for it goes on at the next poll.
+    ///
+    /// # Errors
+    /// No stage has this name.
+    pub fn revive(&mut self, stage: &str) -> Result<(), crate::error::Error> {
+        let mut found = false;
+        self.detectors.iter_mut().filter(|s| s.name == stage).for_each(|s| (found, ()) = (true, s.revive()));
+        self.gates.iter_mut().filter(|s| s.name == stage).for_each(|s| (found, ()) = (true, s.revive()));
+        self.router.iter_mut().filter(|s| s.name == stage).for_each(|s| (found, ()) = (true, s.revive()));
+        if found { Ok(()) } else { Err(crate::error::Error::Refused(format!("there is no stage `{stage}`"))) }
+    }
+
     /// How the loop is doing.
     ///
     /// # Errors
