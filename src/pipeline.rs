@@ -225,6 +225,7 @@ impl Pipeline {
         } else {
             self.now = read;
         }
+        self.outbox.now = Some(self.now);
     }
 
     fn check_pending(&self) -> Result<(), Error> {

@@ -58,6 +58,8 @@ pub(super) struct Flow {
     next_alarm: u64,
     checkpointed_at: Option<DateTime<Utc>>,
     checkpointed_sequence: u64,
+    /// Up to here the ledger comes from a checkpoint of an earlier process.
+    restored_sequence: u64,
     retry_after: Option<DateTime<Utc>>,
     /// When each task was put into the queue, oldest first.
     tasks: VecDeque<(DateTime<Utc>, PredictionId)>,
@@ -139,12 +141,22 @@ impl Pipeline {
     }
 
     pub(super) fn take_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let joined = self.join_outcome(outcome);
+        // Each truth is inspected by itself: what it leads to must not depend on how the stream was cut.
+        self.inspect()?;
+        joined
+    }
+
+    fn join_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
         if outcome.label.is_some_and(|label| !label.fits(self.schema.target())) {
             self.counters.unusable_labels += 1;
             return Ok(());
         }
         let target = self.schema.target().clone();
         let (sequence, now) = (self.sequence, self.now);
+        // The prediction may sit in the open chunk: it is inspected first, so that its flags are known before its truth.
+        self.inspect()?;
+        self.recall(outcome.prediction)?;
         let Some(entry) = self.ledger.get_mut(outcome.prediction) else {
             return self.take_late_outcome(outcome);
         };
@@ -166,10 +178,6 @@ impl Pipeline {
         };
         let (sampled, row_sequence) = (entry.sampled, entry.sequence);
         self.count_outcome(before, outcome.label);
-        // The prediction may sit in the open chunk: it is inspected first, so that its flags are known.
-        if self.buffer.len() > 0 {
-            self.inspect()?;
-        }
         self.buffer.push_truth(truth);
         let annotation = self.annotation(outcome.prediction, outcome.label, Annotator::GroundTruth);
         if sampled || self.ledger.get(outcome.prediction).is_some_and(|entry| entry.sampled) {
@@ -186,6 +194,24 @@ impl Pipeline {
                     self.annotate(annotation, true)?;
                 }
                 None => self.counters.without_row += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of a prediction after the checkpoint that the ledger was restored from: its sample knows.
+    fn recall(&mut self, id: PredictionId) -> Result<(), Error> {
+        let restored = self.flow.restored_sequence;
+        if !self.ledger.get(id).is_some_and(|entry| entry.sequence <= restored) {
+            return Ok(());
+        }
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        let truth = sample.annotations.iter().rev().find(|a| a.annotator == Annotator::GroundTruth);
+        let truth = truth.map(|annotation| annotation.label);
+        if let Some(entry) = self.ledger.get_mut(id) {
+            entry.sampled = true;
+            if let Some(label) = truth {
+                entry.set_truth(label);
             }
         }
         Ok(())
@@ -304,18 +330,29 @@ impl Pipeline {
                 alarms.push(alarm);
             }
         }
+        // Alarms and samples of a chunk take effect in the order of the stream, however it was cut.
+        alarms.sort_by_key(|alarm| alarm.sequence);
+        let mut alarms: VecDeque<Alarm> = alarms.into();
+        if self.buffer.len() == 0 {
+            self.raise_until(u64::MAX, &mut alarms)?;
+        }
         self.buffer.clear();
-        for alarm in alarms {
-            self.raise(alarm)?;
+        self.keep_found(found, &mut alarms)?;
+        self.raise_until(u64::MAX, &mut alarms)
+    }
+
+    /// Raises the alarms up to position `sequence`.
+    fn raise_until(&mut self, sequence: u64, alarms: &mut VecDeque<Alarm>) -> Result<(), Error> {
+        while alarms.front().is_some_and(|alarm| alarm.sequence <= sequence) {
+            if let Some(alarm) = alarms.pop_front() {
+                self.raise(alarm)?;
+            }
         }
-        if found.is_empty() && self.drawn.is_empty() {
-            return Ok(());
-        }
-        self.keep_found(found)
+        Ok(())
     }
 
     /// Keeps what was flagged or drawn, one sample per prediction, in the order of the stream.
-    fn keep_found(&mut self, found: Vec<Flag>) -> Result<(), Error> {
+    fn keep_found(&mut self, found: Vec<Flag>, alarms: &mut VecDeque<Alarm>) -> Result<(), Error> {
         let drawn: HashSet<PredictionId> = self.drawn.drain(..).collect();
         let mut by_prediction: HashMap<PredictionId, Vec<Flag>> = HashMap::new();
         let mut order: Vec<PredictionId> = Vec::new();
@@ -335,6 +372,7 @@ impl Pipeline {
                 self.counters.without_row += 1;
                 continue;
             };
+            self.raise_until(sequence, alarms)?;
             if sampled {
                 self.add_flags(id, flags)?;
                 continue;
@@ -379,6 +417,14 @@ impl Pipeline {
         flags: Vec<Flag>,
     ) -> Result<(), Error> {
         let id = observation.id;
+        // A name that the ledger has forgotten, or that came again after a crash: what is stored is never overwritten.
+        if self.outbox.sample(id)?.is_some() {
+            self.counters.duplicate_predictions += 1;
+            if let Some(entry) = self.ledger.get_mut(id) {
+                entry.sampled = true;
+            }
+            return self.add_flags(id, flags);
+        }
         let mut sample = Sample::new(observation, sequence, lane, inclusion);
         sample.flags = flags;
         sample.payload = self.payload.as_ref().map(|make| make(&self.schema, &sample.observation.row));
@@ -439,7 +485,7 @@ impl Pipeline {
                 schema: &self.schema,
                 references: &self.references,
                 now,
-                waiting: self.outbox.count(Kind::Task, Some("open"))?,
+                waiting: self.outbox.waiting_tasks()?,
                 alarm: !self.flow.open_alarms.is_empty(),
             };
             router.run(&self.references, |stage| stage.route(&sample, &context))
@@ -514,6 +560,8 @@ impl Pipeline {
         let sample = sample.clone();
         self.outbox.touch(id);
         let task = self.task(&sample, ask)?;
+        let asked = sample.history.iter().filter(|step| matches!(step.to, SampleState::Queued | SampleState::AutoLabelled));
+        self.outbox.task_opens(id, asked.count() > 1)?;
         self.flow.tasks.push_back((now, id));
         self.outbox.push_with_samples(vec![task])
     }
@@ -527,7 +575,13 @@ impl Pipeline {
             row: sample.observation.row.clone(),
             payload: sample.payload.clone(),
             output: sample.observation.output().to_vec(),
-            answers: Vec::new(),
+            // Nobody is asked twice, and nobody's answer is forgotten.
+            answers: sample
+                .annotations
+                .iter()
+                .filter(|annotation| matches!(annotation.annotator, Annotator::Human(_)))
+                .cloned()
+                .collect(),
             skipped_by: Vec::new(),
         };
         let mut write = review::task_write(self.outbox.pipeline(), &task)?;
@@ -538,15 +592,17 @@ impl Pipeline {
     /// Withdraws tasks that nobody answered in time; what a person answers later counts all the same.
     pub(super) fn expire_tasks(&mut self) -> Result<(), Error> {
         let Some(after) = self.settings.expire_tasks else { return Ok(()) };
-        while self.flow.tasks.front().is_some_and(|(created, _)| self.now - *created >= after) {
-            let Some((_, id)) = self.flow.tasks.pop_front() else { break };
-            let Some(sample) = self.outbox.sample(id)? else { continue };
-            if sample.state != SampleState::Queued {
-                continue;
-            }
+        while let Some((_, id)) = self.flow.tasks.front().copied().filter(|(created, _)| self.now - *created >= after) {
+            let queued = self.outbox.sample(id)?.is_some_and(|sample| sample.state == SampleState::Queued);
             let key = id.to_string();
             let task = self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key);
-            if let Some(record) = task.map_err(Error::store("read a task"))? {
+            let task = task.map_err(Error::store("read a task"))?;
+            // Only now: a question that could not be read is tried again.
+            self.flow.tasks.pop_front();
+            if let Some(record) = task.filter(|_| queued) {
+                if record.state == "open" {
+                    self.outbox.task_closes();
+                }
                 let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
                 let write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
                 self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
@@ -574,7 +630,10 @@ impl Pipeline {
             {
                 sample.advance(SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")), now);
             }
-            (None, SampleState::Labelled) => {
+            // Also if only the model's own label is left: no audit of its cohort stands behind it any more.
+            (label, SampleState::Labelled)
+                if label.is_none() || !independent && before.as_ref().is_some_and(|b| b.annotator.is_independent()) =>
+            {
                 sample.advance(SampleState::Queued, &by, Reason::new("retracted", format!("by {by}")), now);
             }
             _ => {}
@@ -588,9 +647,10 @@ impl Pipeline {
             let record = self.outbox.json(Kind::Annotation, &key, indexed, &annotation)?;
             self.outbox.push_with_samples(vec![record])?;
         }
-        if sample.state == SampleState::Queued && sample.label.is_none() && before.is_some() {
+        if sample.state == SampleState::Queued && !independent && before.is_some() {
             let ask = Ask { priority: JUDGING_PRIORITY, overlap: sample.overlap, blind: true };
             let task = self.task(&sample, ask)?;
+            self.outbox.task_opens(id, true)?;
             self.outbox.push(vec![task]);
         }
         if changed && independent {
@@ -662,21 +722,23 @@ impl Pipeline {
                 if admit {
                     self.admit(id)?;
                 }
-                let labelled = match self.outbox.sample(id)? {
-                    Some(sample) if sample.state == SampleState::Admitted => sample.label.clone(),
-                    _ => continue,
-                };
-                match labelled {
-                    Some(label) => {
-                        let by = annotator_name(&label.annotator);
-                        self.advance(id, SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")))?;
-                        if let Some(sample) = self.outbox.sample(id)?.cloned() {
-                            self.retraining.labelled(&sample);
-                        }
-                    }
-                    None => self.route(id)?,
-                }
+                self.go_on(id)?;
             }
+        }
+        Ok(())
+    }
+
+    /// An admitted sample goes on: with the label that it has, or to the router.
+    fn go_on(&mut self, id: PredictionId) -> Result<(), Error> {
+        let label = match self.outbox.sample(id)? {
+            Some(sample) if sample.state == SampleState::Admitted => sample.label.clone(),
+            _ => return Ok(()),
+        };
+        let Some(label) = label else { return self.route(id) };
+        let by = annotator_name(&label.annotator);
+        self.advance(id, SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")))?;
+        if let Some(sample) = self.outbox.sample(id)?.cloned() {
+            self.retraining.labelled(&sample);
         }
         Ok(())
     }
@@ -791,8 +853,12 @@ impl Pipeline {
             }
         }
         // Samples kept after the last checkpoint: the stream goes on behind them.
-        newest = newest.max(self.outbox.cursor()?);
+        let (position, time) = self.outbox.cursor()?;
+        newest = newest.max(position);
+        self.now = time.map_or(self.now, |time| time.max(self.now));
+        self.outbox.position = newest;
         self.sequence = newest;
+        self.flow.restored_sequence = newest;
         self.flow.checkpointed_sequence = newest;
         let tasks = &mut self.flow.tasks;
         self.outbox.each(Kind::Sample, SampleState::Queued.as_str(), |record| {
@@ -834,7 +900,7 @@ impl Pipeline {
         match state {
             Some(SampleState::Quarantined) => {
                 self.advance(id, SampleState::Admitted, who, Reason::new("readmitted", format!("by {who}")))?;
-                self.route(id)?;
+                self.go_on(id)?;
                 self.outbox.commit()
             }
             Some(state) => Err(Error::Refused(format!("sample {id} is {}, not quarantined", state.as_str()))),

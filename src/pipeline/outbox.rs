@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use hashbrown::HashMap;
+use chrono::{DateTime, TimeDelta, Utc};
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,10 +23,16 @@ pub(super) struct Outbox {
     units: Vec<Vec<Write>>,
     samples: HashMap<PredictionId, Cached>,
     dirty: Vec<PredictionId>,
+    /// Tasks that are about to be put into the review queue, and how many open ones are about to leave it.
+    opened: HashSet<PredictionId>,
+    closed: u64,
     verdicts: Vec<Committed>,
     /// Position in the stream up to which samples were kept; committed with them.
     pub(super) position: u64,
     committed_position: u64,
+    /// The loop's time; committed with the position, so that it does not go back over a restart either.
+    pub(super) now: Option<DateTime<Utc>>,
+    committed_now: Option<DateTime<Utc>>,
     /// Commits that failed since the last success.
     pub(super) failures: u64,
     pub(super) last_error: Option<String>,
@@ -47,9 +53,13 @@ impl Outbox {
             units: Vec::new(),
             samples: HashMap::new(),
             dirty: Vec::new(),
+            opened: HashSet::new(),
+            closed: 0,
             verdicts: Vec::new(),
             position: 0,
             committed_position: 0,
+            now: None,
+            committed_now: None,
             failures: 0,
             last_error: None,
         })
@@ -141,16 +151,22 @@ impl Outbox {
         if self.units.is_empty() {
             return Ok(());
         }
-        if self.position != self.committed_position {
-            let indexed = Indexed { state: "saved", rank: self.position as i64, due: None };
+        if self.position != self.committed_position || self.now != self.committed_now {
+            // A store keeps microseconds: rounded up.
+            let up = |now: DateTime<Utc>| TimeDelta::microseconds(i64::from(now.timestamp_subsec_nanos() % 1_000 != 0));
+            let due = self.now.map(|now| now.checked_add_signed(up(now)).unwrap_or(now));
+            let indexed = Indexed { state: "saved", rank: self.position as i64, due };
             let cursor = self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes());
             self.units.push(vec![cursor]);
             self.committed_position = self.position;
+            self.committed_now = self.now;
         }
         let refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
                 self.units.clear();
+                self.opened.clear();
+                self.closed = 0;
                 self.failures = 0;
                 if self.samples.len() > CACHED_SAMPLES {
                     self.samples.clear();
@@ -209,10 +225,33 @@ impl Outbox {
         self.store.count(&self.pipeline, kind, state).map_err(Error::store("count records"))
     }
 
-    /// Position in the stream up to which samples were committed.
-    pub(super) fn cursor(&self) -> Result<u64, Error> {
+    /// A task of sample `id` is put into the queue; `again` if there may be one already.
+    pub(super) fn task_opens(&mut self, id: PredictionId, again: bool) -> Result<(), Error> {
+        let open = |record: Record| record.state == "open";
+        let key = id.to_string();
+        let known = again
+            && self.store.get(&self.pipeline, Kind::Task, &key).map_err(Error::store("read a task"))?.is_some_and(open);
+        if !known {
+            self.opened.insert(id);
+        }
+        Ok(())
+    }
+
+    /// A task that is open in the store is withdrawn.
+    pub(super) fn task_closes(&mut self) {
+        self.closed += 1;
+    }
+
+    /// Tasks that wait for people, those that are not durable yet included.
+    pub(super) fn waiting_tasks(&self) -> Result<u64, Error> {
+        let stored = self.count(Kind::Task, Some("open"))?;
+        Ok((stored + self.opened.len() as u64).saturating_sub(self.closed))
+    }
+
+    /// Position in the stream up to which samples were committed, and when.
+    pub(super) fn cursor(&self) -> Result<(u64, Option<DateTime<Utc>>), Error> {
         let record = self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
-        Ok(record.map_or(0, |record| record.rank as u64))
+        Ok(record.map_or((0, None), |record| (record.rank as u64, record.due)))
     }
 
     /// How many samples are in each state, those that wait to be committed not included.
