@@ -45,15 +45,17 @@ fn builder(file: &Path, slot: &ModelSlot<f64>) -> PipelineBuilder {
             }
             Ok(())
         }))
-        .trigger(new_labels(12))
+        .trigger(new_labels(20))
         .train(trainer)
         .evaluate(evaluator(Profile::adaptive()))
         .deploy(slot.clone())
         .explore(0.2)
         .label_batch(6)
+        .training_rows(300)
         .flags_per_minute(u32::MAX)
         .poll_every(Duration::from_millis(4))
-        .checkpoint(64, TimeDelta::seconds(1))
+        .remember(2_000, 256)
+        .checkpoint(500, TimeDelta::seconds(1))
         .store(SqliteStore::open(file).unwrap())
 }
 
@@ -96,7 +98,7 @@ fn child() {
                         let _ = recorder.truth(id, truth(&values, concept));
                     }
                 }
-                std::thread::sleep(Duration::from_micros(400));
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
     }
@@ -118,7 +120,7 @@ fn child() {
         control.flush().unwrap();
         for (id, version) in ids {
             // A straggler of a version that was replaced meanwhile is not inspected, so it was never flagged.
-            let kept = control.sample(id).unwrap().is_some();
+            let kept = control.sample(id).unwrap().is_some_and(|sample| !sample.flags.is_empty());
             match kept {
                 true => writeln!(out, "safe {id}").unwrap(),
                 false if version == slot.version() => writeln!(out, "lost {id}").unwrap(),

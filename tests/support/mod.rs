@@ -102,7 +102,7 @@ pub fn fit(job: &TrainJob) -> Artifact {
         let wrong = |(row, label): (&Row, &usize)| usize::from(row.values()[0] > threshold) != *label;
         rows.iter().zip(&labels).zip(weights).map(|(pair, weight)| if wrong(pair) { *weight } else { 0.0 }).sum()
     };
-    let tried = (0..=40).map(|step| f64::from(step) / 20.0 - 0.5);
+    let tried = (0..=20).map(|step| f64::from(step) / 10.0 - 0.5);
     let best = tried.min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap();
     Artifact::Inline(best.to_string().into_bytes())
 }
