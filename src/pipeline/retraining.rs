@@ -379,6 +379,7 @@ impl Retraining {
             .flatten()
             .chain(state.race_models.values().copied())
             .chain(state.round.iter().flat_map(|round| round.models.iter().copied()))
+            .chain(state.run.iter().flat_map(|run| run.models.iter().copied()))
             .collect();
         self.models.retain(|version, _| live.contains(version));
     }
@@ -474,6 +475,7 @@ impl Pipeline {
             .flatten()
             .chain(state.race_models.values().copied())
             .chain(state.round.iter().flat_map(|round| round.models.iter().copied()))
+            .chain(state.run.iter().flat_map(|run| run.models.iter().copied()))
             .filter(|version| *version != ModelVersion::FIRST)
             .collect();
         for version in live {
