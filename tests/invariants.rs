@@ -280,7 +280,7 @@ impl Simulation {
     fn run(mut self, steps: usize) -> (World, MemoryDump) {
         for step in 0..steps {
             self.step();
-            if step % 12 == 0 {
+            if step % 20 == 0 {
                 self.check();
             }
         }
