@@ -13,9 +13,9 @@ mod world;
 pub use detector::detector;
 pub use gate::gate;
 pub use router::router;
+use staged::{annotation, broken_rows, refuses_foreign_states, restored, samples, saved, some_label};
 #[cfg(test)]
 pub(crate) use store::follows_the_model;
-use staged::{annotation, broken_rows, refuses_foreign_states, restored, samples, saved, some_label};
 pub use store::store;
 pub use trigger::trigger;
 pub use world::{Noise, World};

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Alarm, Ask, Chunk, ConfidenceRouter, Deduplicate, Event, Feedback, Findings, FnTrainer, KsDrift, Kind, Label,
-    LabelConsistency, Level, LowConfidence, Mahalanobis, ManualClock, MemoryStore, ModelSlot, ModelVersion, Observation,
-    Opinion, Outcome, OutputDrift, Pipeline, PipelineBuilder, PredictionError, PredictionId, Profile, Relevance,
-    ReviewQueue, Route, RouteContext, Sample, SampleState, SchemaGate, Store, TrainJob, TriggerExt, UserFeedback, any,
-    detector_fn, drift, minutes, new_labels, router_fn,
+    Alarm, Ask, Chunk, ConfidenceRouter, Deduplicate, Event, Feedback, Findings, FnTrainer, Kind, KsDrift, Label,
+    LabelConsistency, Level, LowConfidence, Mahalanobis, ManualClock, MemoryStore, ModelSlot, ModelVersion,
+    Observation, Opinion, Outcome, OutputDrift, Pipeline, PipelineBuilder, PredictionError, PredictionId, Profile,
+    Relevance, ReviewQueue, Route, RouteContext, Sample, SampleState, SchemaGate, Store, TrainJob, TriggerExt,
+    UserFeedback, any, detector_fn, drift, minutes, new_labels, router_fn,
 };
 use support::{
-    Flaky, Rng, World, base, check, evaluator, first_model, fit, id, load, observation, prediction, records, schema, start,
-    truth,
+    Flaky, Rng, World, base, check, evaluator, first_model, fit, id, load, observation, prediction, records, schema,
+    start, truth,
 };
 
 const NAME: &str = "simulated";
@@ -370,7 +370,8 @@ fn stream() -> Vec<Event> {
 fn nosy(sample: &Sample, context: &RouteContext<'_>) -> Result<Route, feedloop::BoxError> {
     let mut say = feedloop::Reason::new("seen", format!("{} waiting, alarm {}", context.waiting, context.alarm));
     say.detail.push_str(&format!(", {} flags", sample.flags.len()));
-    let ask = Ask { priority: context.waiting as f64 + f64::from(u8::from(context.alarm)) / 2.0, overlap: 1, blind: true };
+    let ask =
+        Ask { priority: context.waiting as f64 + f64::from(u8::from(context.alarm)) / 2.0, overlap: 1, blind: true };
     Ok(if context.waiting % 3 == 2 { Route::Skip(say) } else { Route::Ask(ask) })
 }
 
@@ -410,7 +411,10 @@ fn cut_pipeline(store: &MemoryStore) -> Pipeline {
 fn decided(store: &MemoryStore) -> (Vec<Sample>, Vec<String>) {
     let world = check(store, NAME);
     let alarms = records(store, NAME, Kind::Alarm);
-    (world.samples.into_values().collect(), alarms.iter().map(|a| String::from_utf8_lossy(&a.body).into_owned()).collect())
+    (
+        world.samples.into_values().collect(),
+        alarms.iter().map(|a| String::from_utf8_lossy(&a.body).into_owned()).collect(),
+    )
 }
 
 fn same(found: &(Vec<Sample>, Vec<String>), whole: &(Vec<Sample>, Vec<String>), how: &str) {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Annotator, Chunk, Clock, Findings, Kind, ManualClock, Pipeline, PredictionId, ReviewQueue, SampleState, SqliteStore,
-    detector_fn,
+    Annotator, Chunk, Clock, Findings, Kind, ManualClock, Pipeline, PredictionId, ReviewQueue, SampleState,
+    SqliteStore, detector_fn,
 };
 use support::{Rng, base, check, id, prediction, records, schema, start, truth};
 

@@ -76,10 +76,8 @@ impl<G: QualityGate, F: Fn() -> G> Case<'_, F> {
 
     fn audit(&self, gate: &mut G, samples: &[Sample], references: &References) -> Audit {
         let label = |sample: &Sample| sample.label.as_ref().and_then(|annotation| annotation.label);
-        let rows: Vec<_> = samples
-            .iter()
-            .filter_map(|sample| Some(DraftRow { sample, label: label(sample)?, weight: 1.0 }))
-            .collect();
+        let rows: Vec<_> =
+            samples.iter().filter_map(|sample| Some(DraftRow { sample, label: label(sample)?, weight: 1.0 })).collect();
         let now = samples.last().map_or(DateTime::<Utc>::UNIX_EPOCH, |sample| sample.observation.time);
         let verdict = gate.audit(&BatchDraft { rows: &rows }, &GateContext { schema: &self.schema, references, now });
         assert!(verdict.is_ok(), "`{}` failed on a batch of {}: {verdict:?}", self.name, rows.len());

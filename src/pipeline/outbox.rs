@@ -23,6 +23,8 @@ pub(super) struct Outbox {
     units: Vec<Vec<Write>>,
     samples: HashMap<PredictionId, Cached>,
     dirty: Vec<PredictionId>,
+    /// Tasks of the review queue as they will be once the pending units are committed.
+    tasks: HashMap<PredictionId, Question>,
     verdicts: Vec<Committed>,
     /// Position in the stream up to which samples were kept; committed with them.
     pub(super) position: u64,
@@ -32,6 +34,16 @@ pub(super) struct Outbox {
     /// Commits that failed since the last success.
     pub(super) failures: u64,
     pub(super) last_error: Option<String>,
+}
+
+/// A task of the review queue, in the store or on its way there.
+#[derive(Clone)]
+pub(super) struct Question {
+    pub(super) state: String,
+    pub(super) rank: i64,
+    pub(super) body: Arc<[u8]>,
+    /// What a write that changes it expects to find.
+    pub(super) expect: Expect,
 }
 
 struct Cached {
@@ -49,6 +61,7 @@ impl Outbox {
             units: Vec::new(),
             samples: HashMap::new(),
             dirty: Vec::new(),
+            tasks: HashMap::new(),
             verdicts: Vec::new(),
             position: 0,
             now: DateTime::UNIX_EPOCH,
@@ -154,6 +167,7 @@ impl Outbox {
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
                 self.units.clear();
+                self.tasks.clear();
                 self.committed = here;
                 (self.failures, self.last_error) = (0, None);
                 if self.samples.len() > CACHED_SAMPLES {
@@ -167,6 +181,28 @@ impl Outbox {
                 Err(Error::Store { doing: "commit", source })
             }
         }
+    }
+
+    /// The task of a sample, if it has one.
+    pub(super) fn task(&self, id: PredictionId) -> Result<Option<Question>, Error> {
+        if let Some(question) = self.tasks.get(&id) {
+            return Ok(Some(question.clone()));
+        }
+        let record =
+            self.store.get(&self.pipeline, Kind::Task, &id.to_string()).map_err(Error::store("read a task"))?;
+        Ok(record.map(|record| Question {
+            state: record.state,
+            rank: record.rank,
+            body: record.body,
+            expect: Expect::Rev(record.rev),
+        }))
+    }
+
+    /// Remembers a task that was put into a unit, until it is committed.
+    pub(super) fn expect_task(&mut self, id: PredictionId, write: &Write) {
+        let indexed = &write.indexed;
+        let (state, rank, body) = (indexed.state.to_owned(), indexed.rank, write.body.clone());
+        self.tasks.insert(id, Question { state, rank, body, expect: Expect::Any });
     }
 
     /// Reads a JSON record.

@@ -72,7 +72,8 @@ impl ReviewQueue {
         let mut number = stored.task.answers.iter().filter(|answer| answer.annotator == human).count();
         let name = |number| format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", stored.task.sample);
         // The task may have been put into the queue anew while an answer was under way: its annotation is there.
-        let known = |id: &str| self.store.get(&self.pipeline, Kind::Annotation, id).map_err(Error::store("read an annotation"));
+        let known =
+            |id: &str| self.store.get(&self.pipeline, Kind::Annotation, id).map_err(Error::store("read an annotation"));
         while known(&name(number))?.is_some() {
             number += 1;
         }

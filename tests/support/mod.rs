@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::uuid::Uuid;
 use feedloop::{
-    Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord, ModelVersion, Observation,
-    Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record, Row, Run, RunState, Sample,
-    SampleState, Scan, Schema, Store, Target, TrainJob, Write,
+    Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord, ModelVersion,
+    Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record, Row, Run,
+    RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write,
 };
 
 /// Small seeded random numbers (SplitMix64, Steele et al. 2014).
