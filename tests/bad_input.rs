@@ -991,7 +991,7 @@ fn a_stopped_worker_refuses_and_gives_the_pipeline_back() {
 
 #[test]
 fn a_flush_is_answered_while_a_host_records_without_a_pause() {
-    let (recorder, control, worker) = builder(&clock()).build().unwrap().spawn().unwrap();
+    let (recorder, control, worker) = builder(&clock()).inbox(64, 8).build().unwrap().spawn().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (theirs, busy) = (stop.clone(), recorder.clone());
     let host = std::thread::spawn(move || {
