@@ -98,6 +98,19 @@ pub struct Pipeline {
     flow: flow::Flow,
     retraining: Retraining,
     base: Option<Dataset>,
+    /// Why the last poll failed.
+    poll_error: Option<String>,
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 impl Pipeline {
@@ -114,6 +127,7 @@ impl Pipeline {
     pub fn ingest(&mut self, events: impl IntoIterator<Item = Event>) -> Result<Ingested, Error> {
         self.check_pending()?;
         self.read_clock();
+        self.count_waiting();
         let expired = self.expire_tasks();
         self.note_failure(expired);
         let (mut count, kept_before) = (0, self.counters.samples);
@@ -127,8 +141,7 @@ impl Pipeline {
             };
             self.note_failure(applied);
         }
-        let inspected = self.inspect();
-        self.note_failure(inspected);
+        self.inspect();
         let saved = self.checkpoint_if_due();
         self.note_failure(saved);
         self.outbox.position = self.sequence;
@@ -149,15 +162,29 @@ impl Pipeline {
     pub fn poll(&mut self) -> Result<Polled, Error> {
         self.read_clock();
         self.outbox.commit()?;
-        self.expire_tasks()?;
-        let annotations = self.apply_annotations()?;
-        self.retry_waiting()?;
-        self.release_auto_labels()?;
-        self.outbox.commit()?;
-        let moved = self.step_retraining()?;
-        self.checkpoint_if_due()?;
-        self.outbox.commit()?;
-        Ok(Polled { annotations, moved, pending: self.outbox.pending() })
+        self.count_waiting();
+        // Each step is tried, also if one before it failed: a broken trainer must not hold up people's answers.
+        let expired = self.expire_tasks();
+        let annotations = self.apply_annotations();
+        let retried = self.retry_waiting();
+        let released = self.release_auto_labels();
+        let committed = self.outbox.commit();
+        let moved = self.step_retraining();
+        let saved = self.checkpoint_if_due();
+        let finished = self.outbox.commit();
+        let (applied, has_moved) = (annotations.as_ref().map_or(0, |n| *n), matches!(moved, Ok(true)));
+        let steps = [expired, annotations.map(drop), retried, released, committed, moved.map(drop), saved, finished];
+        let failed = steps.into_iter().find_map(Result::err);
+        self.poll_error = failed.as_ref().map(describe);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Polled { annotations: applied, moved: has_moved, pending: self.outbox.pending() }),
+        }
+    }
+
+    /// Changes that are not durable yet, because the store failed.
+    pub fn pending(&self) -> usize {
+        self.outbox.pending()
     }
 
     /// Name of the pipeline.
@@ -237,7 +264,7 @@ impl Pipeline {
     fn note_failure(&mut self, applied: Result<(), Error>) {
         if let Err(error) = applied {
             self.counters.store_failures += 1;
-            self.outbox.last_error = Some(error.to_string());
+            self.outbox.last_error = Some(describe(&error));
         }
     }
 

@@ -299,7 +299,8 @@ pub trait Deployer: Send {
     fn activate(&mut self, version: ModelVersion) -> Result<(), BoxError>;
 }
 
-/// By which rules a candidate is promoted; see `guide` for what each of them promises.
+/// By which rules a candidate is promoted; see [the guide](crate::guide::retraining) for what each of them
+/// promises.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -341,11 +342,13 @@ pub struct ConfirmRules {
     pub likely: bool,
     /// Label batches without a verdict after which it is inconclusive.
     pub most_rounds: u32,
+    /// Let one person's labels alone decide. Otherwise a verdict needs labels of two people, or the world's.
+    pub single_annotator: bool,
 }
 
 impl Default for ConfirmRules {
     fn default() -> Self {
-        ConfirmRules { confirm_at: 20.0, fail_at: 10.0, likely: false, most_rounds: 5 }
+        ConfirmRules { confirm_at: 20.0, fail_at: 10.0, likely: false, most_rounds: 5, single_annotator: false }
     }
 }
 

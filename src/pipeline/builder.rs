@@ -103,6 +103,7 @@ impl PipelineBuilder {
                 directory: None,
                 seed: 0,
                 segment: None,
+                weight_clip: None,
             },
             segment: None,
             mistakes: Vec::new(),
@@ -219,6 +220,16 @@ impl PipelineBuilder {
         self.parts.training_rows = most;
         if most == 0 {
             self.mistakes.push("training_rows: at least 1 row is needed".into());
+        }
+        self
+    }
+
+    /// Weighs training rows by the inverse of their inclusion probability, at most `clip`: the training data then stands for
+    /// the live traffic rather than for what was chosen. Every row weighs 1 unless told.
+    pub fn inclusion_weights(mut self, clip: f64) -> Self {
+        self.parts.weight_clip = Some(clip);
+        if !(clip.is_finite() && clip >= 1.0) {
+            self.mistakes.push(format!("inclusion_weights: {clip} is not a number of at least 1"));
         }
         self
     }
@@ -358,6 +369,7 @@ impl PipelineBuilder {
             flow: Flow::default(),
             retraining,
             base: self.base,
+            poll_error: None,
             schema: self.schema,
             settings: self.settings,
         };

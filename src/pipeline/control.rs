@@ -5,14 +5,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::Thread;
 
 use super::lineage::{self, Lineage};
+use super::recorder::Shared;
 use super::{Pipeline, Status};
-use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::retrain::RunId;
 use crate::review::ReviewQueue;
 use crate::sample::Sample;
-use crate::schema::Schema;
 use crate::store::{Kind, Store};
 
 /// Something to be done by the worker between two bursts.
@@ -26,28 +25,27 @@ pub(super) type Request = Box<dyn FnOnce(&mut Pipeline) + Send>;
 pub struct Control {
     requests: Sender<Request>,
     worker: Thread,
+    shared: Arc<Shared>,
     store: Arc<dyn Store>,
     pipeline: Arc<str>,
-    clock: Arc<dyn Clock>,
-    schema: Arc<Schema>,
 }
 
 impl Control {
     pub(super) fn new(
         requests: Sender<Request>,
         worker: Thread,
+        shared: Arc<Shared>,
         store: Arc<dyn Store>,
         pipeline: Arc<str>,
-        clock: Arc<dyn Clock>,
-        schema: Arc<Schema>,
     ) -> Self {
-        Control { requests, worker, store, pipeline, clock, schema }
+        Control { requests, worker, shared, store, pipeline }
     }
 
-    /// Runs `work` on the pipeline, on the worker's thread, and waits for its answer.
+    /// Runs `work` on the pipeline, on the worker's thread, and waits for its answer. `work` must not use a `Control` itself:
+    /// the worker cannot wait for itself.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if the worker has ended.
+    /// [`Error::Stopped`] if the worker has ended, or `work` has panicked.
     pub fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Pipeline) -> R + Send + 'static) -> Result<R, Error> {
         let (answer, wait) = channel();
         let request: Request = Box::new(move |pipeline| {
@@ -64,7 +62,9 @@ impl Control {
     /// # Errors
     /// The worker has ended, or the store cannot be read.
     pub fn status(&self) -> Result<Status, Error> {
-        self.with(|pipeline| pipeline.status())?
+        let mut status = self.with(|pipeline| pipeline.status())??;
+        status.refused = self.shared.refused();
+        Ok(status)
     }
 
     /// Applies everything that was recorded before, makes it durable, and polls once.
@@ -77,7 +77,12 @@ impl Control {
 
     /// The review queue: for annotators, in this process or, on the same store, in another.
     pub fn review(&self) -> ReviewQueue {
-        ReviewQueue::open(self.store.clone(), self.pipeline.clone(), self.schema.target().clone(), self.clock.clone())
+        ReviewQueue::open(
+            self.store.clone(),
+            self.pipeline.clone(),
+            self.shared.schema.target().clone(),
+            self.shared.clock.clone(),
+        )
     }
 
     /// Starts a run, whatever the trigger says.
@@ -131,6 +136,15 @@ impl Control {
     /// The worker has ended, or the store fails.
     pub fn unfreeze(&self) -> Result<(), Error> {
         self.with(Pipeline::unfreeze)?
+    }
+
+    /// Sends a quarantined sample on: a person has looked at it.
+    ///
+    /// # Errors
+    /// See [`Pipeline::readmit`].
+    pub fn readmit(&self, id: PredictionId, who: &str) -> Result<(), Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.readmit(id, &who))?
     }
 
     /// Marks every open alarm as seen.

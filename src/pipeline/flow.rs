@@ -10,22 +10,26 @@ use super::Pipeline;
 use super::outbox::{at, parse};
 use crate::chunk::{Heard, Truth};
 use crate::detector::Alarm;
-use crate::error::Error;
+use crate::error::{Error, message};
 use crate::event::{
     Feedback, Label, ModelVersion, Observation, Opinion, Outcome, PredictionId, Role, predicted_label, top_class,
 };
 use crate::gate::{Admission, GateContext};
+use crate::retrain::RunId;
 use crate::review;
 use crate::router::{Ask, Audited, CohortVerdict, Route, RouteContext};
 use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema, Target};
-use crate::stage::Snapshot;
+use crate::stage::{Snapshot, isolate};
 use crate::stats::sampling::unit_interval;
 use crate::store::{Expect, Indexed, Kind, Write};
 
 /// Priority of tasks that judge models: before everything else, and the random lane before the comparison lane, whose
 /// rows are only asked about while a candidate is open.
 const JUDGING_PRIORITY: f64 = 1e6;
+
+/// Outcomes and feedback that wait for one unknown prediction.
+const MOST_PARKED_EACH: usize = 16;
 
 /// Makes what an annotator should see beside the row; runs on the worker, only for rows that are kept.
 pub(super) type Payload = Box<dyn Fn(&Schema, &Row) -> String + Send>;
@@ -54,9 +58,12 @@ pub(super) struct Flow {
     flags_in_minute: Vec<u32>,
     /// What arrived before its prediction.
     parked: HashMap<PredictionId, Vec<Parked>>,
-    /// Alarms since the last run that nobody acknowledged.
-    pub(super) open_alarms: Vec<DateTime<Utc>>,
-    next_alarm: u64,
+    /// Alarms that nobody and no batch has acknowledged.
+    pub(super) open_alarms: u64,
+    pub(super) last_alarm: Option<DateTime<Utc>>,
+    alarms_raised: u64,
+    /// Questions that waited for people when this ingest or poll began.
+    waiting: u64,
     checkpointed_at: Option<DateTime<Utc>>,
     checkpointed_sequence: u64,
     retry_after: Option<DateTime<Utc>>,
@@ -65,7 +72,7 @@ pub(super) struct Flow {
 }
 
 /// What waits for its prediction.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Parked {
     Outcome(Outcome),
@@ -79,8 +86,6 @@ struct Checkpoint {
     counters: super::Counters,
     stage_model: ModelVersion,
     stages: BTreeMap<String, Snapshot>,
-    open_alarms: Vec<DateTime<Utc>>,
-    next_alarm: u64,
 }
 
 impl Pipeline {
@@ -88,14 +93,14 @@ impl Pipeline {
         self.counters.predictions += 1;
         let (id, model, role) = (observation.id, observation.model, observation.role);
         let live = role == Role::Live;
-        if live && model != self.stage_model && model == self.retraining.champion() {
-            self.inspect()?;
+        let moved = live && model != self.stage_model && model == self.retraining.champion();
+        if moved || (live && model == self.stage_model && !self.buffer.accepts(&observation)) {
+            self.inspect();
+        }
+        if moved {
             self.rebase_on(model);
         }
         let inspected = live && model == self.stage_model;
-        if inspected && !self.buffer.accepts(&observation) {
-            self.inspect()?;
-        }
         if inspected && self.ledger.get(id).is_none() {
             self.buffer.push(self.sequence, &observation);
             if unit_interval(self.settings.seed, id.bytes()) < self.settings.explore {
@@ -117,19 +122,20 @@ impl Pipeline {
         } else if !inspected {
             self.counters.other_version += 1;
         }
-        if !self.flow.parked.is_empty()
-            && let Some(parked) = self.flow.parked.remove(&id)
-        {
-            self.inspect()?;
-            for item in parked {
-                match item {
-                    Parked::Outcome(outcome) => self.take_outcome(outcome)?,
-                    Parked::Feedback(feedback) => self.take_feedback(feedback)?,
-                }
+        if self.flow.parked.is_empty() { Ok(()) } else { self.join_parked(id) }
+    }
+
+    /// Applies what arrived before its prediction.
+    fn join_parked(&mut self, id: PredictionId) -> Result<(), Error> {
+        let Some(parked) = self.flow.parked.remove(&id) else { return Ok(()) };
+        let joined = parked_state("joined", self.sequence);
+        let done = self.outbox.raw(Kind::Parked, &id.to_string(), joined, b"[]".to_vec());
+        self.outbox.push(vec![done]);
+        for item in parked {
+            match item {
+                Parked::Outcome(outcome) => self.take_outcome(outcome)?,
+                Parked::Feedback(feedback) => self.take_feedback(feedback)?,
             }
-            let done =
-                self.outbox.raw(Kind::Parked, &id.to_string(), parked_state("joined", self.sequence), b"[]".to_vec());
-            self.outbox.push(vec![done]);
         }
         Ok(())
     }
@@ -141,16 +147,21 @@ impl Pipeline {
     }
 
     pub(super) fn take_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let id = outcome.prediction;
         if outcome.label.is_some_and(|label| !label.fits(self.schema.target())) {
             self.counters.unusable_labels += 1;
             return Ok(());
         }
-        let target = self.schema.target().clone();
-        let (sequence, now) = (self.sequence, self.now);
-        let Some(entry) = self.ledger.get_mut(outcome.prediction) else {
+        // The prediction may sit in the open chunk: it is inspected without knowing the truth.
+        if !self.buffer.is_empty() {
+            self.inspect();
+        }
+        let schema = self.schema.clone();
+        let (target, sequence, now) = (schema.target(), self.sequence, self.now);
+        let Some(entry) = self.ledger.get_mut(id) else {
             return self.take_late_outcome(outcome);
         };
-        let before = entry.truth(&target);
+        let before = entry.truth(target);
         if before == outcome.label {
             self.counters.duplicate_outcomes += 1;
             return Ok(());
@@ -158,9 +169,9 @@ impl Pipeline {
         entry.set_truth(outcome.label);
         let truth = Truth {
             sequence,
-            prediction: outcome.prediction,
+            prediction: id,
             model: entry.model,
-            predicted: entry.predicted(&target),
+            predicted: entry.predicted(target),
             label: outcome.label,
             replaces: before,
             predicted_at: entry.time(),
@@ -168,29 +179,25 @@ impl Pipeline {
         };
         let (sampled, row_sequence) = (entry.sampled, entry.sequence);
         self.count_outcome(before, outcome.label);
-        // The prediction may sit in the open chunk: it is inspected first, so that its flags are known.
-        if !self.buffer.is_empty() {
-            self.inspect()?;
-        }
         self.buffer.push_truth(truth);
-        let annotation = self.annotation(outcome.prediction, outcome.label, Annotator::GroundTruth);
-        if sampled || self.ledger.get(outcome.prediction).is_some_and(|entry| entry.sampled) {
+        let annotation = self.annotation(id, outcome.label, Annotator::GroundTruth);
+        if sampled {
             return self.annotate(annotation, true);
         }
-        if outcome.label.is_none() {
+        let share = self.settings.outcome_share;
+        if outcome.label.is_none() || unit_interval(self.settings.seed ^ 1, id.bytes()) >= share {
             return Ok(());
         }
-        let share = self.settings.outcome_share;
-        if share > 0.0 && unit_interval(self.settings.seed ^ 1, outcome.prediction.bytes()) < share {
-            match self.ledger.row(row_sequence).cloned() {
-                Some(row) => {
-                    self.keep(row, row_sequence, Lane::Outcome, share, Vec::new())?;
-                    self.annotate(annotation, true)?;
-                }
-                None => self.counters.without_row += 1,
+        match self.ledger.row(row_sequence).cloned() {
+            Some(row) => {
+                self.keep(row, row_sequence, Lane::Outcome, share, Vec::new())?;
+                self.annotate(annotation, true)
+            }
+            None => {
+                self.counters.without_row += 1;
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn count_outcome(&mut self, before: Option<Label>, label: Option<Label>) {
@@ -204,8 +211,14 @@ impl Pipeline {
 
     /// An outcome of a prediction that the ledger does not know: its sample may, else it is parked.
     fn take_late_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
-        if self.outbox.sample(outcome.prediction)?.is_some() {
-            self.counters.outcomes += 1;
+        if let Some(sample) = self.outbox.sample(outcome.prediction)? {
+            let truths = sample.annotations.iter().rev();
+            let known = truths.clone().find(|a| a.annotator == Annotator::GroundTruth).and_then(|a| a.label);
+            if known == outcome.label {
+                self.counters.duplicate_outcomes += 1;
+                return Ok(());
+            }
+            self.count_outcome(known, outcome.label);
             let annotation = self.annotation(outcome.prediction, outcome.label, Annotator::GroundTruth);
             return self.annotate(annotation, true);
         }
@@ -216,6 +229,9 @@ impl Pipeline {
         self.counters.unmatched += 1;
         if self.flow.parked.len() < self.settings.most_parked || self.flow.parked.contains_key(&id) {
             let items = self.flow.parked.entry(id).or_default();
+            if items.len() >= MOST_PARKED_EACH || items.contains(&item) {
+                return Ok(());
+            }
             items.push(item);
             let items = items.clone();
             let write =
@@ -227,9 +243,12 @@ impl Pipeline {
 
     pub(super) fn take_feedback(&mut self, feedback: Feedback) -> Result<(), Error> {
         let id = feedback.prediction;
-        if let Opinion::Correction(label) = &feedback.opinion
-            && !label.fits(self.schema.target())
-        {
+        let usable = match &feedback.opinion {
+            Opinion::Correction(label) => label.fits(self.schema.target()),
+            Opinion::Rating(rating) => (0.0..=1.0).contains(rating),
+            Opinion::Rejection => true,
+        };
+        if !usable {
             self.counters.unusable_labels += 1;
             return Ok(());
         }
@@ -243,11 +262,11 @@ impl Pipeline {
         let predicted = entry.predicted(self.schema.target());
         self.counters.feedback += 1;
         if !self.buffer.is_empty() {
-            self.inspect()?;
+            self.inspect();
         }
         self.buffer.push_feedback(Heard { sequence: self.sequence, feedback: feedback.clone(), predicted });
         // The detectors decide whether the prediction is flagged; the label of a correction is applied after that.
-        self.inspect()?;
+        self.inspect();
         self.apply_opinion(feedback)
     }
 
@@ -258,7 +277,7 @@ impl Pipeline {
         if !known {
             let sequence = self.ledger.get(feedback.prediction).map(|entry| entry.sequence);
             match sequence.and_then(|sequence| self.ledger.row(sequence).cloned().map(|row| (sequence, row))) {
-                Some((sequence, row)) => self.keep(row, sequence, Lane::Flagged, 1.0, Vec::new())?,
+                Some((sequence, row)) => self.keep(row, sequence, Lane::Outcome, 1.0, Vec::new())?,
                 None => {
                     self.counters.without_row += 1;
                     return Ok(());
@@ -274,9 +293,11 @@ impl Pipeline {
     }
 
     /// Hands the open chunk to every detector and keeps what they point at and what the random lane drew.
-    pub(super) fn inspect(&mut self) -> Result<(), Error> {
+    ///
+    /// What fails for one prediction, because the store cannot be read, is counted and does not stop the others.
+    pub(super) fn inspect(&mut self) {
         if self.buffer.is_empty() {
-            return Ok(());
+            return;
         }
         let mut found: Vec<Flag> = Vec::new();
         let mut alarms: Vec<Alarm> = Vec::new();
@@ -308,17 +329,21 @@ impl Pipeline {
             }
         }
         self.buffer.clear();
+        alarms.sort_by_key(|alarm| alarm.sequence);
+        self.keep_found(found, &mut alarms);
         for alarm in alarms {
-            self.raise(alarm)?;
+            let raised = self.raise(alarm);
+            self.note_failure(raised);
         }
-        if found.is_empty() && self.drawn.is_empty() {
-            return Ok(());
-        }
-        self.keep_found(found)
     }
 
     /// Keeps what was flagged or drawn, one sample per prediction, in the order of the stream.
-    fn keep_found(&mut self, found: Vec<Flag>) -> Result<(), Error> {
+    ///
+    /// An alarm is raised before the first sample that comes after it, wherever the stream was cut.
+    fn keep_found(&mut self, found: Vec<Flag>, alarms: &mut Vec<Alarm>) {
+        if found.is_empty() && self.drawn.is_empty() {
+            return;
+        }
         let drawn: HashSet<PredictionId> = self.drawn.drain(..).collect();
         let mut by_prediction: HashMap<PredictionId, Vec<Flag>> = HashMap::new();
         let mut order: Vec<PredictionId> = Vec::new();
@@ -337,47 +362,61 @@ impl Pipeline {
         order.sort_by_key(|id| (place(id), *id));
         for id in order {
             let flags = by_prediction.remove(&id).unwrap_or_default();
-            let Some((sequence, sampled)) = self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled)) else {
-                self.counters.without_row += 1;
-                continue;
-            };
-            if sampled {
-                self.add_flags(id, flags)?;
-                continue;
+            let sequence = self.ledger.get(id).map_or(u64::MAX, |entry| entry.sequence);
+            let due = alarms.iter().take_while(|alarm| alarm.sequence < sequence).count();
+            for alarm in alarms.drain(..due) {
+                let raised = self.raise(alarm);
+                self.note_failure(raised);
             }
-            let Some(row) = self.ledger.row(sequence).cloned() else {
-                self.counters.without_row += 1;
-                continue;
-            };
-            let (lane, inclusion) =
-                if drawn.contains(&id) { (Lane::Random, self.settings.explore) } else { (Lane::Flagged, 1.0) };
-            self.keep(row, sequence, lane, inclusion, flags)?;
+            let lane = if drawn.contains(&id) { Lane::Random } else { Lane::Flagged };
+            let kept = self.keep_one(id, lane, flags);
+            self.note_failure(kept);
         }
-        Ok(())
+    }
+
+    fn keep_one(&mut self, id: PredictionId, lane: Lane, flags: Vec<Flag>) -> Result<(), Error> {
+        let Some((sequence, sampled)) = self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled)) else {
+            self.counters.without_row += 1;
+            return Ok(());
+        };
+        if sampled {
+            return self.add_flags(id, flags);
+        }
+        let Some(row) = self.ledger.row(sequence).cloned() else {
+            self.counters.without_row += 1;
+            return Ok(());
+        };
+        let inclusion = if lane == Lane::Random { self.settings.explore } else { 1.0 };
+        self.keep(row, sequence, lane, inclusion, flags)
     }
 
     /// Draws an observation into the comparison lane. One that was flagged, but has no label yet, changes its lane: it is
     /// asked about first and blind, and never auto-labelled.
-    pub(super) fn compare(&mut self, observation: Observation, inclusion: f64) -> Result<(), Error> {
+    pub(super) fn compare(&mut self, observation: Observation, inclusion: f64, run: RunId) -> Result<(), Error> {
         let id = observation.id;
         match self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled)) {
-            Some((sequence, false)) => self.keep(observation, sequence, Lane::Comparison, inclusion, Vec::new()),
+            Some((sequence, false)) => {
+                self.keep(observation, sequence, Lane::Comparison, inclusion, Vec::new())?;
+                if let Some(sample) = self.outbox.sample(id)? {
+                    sample.compared = Some(run);
+                    self.outbox.touch(id);
+                }
+                Ok(())
+            }
             Some((_, true)) => {
                 let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
                 let waits = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
                 if sample.lane != Lane::Flagged || !waits || !sample.annotations.is_empty() {
                     return Ok(());
                 }
-                (sample.lane, sample.inclusion) = (Lane::Comparison, inclusion);
+                (sample.lane, sample.inclusion, sample.compared) = (Lane::Comparison, inclusion, Some(run));
                 let reason = Reason::new("compared", "candidate and served model disagree on it");
                 let ask = Ask { priority: JUDGING_PRIORITY, overlap: 1, blind: true };
                 if sample.state == SampleState::Skipped {
                     return self.enqueue(id, ask, SampleState::Queued, "comparison", reason);
                 }
-                let sample = sample.clone();
                 self.outbox.touch(id);
-                let task = self.task(&sample, ask)?;
-                self.outbox.push_with_samples(vec![task])
+                self.ask(id, ask)
             }
             None => Ok(()),
         }
@@ -393,10 +432,11 @@ impl Pipeline {
 
     fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
         self.counters.alarms += 1;
-        self.flow.open_alarms.push(self.now);
-        self.flow.next_alarm += 1;
-        let id = format!("{:012}", self.flow.next_alarm);
-        let indexed = Indexed { state: "open", rank: self.flow.next_alarm as i64, due: None };
+        self.flow.alarms_raised += 1;
+        self.flow.open_alarms += 1;
+        self.flow.last_alarm = Some(self.now);
+        let id = format!("{:012}", self.flow.alarms_raised);
+        let indexed = Indexed { state: "open", rank: self.flow.alarms_raised as i64, due: None };
         let write = self.outbox.json(Kind::Alarm, &id, indexed, &alarm)?;
         self.outbox.push(vec![write]);
         Ok(())
@@ -412,22 +452,33 @@ impl Pipeline {
         flags: Vec<Flag>,
     ) -> Result<(), Error> {
         let id = observation.id;
-        let mut sample = Sample::new(observation, sequence, lane, inclusion);
-        sample.flags = flags;
-        sample.payload = self.payload.as_ref().map(|make| make(&self.schema, &sample.observation.row));
         if let Some(entry) = self.ledger.get_mut(id) {
             entry.sampled = true;
+        }
+        // A host that replays its log after a crash names predictions again: what is known of them stays.
+        if self.outbox.sample(id)?.is_some() {
+            return self.add_flags(id, flags);
+        }
+        let mut sample = Sample::new(observation, sequence, lane, inclusion);
+        sample.flags = flags;
+        if let Some(make) = &self.payload {
+            // The host's closure may panic; then the sample goes without what it would have said.
+            let (schema, row) = (&self.schema, &sample.observation.row);
+            sample.payload = isolate(|| Ok(make(schema, row))).ok();
         }
         self.counters.samples += 1;
         let truth = self.ledger.get(id).and_then(|entry| entry.truth(self.schema.target()));
         self.outbox.put(sample);
         self.admit(id)?;
-        if let (Some(label), true) = (truth, lane != Lane::Outcome) {
-            let annotation = self.annotation(id, Some(label), Annotator::GroundTruth);
-            return self.annotate(annotation, true);
+        match truth {
+            // The caller has the label, and adds it.
+            _ if lane == Lane::Outcome => Ok(()),
+            Some(label) => {
+                let annotation = self.annotation(id, Some(label), Annotator::GroundTruth);
+                self.annotate(annotation, true)
+            }
+            None => self.route(id),
         }
-        // An outcome's sample gets its label from the caller and is not routed.
-        if lane == Lane::Outcome { Ok(()) } else { self.route(id) }
     }
 
     /// Asks every gate, until one refuses.
@@ -467,25 +518,30 @@ impl Pipeline {
         if sample.state != SampleState::Admitted {
             return Ok(());
         }
-        let route = if sample.lane.judges() {
-            let priority = if sample.lane == Lane::Random { 2.0 * JUDGING_PRIORITY } else { JUDGING_PRIORITY };
-            Some(Route::Ask(Ask { priority, overlap: 1, blind: true }))
-        } else if let Some(router) = &mut self.router {
-            let context = RouteContext {
-                schema: &self.schema,
-                references: &self.references,
-                now,
-                waiting: self.outbox.count(Kind::Task, Some("open"))?,
-                alarm: !self.flow.open_alarms.is_empty(),
-            };
-            router.run(&self.references, |stage| stage.route(&sample, &context))
-        } else {
-            let priority = sample.flags.len() as f64;
-            Some(Route::Ask(Ask { priority, overlap: 1, blind: true }))
+        let judges = sample.lane.judges();
+        let (by, asked) = match &mut self.router {
+            Some(router) => {
+                let context = RouteContext {
+                    schema: &self.schema,
+                    references: &self.references,
+                    now,
+                    waiting: self.flow.waiting,
+                    alarm: self.flow.open_alarms > 0,
+                };
+                (router.name.clone(), router.run(&self.references, |stage| stage.route(&sample, &context)))
+            }
+            None => {
+                let priority = sample.flags.len() as f64;
+                ("lanes".to_owned(), Some(Route::Ask(Ask { priority, overlap: 1, blind: true })))
+            }
         };
-        let by = match (&self.router, sample.lane.judges()) {
-            (Some(router), false) => router.name.clone(),
-            _ => "lanes".to_owned(),
+        let route = if judges {
+            // The router counts these questions and says how many people answer; it cannot refuse or answer them.
+            let overlap = if let Some(Route::Ask(ask)) = &asked { ask.overlap } else { 1 };
+            let priority = if sample.lane == Lane::Random { 2.0 * JUDGING_PRIORITY } else { JUDGING_PRIORITY };
+            Some(Route::Ask(Ask { priority, overlap, blind: true }))
+        } else {
+            asked
         };
         match route {
             // The router failed: the sample waits in `Admitted` and is tried again.
@@ -497,6 +553,7 @@ impl Pipeline {
             }
             Some(Route::Auto { label, confidence, audit }) => {
                 self.counters.auto_labels += 1;
+                let confidence = if confidence.is_nan() { 0.0 } else { confidence.clamp(0.0, 1.0) };
                 let reason = Reason::new("auto_labelled", format!("confidence {confidence:.4}"));
                 let annotation = Annotation {
                     sample: id,
@@ -534,28 +591,65 @@ impl Pipeline {
             return Ok(());
         }
         sample.overlap = ask.overlap.max(1);
-        let sample = sample.clone();
         self.outbox.touch(id);
-        let task = self.task(&sample, ask)?;
-        self.flow.tasks.push_back((now, id));
-        self.outbox.push_with_samples(vec![task])
+        self.ask(id, ask)
     }
 
-    /// The write that puts a task into the queue; a sample that is asked about again gets a fresh one.
-    fn task(&self, sample: &Sample, ask: Ask) -> Result<Write, Error> {
+    /// Puts the question about a sample into the review queue. A new one goes with the sample, as one unit. One that is
+    /// there is opened again with its answers, unless somebody changes it at the same moment.
+    fn ask(&mut self, id: PredictionId, ask: Ask) -> Result<(), Error> {
+        let key = id.to_string();
+        let record =
+            self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
+        let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
+        let before: Option<review::Task> = record.as_ref().map(parse).transpose()?;
+        let (answers, skipped_by) = before.map(|task| (task.answers, task.skipped_by)).unwrap_or_default();
         let task = review::Task {
-            sample: sample.id(),
+            sample: id,
             ask,
             created: self.now,
             row: sample.observation.row.clone(),
             payload: sample.payload.clone(),
             output: sample.observation.output().to_vec(),
-            answers: Vec::new(),
-            skipped_by: Vec::new(),
+            answers,
+            skipped_by,
         };
         let mut write = review::task_write(self.outbox.pipeline(), &task)?;
-        write.expect = Expect::Any;
-        Ok(write)
+        if self.settings.expire_tasks.is_some() {
+            self.flow.tasks.push_back((self.now, id));
+        }
+        match record {
+            Some(record) => {
+                write.expect = Expect::Rev(record.rev);
+                self.outbox.push(vec![write]);
+                Ok(())
+            }
+            None => {
+                write.expect = Expect::Any;
+                self.outbox.push_with_samples(vec![write])
+            }
+        }
+    }
+
+    /// Takes the question about a sample back, unless somebody is answering it.
+    fn withdraw(&mut self, id: PredictionId) -> Result<(), Error> {
+        let key = id.to_string();
+        let record =
+            self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
+        if let Some(record) = record.filter(|record| record.state == "open") {
+            let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
+            let mut write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
+            write.expect = Expect::Rev(record.rev);
+            self.outbox.push(vec![write]);
+        }
+        Ok(())
+    }
+
+    /// How many questions wait, read once for all samples of an ingest or poll.
+    pub(super) fn count_waiting(&mut self) {
+        if let Ok(waiting) = self.outbox.count(Kind::Task, Some("open")) {
+            self.flow.waiting = waiting;
+        }
     }
 
     /// Withdraws tasks that nobody answered in time; what a person answers later counts all the same.
@@ -567,14 +661,8 @@ impl Pipeline {
             if sample.state != SampleState::Queued {
                 continue;
             }
-            let key = id.to_string();
-            let task = self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key);
-            if let Some(record) = task.map_err(Error::store("read a task"))? {
-                let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
-                let write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
-                self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
-                self.outbox.push_with_samples(vec![write])?;
-            }
+            self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
+            self.withdraw(id)?;
         }
         Ok(())
     }
@@ -583,25 +671,31 @@ impl Pipeline {
     /// review queue are one already.
     pub(super) fn annotate(&mut self, annotation: Annotation, write: bool) -> Result<(), Error> {
         let id = annotation.sample;
-        let (now, target) = (self.now, self.schema.target().clone());
+        let now = self.now;
         let by = annotator_name(&annotation.annotator);
+        let human = matches!(annotation.annotator, Annotator::Human(_));
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
         let before = sample.label.clone();
+        let was = sample.state;
         sample.annotations.push(annotation.clone());
         sample.label = resolve(sample);
         let count = sample.annotations.len();
-        let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
-        match (&sample.label, sample.state) {
-            (
-                Some(_),
-                SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled,
-            ) if independent => {
+        let independent = |label: &Option<Annotation>| label.as_ref().is_some_and(|a| a.annotator.is_independent());
+        let (labelled, was_labelled) = (independent(&sample.label), independent(&before));
+        match sample.state {
+            SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled
+                if labelled =>
+            {
                 sample.advance(SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")), now);
             }
-            (None, SampleState::Labelled) => {
+            SampleState::Labelled if was_labelled && !labelled => {
                 sample.advance(SampleState::Queued, &by, Reason::new("retracted", format!("by {by}")), now);
             }
             _ => {}
+        }
+        let disputed = human && sample.state == SampleState::Queued && is_disputed(sample);
+        if disputed {
+            sample.overlap += 1;
         }
         let changed = before.as_ref().and_then(|a| a.label) != sample.label.as_ref().and_then(|a| a.label);
         let sample = sample.clone();
@@ -612,21 +706,20 @@ impl Pipeline {
             let record = self.outbox.json(Kind::Annotation, &key, indexed, &annotation)?;
             self.outbox.push_with_samples(vec![record])?;
         }
-        if sample.state == SampleState::Queued && sample.label.is_none() && before.is_some() {
-            let ask = Ask { priority: JUDGING_PRIORITY, overlap: sample.overlap, blind: true };
-            let task = self.task(&sample, ask)?;
-            self.outbox.push(vec![task]);
-        }
-        if changed && independent {
-            self.learn(&sample, &target)?;
-        }
         self.retraining.labelled(&sample);
-        Ok(())
+        if disputed || (sample.state == SampleState::Queued && was == SampleState::Labelled) {
+            let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
+            self.ask(id, Ask { priority, overlap: sample.overlap, blind: true })?;
+        } else if !human && was == SampleState::Queued && sample.state == SampleState::Labelled {
+            self.withdraw(id)?;
+        }
+        if changed && labelled { self.learn(&sample) } else { Ok(()) }
     }
 
     /// Tells the router what an independent label says about the model's own opinion.
-    fn learn(&mut self, sample: &Sample, target: &Target) -> Result<(), Error> {
+    fn learn(&mut self, sample: &Sample) -> Result<(), Error> {
         let Some(router) = &mut self.router else { return Ok(()) };
+        let target = self.schema.target();
         let human = sample.label.as_ref().and_then(|annotation| annotation.label);
         let auto = predicted_label(target, sample.observation.output());
         if let (Some(auto), Some(human)) = (auto, human) {
@@ -649,10 +742,14 @@ impl Pipeline {
                 return Ok(applied);
             }
             for record in page {
-                let annotation: Annotation = parse(&record)?;
-                let usable = annotation.label.is_none_or(|label| label.fits(self.schema.target()));
-                let indexed =
-                    Indexed { state: if usable { "applied" } else { "refused" }, rank: record.rank, due: None };
+                // One that cannot be read is set aside, so that it does not hold up the others.
+                let annotation: Option<Annotation> = parse(&record).ok();
+                let usable = annotation.filter(|a| a.label.is_none_or(|label| label.fits(self.schema.target())));
+                let indexed = Indexed {
+                    state: if usable.is_some() { "applied" } else { "refused" },
+                    rank: record.rank,
+                    due: None,
+                };
                 let done = Write {
                     kind: Kind::Annotation,
                     key: record.key.clone(),
@@ -660,7 +757,7 @@ impl Pipeline {
                     indexed,
                     body: record.body.clone(),
                 };
-                if usable {
+                if let Some(annotation) = usable {
                     self.counters.human_labels += u64::from(annotation.label.is_some());
                     self.annotate(annotation, false)?;
                     applied += 1;
@@ -681,28 +778,32 @@ impl Pipeline {
         self.flow.retry_after = Some(self.now + TimeDelta::seconds(1));
         for (state, admit) in [(SampleState::Flagged, true), (SampleState::Admitted, false)] {
             for record in self.outbox.page(Kind::Sample, state.as_str(), None, 256)? {
-                let sample: Sample = parse(&record)?;
-                let id = sample.id();
+                let Ok(id) = record.key.id.parse() else { continue };
                 if admit {
                     self.admit(id)?;
                 }
-                let labelled = match self.outbox.sample(id)? {
-                    Some(sample) if sample.state == SampleState::Admitted => sample.label.clone(),
-                    _ => continue,
-                };
-                match labelled {
-                    Some(label) => {
-                        let by = annotator_name(&label.annotator);
-                        self.advance(id, SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")))?;
-                        if let Some(sample) = self.outbox.sample(id)?.cloned() {
-                            self.retraining.labelled(&sample);
-                        }
-                    }
-                    None => self.route(id)?,
-                }
+                self.settle(id)?;
             }
         }
         Ok(())
+    }
+
+    /// Sends an admitted sample on: into training if people or the world have labelled it, to the router if not.
+    fn settle(&mut self, id: PredictionId) -> Result<(), Error> {
+        let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.state == SampleState::Admitted) else {
+            return Ok(());
+        };
+        match sample.label.clone().filter(|label| label.annotator.is_independent()) {
+            Some(label) => {
+                let by = annotator_name(&label.annotator);
+                self.advance(id, SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")))?;
+                if let Some(sample) = self.outbox.sample(id)?.cloned() {
+                    self.retraining.labelled(&sample);
+                }
+                Ok(())
+            }
+            None => self.route(id),
+        }
     }
 
     /// Releases or rejects the provisional auto-labels, as the router's audits say.
@@ -754,6 +855,9 @@ impl Pipeline {
     }
 
     pub(super) fn checkpoint_if_due(&mut self) -> Result<(), Error> {
+        if self.outbox.failures > 0 {
+            return Ok(());
+        }
         let since = self.sequence - self.flow.checkpointed_sequence;
         let old = self.flow.checkpointed_at.is_none_or(|at| self.now - at >= self.settings.checkpoint_after);
         if since >= self.settings.checkpoint_every || (since > 0 && old) { self.checkpoint() } else { Ok(()) }
@@ -776,8 +880,6 @@ impl Pipeline {
             counters: self.counters.clone(),
             stage_model: self.stage_model,
             stages,
-            open_alarms: self.flow.open_alarms.clone(),
-            next_alarm: self.flow.next_alarm,
         };
         let indexed = Indexed { state: "saved", rank: 0, due: None };
         let stages = self.outbox.json(Kind::Checkpoint, "stages", indexed.clone(), &checkpoint)?;
@@ -795,25 +897,24 @@ impl Pipeline {
         if let Some(saved) = saved {
             newest = saved.sequence;
             self.counters = saved.counters;
-            self.flow.open_alarms = saved.open_alarms;
-            self.flow.next_alarm = saved.next_alarm;
-            if saved.stage_model != self.stage_model {
-                self.rebase_on(saved.stage_model);
-            }
+            self.rebase_on(saved.stage_model);
             for stage in &mut self.detectors {
-                restore(stage, &saved.stages, "detector")?;
+                restore(stage, &self.references, &saved.stages, "detector");
             }
             for stage in &mut self.gates {
-                restore(stage, &saved.stages, "gate")?;
+                restore(stage, &self.references, &saved.stages, "gate");
             }
             if let Some(stage) = &mut self.router {
-                restore(stage, &saved.stages, "router")?;
+                restore(stage, &self.references, &saved.stages, "router");
             }
             if let Some(bytes) = self.outbox.read_raw(Kind::Checkpoint, "ledger")? {
                 let failed = |source| Error::Store { doing: "restore the ledger", source };
                 self.ledger.restore(&bytes).map_err(failed)?;
             }
         }
+        self.flow.alarms_raised = self.outbox.count(Kind::Alarm, None)?;
+        self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some("open"))?;
+        self.flow.last_alarm = (self.flow.open_alarms > 0).then_some(self.now);
         // Samples kept after the last checkpoint: the stream goes on behind them.
         newest = newest.max(self.outbox.cursor()?);
         self.sequence = newest;
@@ -847,7 +948,7 @@ impl Pipeline {
             let write = self.outbox.raw(Kind::Alarm, &record.key.id, indexed, record.body.to_vec());
             self.outbox.push(vec![write]);
         }
-        self.flow.open_alarms.clear();
+        self.flow.open_alarms = 0;
         self.outbox.commit()?;
         Ok(open.len())
     }
@@ -858,7 +959,7 @@ impl Pipeline {
         match state {
             Some(SampleState::Quarantined) => {
                 self.advance(id, SampleState::Admitted, who, Reason::new("readmitted", format!("by {who}")))?;
-                self.route(id)?;
+                self.settle(id)?;
                 self.outbox.commit()
             }
             Some(state) => Err(Error::Refused(format!("sample {id} is {}, not quarantined", state.as_str()))),
@@ -877,17 +978,18 @@ fn rebase<S: ?Sized + super::isolated::AsStage>(
     }
 }
 
+/// A stage whose saved state does not fit any more (other settings, another release) starts afresh and says so.
 fn restore<S: ?Sized + super::isolated::AsStage>(
     stage: &mut super::isolated::Isolated<S>,
+    references: &crate::reference::References,
     saved: &BTreeMap<String, Snapshot>,
     kind: &str,
-) -> Result<(), Error> {
-    match saved.get(&format!("{kind}/{}", stage.name)) {
-        Some(Snapshot::Stateless) | None => Ok(()),
-        Some(snapshot) => stage.restore(snapshot).map_err(|source| {
-            let stage = stage.name.clone();
-            crate::error::StageError { stage, what: "restore its saved state", source }.into()
-        }),
+) {
+    if let Some(snapshot @ Snapshot::State { .. }) = saved.get(&format!("{kind}/{}", stage.name))
+        && let Err(error) = stage.restore(snapshot)
+    {
+        stage.note(&message(format!("its saved state was not restored: {error}")));
+        rebase(stage, references);
     }
 }
 
@@ -902,6 +1004,13 @@ pub(super) fn annotator_name(annotator: &Annotator) -> String {
         Annotator::User(name) => format!("user-{name}"),
         Annotator::GroundTruth => "ground-truth".into(),
     }
+}
+
+/// Have as many people answered as were to, without a majority?
+fn is_disputed(sample: &Sample) -> bool {
+    let people: Vec<Annotation> =
+        sample.annotations.iter().filter(|a| matches!(a.annotator, Annotator::Human(_))).cloned().collect();
+    review::consensus(&people, sample.overlap) == review::Consensus::Disputed
 }
 
 /// The label that counts: the truth before people, people (by majority once enough of them have answered) before users,

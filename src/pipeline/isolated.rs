@@ -124,7 +124,7 @@ impl<S: ?Sized + AsStage> Isolated<S> {
         }
     }
 
-    fn note(&mut self, error: &BoxError) {
+    pub(super) fn note(&mut self, error: &BoxError) {
         self.in_a_row += 1;
         self.failures += 1;
         self.last_error = Some(error.to_string());

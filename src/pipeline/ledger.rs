@@ -154,9 +154,9 @@ impl Ledger {
         self.rows.get(at).map(|(_, row)| &**row)
     }
 
-    /// The newest rows of `model`, newest first.
-    pub(super) fn recent(&self, model: ModelVersion) -> impl Iterator<Item = &Observation> {
-        self.rows.iter().rev().map(|(_, row)| &**row).filter(move |row| row.model == model)
+    /// The newest rows, newest first.
+    pub(super) fn recent(&self) -> impl Iterator<Item = &Observation> {
+        self.rows.iter().rev().map(|(_, row)| &**row)
     }
 
     /// The entries, oldest first, for a checkpoint.

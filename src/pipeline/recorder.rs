@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
 use serde::Serialize;
@@ -38,6 +38,19 @@ pub(super) struct Shared {
     pub(super) stopped: AtomicBool,
     pub(super) refused_predictions: AtomicU64,
     pub(super) refused_others: AtomicU64,
+}
+
+impl Shared {
+    /// Did the worker stop before it could see what was pushed just now? Then nobody may be told that it was accepted;
+    /// it may have been applied all the same.
+    fn has_stopped(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refused(&self) -> (u64, u64) {
+        (self.refused_predictions.load(Ordering::Relaxed), self.refused_others.load(Ordering::Relaxed))
+    }
 }
 
 /// Hands predictions, outcomes and feedback to the worker. Cheap to clone; safe to use from many threads.
@@ -163,6 +176,7 @@ impl<'a> Draft<'a> {
         }
         let Some(filled) = slot.slot.take() else { return refuse(Refused::Full) };
         match shared.ready.push(Event::Prediction(filled)) {
+            Ok(()) if shared.has_stopped() => refuse(Refused::Stopped),
             Ok(()) => Ok(id),
             Err(event) => {
                 if let Event::Prediction(filled) = event {
@@ -232,8 +246,7 @@ impl Recorder {
 
     /// Predictions and others (outcomes, feedback) that were refused so far.
     pub fn refused(&self) -> (u64, u64) {
-        let shared = &self.shared;
-        (shared.refused_predictions.load(Ordering::Relaxed), shared.refused_others.load(Ordering::Relaxed))
+        self.shared.refused()
     }
 
     fn send(&self, event: Event) -> Result<(), Refused> {
@@ -242,6 +255,7 @@ impl Recorder {
             Refused::Stopped
         } else {
             match shared.ready.push(event) {
+                Ok(()) if shared.has_stopped() => Refused::Stopped,
                 Ok(()) => return Ok(()),
                 Err(_) => Refused::Full,
             }

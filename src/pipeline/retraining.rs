@@ -27,7 +27,7 @@ use crate::retrain::{
     Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
     RunState, Trainer, Watch,
 };
-use crate::sample::{Reason, Sample, SampleState};
+use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
@@ -71,6 +71,9 @@ pub struct PromotionRecord {
     pub reason: Reason,
 }
 
+/// Key of a smoke test, and its rows with their labels where known.
+type Smoke = (String, Vec<(Row, Option<Label>)>);
+
 /// One training job of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Job {
@@ -107,9 +110,18 @@ struct Round {
     models: Vec<ModelVersion>,
 }
 
+/// A look at where the live models disagree: its inputs do not change while it is under way.
+#[derive(Debug)]
+struct Comparing {
+    key: String,
+    rows: Vec<Observation>,
+    models: Vec<ModelVersion>,
+}
+
 /// The part of the state that survives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct LoopState {
+    schema: String,
     started: DateTime<Utc>,
     next_version: u64,
     next_run: u64,
@@ -123,6 +135,8 @@ struct LoopState {
     race: Race,
     race_models: BTreeMap<Recipe, ModelVersion>,
     evidence: Option<Evidence>,
+    /// Live rows on which candidate and champion were compared without labels, and on how many they differed.
+    compared: (u64, u64),
     watch: Option<Watch>,
     watched_run: Option<RunId>,
     flapping: Flapping,
@@ -155,6 +169,7 @@ pub(super) struct Parts {
     pub(super) directory: Option<PathBuf>,
     pub(super) seed: u64,
     pub(super) segment: Option<usize>,
+    pub(super) weight_clip: Option<f64>,
 }
 
 /// Everything about runs, models and the labels that wait for them.
@@ -173,15 +188,19 @@ pub(super) struct Retraining {
     coverage: CoverageTracker,
     /// Live rows among which candidate and champion are compared.
     pool: Vec<Observation>,
-    comparing: Option<(String, Vec<Observation>)>,
-    next_comparison: u64,
+    comparing: Option<Comparing>,
     /// Live traffic since the promotion that is being watched.
     baseline: Option<ReferenceBuilder>,
     baseline_rows: u64,
     /// References that take over with the first observation of their model.
     upcoming: Option<(ModelVersion, Arc<Reference>)>,
+    /// The smoke test under way.
+    smoking: Option<Smoke>,
+    /// The training reference of the version before the served one: a rollback brings it back.
+    previous_reference: Option<Arc<Reference>>,
     /// A restarted host serves its first model; the champion must be loaded again.
     redeploy: bool,
+    redeploy_failed: bool,
     pub(super) decision: Option<Decision>,
     pub(super) trigger_error: Option<String>,
 }
@@ -191,6 +210,7 @@ impl Retraining {
         let coverage = CoverageTracker::new(training, parts.seed);
         Retraining {
             state: LoopState {
+                schema: schema.fingerprint().to_owned(),
                 started: now,
                 next_version: 1,
                 next_run: 1,
@@ -204,6 +224,7 @@ impl Retraining {
                 race: Race::new([Race::KEEP], Race::KEEP),
                 race_models: BTreeMap::new(),
                 evidence: None,
+                compared: (0, 0),
                 watch: None,
                 watched_run: None,
                 flapping: Flapping::default(),
@@ -227,11 +248,13 @@ impl Retraining {
             coverage,
             pool: Vec::new(),
             comparing: None,
-            next_comparison: 1,
             baseline: None,
             baseline_rows: 0,
             upcoming: None,
+            smoking: None,
+            previous_reference: None,
             redeploy: false,
+            redeploy_failed: false,
             decision: None,
             trigger_error: None,
             parts,
@@ -245,6 +268,7 @@ impl Retraining {
     /// A live observation of the served version passes by.
     pub(super) fn observe(&mut self, observation: &Observation) {
         if let Some(builder) = &mut self.baseline
+            && observation.model == self.state.champion
             && self.baseline_rows < BASELINE_ROWS
         {
             // A row that does not fit the schema cannot have come this far.
@@ -284,7 +308,10 @@ impl Retraining {
             SampleState::Queued => return self.coverage.unlabelled(sample.id()),
             _ => return,
         }
-        if self.parts.evaluator.is_some() && sample.lane.judges() && independent && !sample.judged {
+        // Users correct what is wrong more often than what is right: their labels train, but do not judge.
+        let fair =
+            sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
+        if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
             self.unjudged.insert(key);
         } else {
             self.ready.insert(key, independent);
@@ -298,7 +325,6 @@ impl Retraining {
     pub(super) fn move_references(&mut self, references: &mut References, model: ModelVersion) {
         if let Some((version, training)) = self.upcoming.take() {
             if version == model {
-                self.coverage = CoverageTracker::new(&training, self.parts.seed);
                 references.training = training;
             } else {
                 self.upcoming = Some((version, training));
@@ -307,7 +333,7 @@ impl Retraining {
     }
 
     /// What the trigger looks at.
-    pub(super) fn status(&self, now: DateTime<Utc>, observations: u64, alarms: &[DateTime<Utc>]) -> LoopStatus {
+    fn status(&self, now: DateTime<Utc>, observations: u64) -> LoopStatus {
         let waiting = self.ready.values().filter(|independent| **independent).count() + self.unjudged.len();
         LoopStatus {
             now,
@@ -316,15 +342,25 @@ impl Retraining {
             labels: (self.ready.len() + self.unjudged.len()) as u64,
             independent_labels: waiting as u64,
             coverage: self.coverage.status(),
-            open_alarms: alarms.len() as u64,
-            last_alarm: alarms.last().copied(),
+            open_alarms: 0,
+            last_alarm: None,
             last_run: self.state.last_run,
             running: self.state.run.as_ref().is_some_and(|run| run.state.in_flight()),
         }
     }
 
-    fn model(&self, version: ModelVersion) -> Result<&ModelRecord, Error> {
-        self.models.get(&version).ok_or_else(|| Error::Corrupt(format!("model {version} is not in the store")))
+    /// Versions that are needed: served, previous, kept, candidate, racing, or in the round under way.
+    fn live_versions(&self) -> BTreeSet<ModelVersion> {
+        let state = &self.state;
+        let candidate = state.run.as_ref().and_then(|run| run.candidate);
+        let deploying = if let Phase::Deploying { to, .. } = &state.phase { Some(*to) } else { None };
+        let single =
+            [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate, deploying];
+        let trained = state.run.iter().flat_map(|run| run.models.iter().copied());
+        let round = state.round.iter().flat_map(|round| round.models.iter().copied());
+        let watched = state.watch.iter().map(|watch| watch.previous);
+        let racing = state.race_models.values().copied();
+        single.into_iter().flatten().chain(trained).chain(round).chain(watched).chain(racing).collect()
     }
 
     /// The write that makes the state durable; it goes into the unit of whatever changed it.
@@ -372,14 +408,7 @@ impl Retraining {
 
     /// Forgets the records of versions that are no longer live.
     fn forget_models(&mut self) {
-        let state = &self.state;
-        let candidate = state.run.as_ref().and_then(|run| run.candidate);
-        let live: BTreeSet<ModelVersion> =
-            [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate]
-                .into_iter()
-                .flatten()
-                .chain(state.race_models.values().copied())
-                .collect();
+        let live = self.live_versions();
         self.models.retain(|version, _| live.contains(version));
     }
 }
@@ -407,11 +436,19 @@ impl Pipeline {
         if self.retraining.redeploy {
             return self.step_redeploy();
         }
-        if self.retraining.state.frozen.is_some() {
+        // A frozen loop still goes back: that is what a person wants when something is wrong.
+        let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
+        if self.retraining.state.frozen.is_some() && !going_back {
             return Ok(false);
         }
-        if self.step_round()? {
-            return Ok(true);
+        if !going_back {
+            if self.step_round()? {
+                return Ok(true);
+            }
+            if self.retraining.state.round.is_some() {
+                // Nothing else moves meanwhile: the models of a round stay the models of the loop.
+                return Ok(false);
+            }
         }
         match self.retraining.state.phase.clone() {
             Phase::Idle => self.step_idle(),
@@ -447,6 +484,13 @@ impl Pipeline {
         let saved: Option<LoopState> = self.outbox.read(Kind::Control, "loop")?;
         let fresh = saved.is_none();
         if let Some(saved) = saved {
+            if saved.schema != self.schema.fingerprint() {
+                return Err(crate::schema::SchemaError::Fingerprint {
+                    found: self.schema.fingerprint().into(),
+                    expected: saved.schema,
+                }
+                .into());
+            }
             self.retraining.state = saved;
         }
         if let Some(artifact) = self.retraining.parts.first_model.clone() {
@@ -467,20 +511,11 @@ impl Pipeline {
             }
             self.retraining.models.insert(ModelVersion::FIRST, record);
         }
-        let state = &self.retraining.state;
-        let candidate = state.run.as_ref().and_then(|run| run.candidate);
-        let live: Vec<ModelVersion> = [Some(state.champion), state.previous, state.kept, candidate]
-            .into_iter()
-            .flatten()
-            .chain(state.race_models.values().copied())
-            .filter(|version| *version != ModelVersion::FIRST)
-            .collect();
-        for version in live {
+        for version in self.retraining.live_versions().into_iter().filter(|version| *version != ModelVersion::FIRST) {
             self.retraining.load_model(&self.outbox, version)?;
         }
         self.retraining.redeploy =
             self.retraining.state.champion != ModelVersion::FIRST && self.retraining.parts.deployer.is_some();
-        self.reload_labels()?;
         for (name, training) in [("reference/training", true), ("reference/serving", false)] {
             if let Some(bytes) = self.outbox.read_raw(Kind::Control, name)? {
                 let reference: Reference = serde_json::from_slice(&bytes)
@@ -492,6 +527,8 @@ impl Pipeline {
                 if training { self.references.training = reference } else { self.references.serving = reference }
             }
         }
+        self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
+        self.reload_labels()?;
         if fresh { self.save_loop(Vec::new()) } else { Ok(()) }
     }
 
@@ -527,7 +564,7 @@ impl Pipeline {
                 let Some(sample) = self.outbox.read::<Sample>(Kind::Sample, &id.to_string())? else {
                     return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
                 };
-                if let Some(label) = sample.label.as_ref().and_then(|annotation| annotation.label) {
+                if let Some(label) = sample.batch_label {
                     labelled.push(sample.observation.row.clone(), label, self.training_weight(&sample))?;
                 }
             }
@@ -538,8 +575,16 @@ impl Pipeline {
 
     /// Weight of a sample in training.
     fn training_weight(&self, sample: &Sample) -> f64 {
-        let _ = sample;
-        1.0
+        self.retraining.parts.weight_clip.map_or(1.0, |clip| (1.0 / sample.inclusion).min(clip))
+    }
+
+    /// What the trigger looks at.
+    pub(super) fn loop_status(&self) -> LoopStatus {
+        LoopStatus {
+            open_alarms: self.flow.open_alarms,
+            last_alarm: self.flow.last_alarm,
+            ..self.retraining.status(self.now, self.counters.predictions)
+        }
     }
 }
 

@@ -105,6 +105,10 @@ pub struct Status {
     pub frozen: Option<String>,
     /// Changes that are not durable yet.
     pub pending: u64,
+    /// Why the last poll failed, if it did.
+    pub poll_error: Option<String>,
+    /// Predictions, and outcomes and feedback, that the inbox refused; known to a running worker's `Control` only.
+    pub refused: (u64, u64),
     /// What the store said last when it failed.
     pub store_error: Option<String>,
     /// Largest shift of a column's mean between the first training data and the serving baseline, in standard
@@ -153,7 +157,7 @@ impl super::Pipeline {
             samples: self.outbox.census()?.into_iter().filter(|(_, count)| *count > 0).collect(),
             waiting_tasks: self.outbox.count(crate::store::Kind::Task, Some("open"))?,
             stages,
-            trigger_view: self.retraining.status(self.now, self.counters.predictions, &self.flow.open_alarms),
+            trigger_view: self.loop_status(),
             decision: self.retraining.decision.clone(),
             trigger_error: self.retraining.trigger_error.clone(),
             champion: self.champion(),
@@ -168,6 +172,8 @@ impl super::Pipeline {
             rejected: view.rejected,
             frozen: view.frozen,
             pending: self.outbox.pending() as u64,
+            poll_error: self.poll_error.clone(),
+            refused: (0, 0),
             store_error: self.outbox.last_error.clone(),
             drift_since_start: largest_shift(&self.references.anchor, &self.references.serving),
         })

@@ -1,7 +1,7 @@
 //! A thin loop around `ingest` and `poll`, on a thread of its own. It decides nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use super::control::{Control, Request};
 use super::recorder::{Recorder, Shared};
 use crate::error::Error;
 use crate::event::{IdSource, Observation};
+use crate::stage::isolate;
 use crate::stats::sampling::keyed;
 
 /// Most events applied between two looks at the requests.
@@ -31,7 +32,8 @@ pub struct Worker {
 impl Worker {
     /// Stops the worker: what was recorded before is applied and made durable. Waits at most `deadline`.
     ///
-    /// Gives the pipeline back, so that the host can go on with `ingest` and `poll`, or drop it.
+    /// Gives the pipeline back, so that the host can go on with `ingest` and `poll`, or drop it. If the store failed to the
+    /// end, [`Pipeline::pending`] is not 0, and `poll` tries again.
     ///
     /// # Errors
     /// The worker did not stop in time (it goes on stopping by itself), or it has panicked.
@@ -97,8 +99,7 @@ impl Pipeline {
         let (finished, done) = channel();
         let name = format!("feedloop-{}", self.name);
         let (theirs, signal) = (shared.clone(), stop.clone());
-        let (store, pipeline, clock, schema) =
-            (self.outbox.store().clone(), self.name.clone(), self.clock.clone(), self.schema.clone());
+        let (store, pipeline) = (self.outbox.store().clone(), self.name.clone());
         let thread = thread::Builder::new()
             .name(name)
             .spawn(move || {
@@ -108,7 +109,7 @@ impl Pipeline {
             })
             .map_err(Error::file("cannot start the worker's thread"))?;
         let handle = thread.thread().clone();
-        let control = Control::new(request, handle.clone(), store, pipeline, clock, schema);
+        let control = Control::new(request, handle.clone(), shared.clone(), store, pipeline);
         Ok((Recorder { shared }, control, Worker { thread: Some(thread), handle, stop, done }))
     }
 }
@@ -128,6 +129,8 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
         let stopping = stop.load(Ordering::Acquire);
         if stopping {
             shared.stopped.store(true, Ordering::Relaxed);
+            // With the fence in `Recorder`: whoever was told `Ok` has pushed before the last drain looks.
+            fence(Ordering::SeqCst);
         }
         let taken = drain(&mut pipeline, shared);
         while let Ok(request) = requests.try_recv() {
@@ -138,14 +141,23 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
                 let taken = drain(&mut pipeline, shared);
                 before = if taken == 0 { 0 } else { before.saturating_sub(taken) };
             }
-            request(&mut pipeline);
+            // A panic in the host's request is the request's: nobody gets an answer, the worker goes on.
+            let _ = isolate(|| {
+                request(&mut pipeline);
+                Ok(())
+            });
         }
         if polled.elapsed() >= pipeline.settings.poll_every || (stopping && taken == 0) {
             polled = Instant::now();
-            // An error stays pending and shows in the status.
+            // An error shows in the status, and everything is tried again.
             let _ = pipeline.poll();
         }
         if stopping && taken == 0 {
+            while let Some(event) = shared.ready.pop() {
+                // The store fails, so that nothing more was taken: what was accepted is applied all the same.
+                pipeline.settings.most_pending = usize::MAX;
+                let _ = pipeline.ingest([event]);
+            }
             let _ = pipeline.checkpoint();
             let _ = pipeline.outbox.commit();
             return pipeline;

@@ -213,7 +213,9 @@ impl Evidence {
         let score = |code: &str, name: &str, paired: Paired, e: f64| {
             Reason::new(code, format!("{} : {} against {name}, e-value {e:.1}", paired.wins, paired.losses))
         };
-        let enough_rounds = self.rounds >= FEWEST_ROUNDS;
+        let alone =
+            !rules.single_annotator && self.annotators.len() == 1 && !self.annotators.contains(&Annotator::GroundTruth);
+        let enough_rounds = self.rounds >= FEWEST_ROUNDS && !alone;
         let worse = opponents().find(|(_, paired)| paired.mirrored_e_value() >= rules.fail_at);
         if let Some((name, paired)) = worse.filter(|_| enough_rounds) {
             let reason = score("worse", name, paired, paired.mirrored_e_value());
@@ -247,7 +249,10 @@ impl Evidence {
                 )
             })
             .collect();
-        if !enough_rounds {
+        if alone {
+            let text = "every label is by one person: no verdict rests on a single annotator";
+            reasons.push(Reason::new("single_annotator", text));
+        } else if !enough_rounds {
             let text = format!("{} of {FEWEST_ROUNDS} label batches: no verdict rests on a single one", self.rounds);
             reasons.push(Reason::new("single_batch", text));
         }

@@ -10,6 +10,9 @@ use crate::sample::Reason;
 use crate::store::{Indexed, Kind};
 use std::sync::Arc;
 
+/// Fewest rows that a serving baseline is made of; with fewer, the old one stays.
+const LEAST_BASELINE_ROWS: u64 = 200;
+
 impl Pipeline {
     pub(super) fn start_promotion(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
         self.retraining.state.phase = Phase::Deploying { to, kind: PromotionKind::Promotion, reason };
@@ -19,6 +22,7 @@ impl Pipeline {
     /// Takes the previous version back into service. A run in flight ends: its base is gone.
     pub(super) fn start_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
         if self.retraining.state.run.is_some() {
+            self.cancel_jobs()?;
             self.end_run(
                 RunState::Cancelled,
                 Reason::new("rolled_back", "the model that it builds on is rolled back"),
@@ -53,8 +57,11 @@ impl Pipeline {
 
     /// Lets a frozen loop go on: a person has looked into it.
     pub fn unfreeze(&mut self) -> Result<(), Error> {
-        self.retraining.state.frozen = None;
-        self.retraining.state.failures_in_a_row = 0;
+        let state = &mut self.retraining.state;
+        state.frozen = None;
+        state.failures_in_a_row = 0;
+        // A champion that did not load after a restart is tried again.
+        self.retraining.redeploy |= self.retraining.redeploy_failed;
         self.retraining.state.flapping.clear();
         self.save_loop(Vec::new())?;
         self.outbox.commit()
@@ -122,11 +129,11 @@ impl Pipeline {
         match self.bring_up(champion)? {
             JobStatus::Unknown | JobStatus::Running => Ok(false),
             JobStatus::Done(()) => {
-                self.retraining.redeploy = false;
+                (self.retraining.redeploy, self.retraining.redeploy_failed) = (false, false);
                 Ok(true)
             }
             JobStatus::Failed { reason, .. } => {
-                self.retraining.redeploy = false;
+                (self.retraining.redeploy, self.retraining.redeploy_failed) = (false, true);
                 let why = format!("after the restart {champion} does not load: {reason}");
                 self.retraining.state.frozen = Some(why);
                 self.save_loop(Vec::new())?;
@@ -160,6 +167,7 @@ impl Pipeline {
         self.retraining.state.promotions += 1;
         self.record_change(PromotionKind::Promotion, to, reason.clone())?;
         let write = self.run_becomes(RunState::Watched, reason)?;
+        self.retraining.previous_reference = Some(self.references.training.clone());
         self.prepare_reference(to)?;
         let state = &mut self.retraining.state;
         let from = state.champion;
@@ -186,8 +194,14 @@ impl Pipeline {
         let writes = self.quarantine(failed, reason.clone())?;
         self.outbox.push(writes);
         self.end_watch(RunState::RolledBack, reason)?;
-        self.prepare_reference(to)?;
+        match self.retraining.previous_reference.take() {
+            Some(reference) => self.set_reference(to, reference)?,
+            None => self.prepare_reference(to)?,
+        }
         let state = &mut self.retraining.state;
+        if state.kept == Some(failed) {
+            state.kept = Some(to);
+        }
         state.flapping.rolled_back(failed, to);
         state.frozen = state.flapping.frozen().map(|reason| reason.to_string());
         (state.champion, state.previous) = (to, None);
@@ -213,7 +227,8 @@ impl Pipeline {
         }
         if to == RunState::Kept {
             self.retraining.state.kept = Some(watch.current);
-            if let Some(builder) = self.retraining.baseline.take() {
+            let enough = self.retraining.baseline_rows >= LEAST_BASELINE_ROWS;
+            if let Some(builder) = self.retraining.baseline.take().filter(|_| enough) {
                 let serving = Arc::new(builder.finish());
                 let indexed = Indexed { state: "saved", rank: 0, due: None };
                 let write = self.outbox.json(Kind::Control, "reference/serving", indexed, &*serving)?;

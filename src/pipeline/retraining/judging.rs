@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::super::Pipeline;
 use super::super::builder::Mode;
 use super::rounds::Scored;
-use super::{POOL_ROWS, Phase};
+use super::training::row_key;
+use super::{Comparing, POOL_ROWS, Phase};
 use crate::error::Error;
 use crate::event::{ModelVersion, predicted_label};
 use crate::retrain::{JobStatus, Profile, RunState, Verdict};
@@ -51,14 +52,13 @@ impl Pipeline {
             if self.retraining.pool.len() < POOL_ROWS.0 {
                 return Ok(false);
             }
-            let key = format!("{run}-compare-{}", self.retraining.next_comparison);
-            self.retraining.next_comparison += 1;
-            self.retraining.comparing = Some((key, std::mem::take(&mut self.retraining.pool)));
+            let rows = std::mem::take(&mut self.retraining.pool);
+            let key = row_key(&format!("{run}-compare"), rows.iter().map(|observation| &observation.row));
+            // Every live model takes part: only then do the rows drawn judge each pair of them fairly.
+            self.retraining.comparing = Some(Comparing { key, rows, models: self.live_models() });
         }
-        // Every live model takes part: only then do the rows drawn judge each pair of them fairly.
-        let models = self.live_models();
-        let Some((key, rows)) = &self.retraining.comparing else { return Ok(false) };
-        let key = key.clone();
+        let Some(Comparing { key, rows, models }) = &self.retraining.comparing else { return Ok(false) };
+        let (key, models) = (key.clone(), models.clone());
         let inputs = Arc::new(rows.iter().map(|observation| observation.row.clone()).collect::<Vec<_>>());
         let scores = match self.poll_row_scores(&key, &models, inputs)? {
             JobStatus::Running | JobStatus::Unknown => return Ok(false),
@@ -68,31 +68,34 @@ impl Pipeline {
             }
             JobStatus::Done(scores) => scores,
         };
-        let Some((_, rows)) = self.retraining.comparing.take() else { return Ok(false) };
+        let Some(Comparing { rows, .. }) = self.retraining.comparing.take() else { return Ok(false) };
         let target = self.schema.target().clone();
         let scored = Scored::new(&scores, target.output_width());
         let compared = rows.len();
         let said = |model, row| scored.output(model, row).and_then(|output| predicted_label(&target, output));
         let differ = |row: &usize| said(champion, *row) != said(candidate, *row);
-        let share = (0..compared).filter(differ).count() as f64 / compared.max(1) as f64;
+        let differing = (0..compared).filter(differ).count();
         let disagreeing: Vec<_> = rows
             .into_iter()
             .enumerate()
-            .filter(|(row, _)| models.iter().any(|&model| said(model, *row) != said(candidate, *row)))
+            .filter(|(row, _)| {
+                // A model that could not be scored disagrees with nobody.
+                let mut opinions = models.iter().filter_map(|&model| said(model, *row));
+                opinions.next().is_some_and(|first| opinions.any(|other| other != first))
+            })
             .map(|(_, observation)| observation)
             .collect();
-        if let Some(evidence) = &mut self.retraining.state.evidence {
-            // Averaged over the pools so far: each has the same size.
-            let pools = (self.retraining.next_comparison - 1).max(1) as f64;
-            let before = evidence.disagreement.unwrap_or(share);
-            evidence.disagreement = Some(before + (share - before) / pools);
+        let state = &mut self.retraining.state;
+        state.compared = (state.compared.0 + differing as u64, state.compared.1 + compared as u64);
+        if let Some(evidence) = &mut state.evidence {
+            evidence.disagreement = Some(state.compared.0 as f64 / state.compared.1.max(1) as f64);
         }
         // As many as a label batch: the pool is a uniform draw, and so is the beginning of it.
         let wanted = self.retraining.parts.label_batch.max(1);
         let taken = disagreeing.len().min(wanted);
         let inclusion = self.retraining.parts.compare_share * taken as f64 / disagreeing.len().max(1) as f64;
         for observation in disagreeing.into_iter().take(taken) {
-            self.compare(observation, inclusion)?;
+            self.compare(observation, inclusion, run)?;
         }
         self.save_loop(Vec::new())?;
         Ok(true)
@@ -109,7 +112,7 @@ impl Pipeline {
             }
             Mode::Advisory => {
                 let text = format!("{candidate} would be promoted: {reason}");
-                self.end_run(RunState::Rejected, Reason::new("advisory", text))
+                self.end_run(RunState::Inconclusive, Reason::new("advisory", text))
             }
         }
     }
@@ -132,20 +135,24 @@ impl Pipeline {
         match &self.retraining.state.phase {
             Phase::Idle => return Err(Error::Refused("no run is in flight".into())),
             Phase::Deploying { to, .. } => return Err(Error::Refused(format!("{to} is being deployed already"))),
-            Phase::Training(jobs) => {
-                let keys: Vec<String> = jobs.iter().map(|job| job.key.clone()).collect();
-                if let Some(trainer) = &mut self.retraining.parts.trainer {
-                    for key in keys {
-                        let failed =
-                            |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
-                        trainer.cancel(&key).map_err(failed)?;
-                    }
-                }
-            }
             _ => {}
         }
+        self.cancel_jobs()?;
         self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}")))?;
         self.outbox.commit()
+    }
+
+    /// Ends the training jobs of the run in flight.
+    pub(super) fn cancel_jobs(&mut self) -> Result<(), Error> {
+        let (Phase::Training(jobs), Some(trainer)) = (&self.retraining.state.phase, &mut self.retraining.parts.trainer)
+        else {
+            return Ok(());
+        };
+        for job in jobs {
+            let failed = |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
+            trainer.cancel(&job.key).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn awaiting(&self) -> Result<ModelVersion, Error> {

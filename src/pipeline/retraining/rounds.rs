@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::ModelVersion;
 use crate::retrain::judge::JudgedRow;
 use crate::retrain::{JobStatus, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
-use crate::sample::{Reason, Sample};
+use crate::sample::{Lane, Reason, Sample, SampleState};
 
 /// Rounds whose scoring failed before the loop gives up on them.
 const MOST_ROUND_FAILURES: u32 = 3;
@@ -76,18 +76,16 @@ impl Pipeline {
 
     fn poll_round(&mut self) -> Result<bool, Error> {
         let Some(round) = self.retraining.state.round.clone() else { return Ok(false) };
+        // All of them, in order, whatever became of their labels since: scores are matched to rows by position.
         let mut samples: Vec<Sample> = Vec::with_capacity(round.samples.len());
         for id in &round.samples {
-            // A label may have been taken back since: then the row judges nothing.
-            if let Some(sample) = self.outbox.sample(*id)?
-                && sample.label.is_some()
-                && !sample.judged
-            {
-                samples.push(sample.clone());
-            }
+            let Some(sample) = self.outbox.sample(*id)? else {
+                return Err(Error::Corrupt(format!("sample {id} of {} is not in the store", round.key)));
+            };
+            samples.push(sample.clone());
         }
         // A single live model has nobody to be compared with.
-        if samples.is_empty() || round.models.len() < 2 {
+        if round.models.len() < 2 {
             return self.finish_round(&samples, &[]);
         }
         match self.poll_scores(&round.key, &round.models, &samples)? {
@@ -126,7 +124,7 @@ impl Pipeline {
         models: &[ModelVersion],
         rows: Arc<Vec<crate::schema::Row>>,
     ) -> Result<JobStatus<Vec<Scores>>, Error> {
-        let models = models.iter().map(|v| self.retraining.model(*v).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let models: Vec<_> = models.iter().filter_map(|version| self.retraining.models.get(version).cloned()).collect();
         let width = self.schema.target().output_width();
         let Some(evaluator) = &mut self.retraining.parts.evaluator else { return Ok(JobStatus::Unknown) };
         let failed = |source| crate::error::StageError { stage: "evaluator".into(), what: "score", source };
@@ -147,8 +145,15 @@ impl Pipeline {
         let state = &mut self.retraining.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
         let champion = state.champion;
+        let run = state.run.as_ref().map(|run| run.id);
+        let (watched_run, rows_before) =
+            (state.watched_run, state.evidence.as_ref().map_or(0, |evidence| evidence.rows));
+        let mut watched = 0;
         for (row, sample) in samples.iter().enumerate() {
-            let Some(annotation) = &sample.label else { continue };
+            // A label that was taken back since judges nothing.
+            let Some(annotation) = sample.label.as_ref().filter(|_| sample.state == SampleState::Labelled) else {
+                continue;
+            };
             let Some(label) = annotation.label else { continue };
             self.retraining.judged.push_back((sample.observation.row.clone(), label));
             if let (Some(Profile::Adaptive(rules)), false) = (&profile, state.race_models.is_empty()) {
@@ -162,17 +167,22 @@ impl Pipeline {
                     }
                 }
                 // Only the random lane is a fair sample of the stream.
-                if sample.lane == crate::sample::Lane::Random {
+                if sample.lane == Lane::Random {
                     state.race.observe(&target, &outputs, label, rules);
                 }
             }
+            // A row of the comparison lane judges only models that took part when it was drawn.
+            let drawn_by = sample.compared.filter(|_| sample.lane == Lane::Comparison);
             if let Some(watch) = &mut state.watch
+                && drawn_by.is_none_or(|drawn_by| Some(drawn_by) >= watched_run)
                 && let (Some(current), Some(previous)) =
                     (scored.output(watch.current, row), scored.output(watch.previous, row))
             {
                 watch.observe(&target, current, previous, label);
+                watched += 1;
             }
             if let (Some(evidence), Some(candidate)) = (&mut state.evidence, candidate)
+                && drawn_by.is_none_or(|drawn_by| Some(drawn_by) == run)
                 && let (Some(theirs), Some(ours)) = (scored.output(candidate, row), scored.output(champion, row))
             {
                 let kept = state.kept.filter(|kept| *kept != champion && *kept != candidate);
@@ -192,15 +202,19 @@ impl Pipeline {
             self.retraining.judged.pop_front();
         }
         let state = &mut self.retraining.state;
-        if !scores.is_empty() {
-            state.watch.iter_mut().for_each(|watch| watch.rounds += 1);
-            state.evidence.iter_mut().for_each(|evidence| evidence.rounds += 1);
+        if let Some(watch) = state.watch.as_mut().filter(|_| watched > 0) {
+            watch.rounds += 1;
+        }
+        if let Some(evidence) = state.evidence.as_mut().filter(|evidence| evidence.rows > rows_before) {
+            evidence.rounds += 1;
         }
         state.failures_in_a_row = 0;
         state.cool_off = state.cool_off.saturating_sub(1);
         let round = state.round.take();
         for id in round.iter().flat_map(|round| &round.samples) {
-            if let Some(sample) = self.outbox.sample(*id)? {
+            if let Some(sample) = self.outbox.sample(*id)?
+                && sample.label.is_some()
+            {
                 sample.judged = true;
                 let sample = sample.clone();
                 self.outbox.touch(*id);

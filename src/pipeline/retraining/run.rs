@@ -11,6 +11,7 @@ use crate::retrain::batch::{self, BatchRow};
 use crate::retrain::{Run, RunId, RunState};
 use crate::sample::{Annotation, Reason, Sample, SampleState};
 use crate::store::{Indexed, Kind};
+use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, Explanation};
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ impl Pipeline {
             return Ok(false);
         }
         let Some(trigger) = &self.trigger else { return Ok(false) };
-        let status = self.retraining.status(self.now, self.counters.predictions, &self.flow.open_alarms);
+        let status = self.loop_status();
         let mut memory = state.memory.clone();
         let decision = match crate::stage::isolate(|| trigger.evaluate(&status, &mut memory)) {
             Ok(decision) => decision,
@@ -96,7 +97,6 @@ impl Pipeline {
         state.phase = Phase::Requested;
         let write = self.retraining.save_run(&self.outbox, &run)?;
         self.save_loop(vec![write])?;
-        self.acknowledge_alarms()?;
         Ok(id)
     }
 
@@ -104,6 +104,10 @@ impl Pipeline {
     pub(super) fn step_requested(&mut self) -> Result<bool, Error> {
         if self.retraining.parts.evaluator.is_some() && !self.retraining.unjudged.is_empty() {
             return Ok(false);
+        }
+        if self.retraining.state.run.as_ref().is_some_and(|run| run.batch.is_some()) {
+            // Sealed before something failed: the batch is there, training starts.
+            return self.start_training().map(|()| true);
         }
         let ids: Vec<PredictionId> = self.retraining.ready.keys().map(|(_, id)| *id).collect();
         let mut samples: Vec<(Sample, Annotation)> = Vec::with_capacity(ids.len());
@@ -186,15 +190,7 @@ impl Pipeline {
         let parent = state.last_batch.clone();
         let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
         manifest.run = run_id;
-        for (sample, _) in samples {
-            let id = sample.id();
-            if let Some(sample) = self.outbox.sample(id)? {
-                sample.batch = Some(manifest.batch.clone());
-            }
-            let text = format!("batch {}", manifest.batch);
-            self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;
-            self.retraining.ready.remove(&(sample.sequence, id));
-        }
+        // Whatever can fail comes before the first change.
         if let Some(directory) = self.retraining.parts.export.clone() {
             let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
             (_, manifest) = batch::export(&directory, &manifest, lines)?;
@@ -202,15 +198,26 @@ impl Pipeline {
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
         self.retraining.labelled.extend(&dataset)?;
+        for (sample, annotation) in samples {
+            let id = sample.id();
+            if let Some(sample) = self.outbox.sample(id)? {
+                (sample.batch, sample.batch_label) = (Some(manifest.batch.clone()), annotation.label);
+            }
+            let text = format!("batch {}", manifest.batch);
+            self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;
+            self.retraining.ready.remove(&(sample.sequence, id));
+        }
         self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
-        self.retraining.coverage.clear();
+        self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         let state = &mut self.retraining.state;
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());
         if let Some(run) = &mut state.run {
             run.batch = Some(manifest.batch.clone());
         }
-        self.save_loop(vec![batch])
+        self.save_loop(vec![batch])?;
+        // What the alarms asked for is under way.
+        self.acknowledge_alarms().map(drop)
     }
 
     /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.
@@ -233,7 +240,7 @@ impl Pipeline {
         state.evidence = None;
         state.run = None;
         self.retraining.pool.clear();
-        self.retraining.comparing = None;
+        (self.retraining.comparing, self.retraining.smoking) = (None, None);
         self.save_loop(vec![write])?;
         self.retraining.forget_models();
         Ok(())

@@ -11,7 +11,9 @@ use crate::event::{Label, ModelVersion};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
-use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob};
+use crate::retrain::{
+    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunId, RunState, TrainJob,
+};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::store::{Indexed, Kind};
@@ -160,14 +162,24 @@ impl Pipeline {
         let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
             return Err(Error::Corrupt("a smoke test without a candidate".into()));
         };
-        let judged: Vec<(Row, Label)> = self.retraining.judged.iter().cloned().collect();
-        let recent: Vec<Row> = self.ledger.recent(champion).take(SMOKE_ROWS).map(|o| o.row.clone()).collect();
         let profile = self.profile();
-        if profile.is_none() || (recent.is_empty() && judged.is_empty()) {
+        if profile.is_none() {
             return self.after_smoke(candidate, profile).map(|()| true);
         }
-        let rows: Vec<Row> = judged.iter().map(|(row, _)| row.clone()).chain(recent).collect();
-        let scores = match self.poll_row_scores(&format!("{run}-smoke"), &[champion, candidate], Arc::new(rows))? {
+        if self.retraining.smoking.is_none() {
+            let judged = self.retraining.judged.iter().map(|(row, label)| (row.clone(), Some(*label)));
+            let recent = self.ledger.recent().take(SMOKE_ROWS).map(|observation| (observation.row.clone(), None));
+            let rows: Vec<(Row, Option<Label>)> = judged.chain(recent).collect();
+            if rows.is_empty() {
+                // Right after a restart there is nothing to try it on: the next observations serve.
+                return Ok(false);
+            }
+            let key = row_key(&format!("{run}-smoke"), rows.iter().map(|(row, _)| row));
+            self.retraining.smoking = Some((key, rows));
+        }
+        let Some((key, rows)) = self.retraining.smoking.clone() else { return Ok(false) };
+        let inputs = Arc::new(rows.iter().map(|(row, _)| row.clone()).collect());
+        let scores = match self.poll_row_scores(&key, &[champion, candidate], inputs)? {
             JobStatus::Running | JobStatus::Unknown => return Ok(false),
             JobStatus::Failed { reason, .. } => {
                 let reason = Reason::new("smoke_test", format!("{candidate} cannot be scored: {reason}"));
@@ -175,6 +187,7 @@ impl Pipeline {
             }
             JobStatus::Done(scores) => scores,
         };
+        self.retraining.smoking = None;
         let width = target.output_width();
         let scored = Scored::new(&scores, width);
         let (ours, theirs) = match (scored.outputs(champion), scored.outputs(candidate)) {
@@ -183,8 +196,12 @@ impl Pipeline {
                 let text = format!("{candidate} failed: {why}");
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
             }
-            // The served model itself cannot be scored: whatever works is better.
-            _ => return self.after_smoke(candidate, profile).map(|()| true),
+            // The served model itself cannot be scored: a candidate that can is not judged against it.
+            (_, Some(Ok(_))) => return self.after_smoke(candidate, profile).map(|()| true),
+            (_, None) => {
+                let text = format!("the evaluator said nothing about {candidate}");
+                return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
+            }
         };
         if let Some(Profile::Adaptive(rules)) = &profile {
             let changed = changed_share(&target, ours, theirs);
@@ -194,9 +211,12 @@ impl Pipeline {
             }
         }
         let mut paired = Paired::default();
-        for (row, (_, label)) in judged.iter().enumerate() {
-            let span = row * width..(row + 1) * width;
-            paired.count(Comparison::of(&target, &theirs[span.clone()], &ours[span], *label));
+        for (row, (_, label)) in rows.iter().enumerate() {
+            if let (Some(label), Some(theirs), Some(ours)) =
+                (label, scored.output(candidate, row), scored.output(champion, row))
+            {
+                paired.count(Comparison::of(&target, theirs, ours, *label));
+            }
         }
         if candidate != ModelVersion::FIRST && 1.0 - paired.posterior_better() > BROKEN {
             let (wins, losses) = (paired.wins, paired.losses);
@@ -235,10 +255,16 @@ impl Pipeline {
                 let write = self.run_becomes(RunState::Judging, reason)?;
                 self.retraining.state.phase = Phase::Judging;
                 self.retraining.state.evidence = Some(Evidence::default());
+                self.retraining.state.compared = (0, 0);
                 self.save_loop(vec![write])
             }
             Some(Profile::Adaptive(_)) => {
-                let leader = self.retraining.state.race.leader.clone();
+                let race = &self.retraining.state.race;
+                let leader = race.leader.clone();
+                let run = self.retraining.state.run.as_ref().map_or(0, |run| run.id.0);
+                let indexed = Indexed { state: "final", rank: run as i64, due: None };
+                let report = self.outbox.json(Kind::Evaluation, &RunId(run).to_string(), indexed, race)?;
+                self.outbox.push(vec![report]);
                 self.pass(candidate, Reason::new("leader", format!("recipe `{leader}` leads the race")))
             }
             None => {
@@ -255,6 +281,11 @@ impl Pipeline {
             Some(recipe) => Arc::new(Reference::fit(&self.training_data(recipe)?)?),
             None => self.references.anchor.clone(),
         };
+        self.set_reference(version, training)
+    }
+
+    /// The reference of `version` from now on, or from its first observation on.
+    pub(super) fn set_reference(&mut self, version: ModelVersion, training: Arc<Reference>) -> Result<(), Error> {
         if training.rows() == 0 {
             return Ok(());
         }
@@ -264,4 +295,10 @@ impl Pipeline {
         self.retraining.upcoming = Some((version, training));
         Ok(())
     }
+}
+
+/// A key that names its rows: the same key is never used for other inputs, not even by the next process.
+pub(super) fn row_key<'a>(prefix: &str, rows: impl Iterator<Item = &'a Row>) -> String {
+    let digest = rows.fold(0u128, |digest, row| digest.rotate_left(1) ^ row.content_hash());
+    format!("{prefix}-{digest:032x}")
 }

@@ -169,14 +169,6 @@ impl CoverageTracker {
         }
     }
 
-    /// A batch was sealed: everything begins anew.
-    pub(crate) fn clear(&mut self) {
-        (self.flagged, self.labelled, self.limit) = (0, 0, u64::MAX);
-        self.samples.clear();
-        self.cells.clear();
-        self.labels.clear();
-    }
-
     /// The coverage at present.
     pub(crate) fn status(&self) -> CoverageStatus {
         let mut cells = vec![(0_u64, 0_u64); self.cells.len()];

@@ -174,16 +174,11 @@ fn duplicates_stay_cheap_and_covered_by_one_label() {
 }
 
 #[test]
-fn a_sealed_batch_and_a_retracted_label_begin_anew() {
+fn a_retracted_label_covers_nothing() {
     let mut setting = Setting::new();
     setting.flag(0..50, 3.0, "knn");
     setting.label([0, 1], 3.0);
     setting.tracker.unlabelled(id(0));
     setting.tracker.unlabelled(id(1));
     assert_eq!((setting.covered(), setting.tracker.status().labels), (0.0, 0));
-    setting.label([2], 3.0);
-    setting.tracker.clear();
-    assert_eq!(setting.tracker.status(), CoverageStatus::default());
-    setting.flag(0..50, 3.0, "knn");
-    assert_eq!(setting.covered(), 0.0);
 }
