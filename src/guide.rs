@@ -301,7 +301,8 @@ pub mod retraining {
     //! worse model. An e-value of 20 for the previous model, or an output that is not finite, rolls back; in `adaptive`, and
     //! with `likely`, also 6 decisive rows with a probability of .95. At 30 decisive rows without alarm the model is *kept*;
     //! after 8 label batches, or when the next promotion comes first, *kept unproven*. Two rollbacks in ten promotions freeze the loop.
-    //! A version that failed is quarantined and never served again.
+    //! A version that failed is quarantined and never promoted again
+    //! (the first model excepted, which may be all there is).
     //!
     //! # The modes
     //!
