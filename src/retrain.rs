@@ -403,7 +403,7 @@ pub enum RunState {
     RolledBack,
     /// Its candidate was refused.
     Rejected,
-    /// No verdict was reached.
+    /// No verdict was reached, or the mode forbids to act on it.
     Inconclusive,
     /// Training or loading failed.
     Failed,

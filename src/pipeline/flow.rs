@@ -936,6 +936,10 @@ impl Pipeline {
     }
 
     /// Marks every open alarm as seen; the router may auto-label again, and the drift trigger waits for the next one.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// The store fails.
     pub fn acknowledge_alarms(&mut self) -> Result<usize, Error> {
         let mut open = Vec::new();
         self.outbox.commit()?;
@@ -954,6 +958,9 @@ impl Pipeline {
     }
 
     /// Lets the annotations of a quarantined sample count after all: a person has looked at it.
+    ///
+    /// # Errors
+    /// There is no such sample, it is not quarantined, or the store fails.
     pub fn readmit(&mut self, id: PredictionId, who: &str) -> Result<(), Error> {
         let state = self.outbox.sample(id)?.map(|sample| sample.state);
         match state {
