@@ -267,6 +267,8 @@ impl Reference {
 /// The three references of a pipeline.
 #[derive(Debug, Clone)]
 pub struct References {
+    /// The model that is served. Outputs in a reference of another model are not to be compared with its own.
+    pub model: ModelVersion,
     /// What the served model was trained on: for out-of-distribution inputs and relevance.
     pub training: Arc<Reference>,
     /// A window of live traffic since the last kept promotion (the training data until there is one): for change
@@ -279,6 +281,11 @@ pub struct References {
 impl References {
     /// All three the same: the state at the start.
     pub fn starting_with(reference: Arc<Reference>) -> Self {
-        References { training: reference.clone(), serving: reference.clone(), anchor: reference }
+        References {
+            model: reference.model(),
+            training: reference.clone(),
+            serving: reference.clone(),
+            anchor: reference,
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{Detector, Findings};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
 use crate::event::{Label, predicted_label, top_class};
-use crate::reference::References;
+use crate::reference::{ReferenceRow, References};
 use crate::schema::{MISSING_CODE, Target};
 use crate::stage::{Blind, Snapshot, Stage};
 
@@ -23,7 +23,7 @@ const FORMAT: u32 = 1;
 /// the total variation, the distance D, or the change of the unusable share.
 ///
 /// **Baseline**: the outputs kept in the reference's sample; they should be out-of-sample predictions, otherwise the
-/// model looks surer there than it ever will again. If the reference has none, the detector is blind ("the
+/// model looks surer there than it ever will again. If it has none, or those of another model, it is blind ("the
 /// reference has no outputs") until `window` observations of the model came, and compares with those from then on: what was
 /// already wrong then stays unseen.
 ///
@@ -158,7 +158,10 @@ impl Stage for OutputDrift {
         self.settings.check()?;
         let target = references.serving.schema().target().clone();
         let mut baseline = Baseline::default();
-        for row in references.serving.sample().filter(|row| row.output.len() == target.output_width()) {
+        // Outputs of another model differ from this one's without any drift.
+        let same = references.serving.model() == references.model;
+        let usable = |row: &&ReferenceRow| same && row.output.len() == target.output_width();
+        for row in references.serving.sample().filter(usable) {
             let (code, value) = read(&target, &row.output);
             baseline.push(code, value);
         }

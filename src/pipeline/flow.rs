@@ -66,6 +66,8 @@ pub(super) struct Flow {
     waiting: u64,
     checkpointed_at: Option<DateTime<Utc>>,
     checkpointed_sequence: u64,
+    /// Up to here the ledger comes from a checkpoint of an earlier process.
+    restored_sequence: u64,
     retry_after: Option<DateTime<Utc>>,
     /// When each task was put into the queue, oldest first.
     tasks: VecDeque<(DateTime<Utc>, PredictionId)>,
@@ -147,15 +149,21 @@ impl Pipeline {
     }
 
     pub(super) fn take_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let joined = self.join_outcome(outcome);
+        // Each truth is inspected by itself: what it leads to must not depend on how the stream was cut.
+        self.inspect();
+        joined
+    }
+
+    fn join_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
         let id = outcome.prediction;
         if outcome.label.is_some_and(|label| !label.fits(self.schema.target())) {
             self.counters.unusable_labels += 1;
             return Ok(());
         }
         // The prediction may sit in the open chunk: it is inspected without knowing the truth.
-        if !self.buffer.is_empty() {
-            self.inspect();
-        }
+        self.inspect();
+        self.recall(id)?;
         let schema = self.schema.clone();
         let (target, sequence, now) = (schema.target(), self.sequence, self.now);
         let Some(entry) = self.ledger.get_mut(id) else {
@@ -198,6 +206,24 @@ impl Pipeline {
                 Ok(())
             }
         }
+    }
+
+    /// What became of a prediction after the checkpoint that the ledger was restored from: its sample knows.
+    fn recall(&mut self, id: PredictionId) -> Result<(), Error> {
+        let restored = self.flow.restored_sequence;
+        if self.ledger.get(id).is_none_or(|entry| entry.sequence > restored) {
+            return Ok(());
+        }
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        let truth = sample.annotations.iter().rev().find(|a| a.annotator == Annotator::GroundTruth);
+        let truth = truth.map(|annotation| annotation.label);
+        if let Some(entry) = self.ledger.get_mut(id) {
+            entry.sampled = true;
+            if let Some(label) = truth {
+                entry.set_truth(label);
+            }
+        }
+        Ok(())
     }
 
     fn count_outcome(&mut self, before: Option<Label>, label: Option<Label>) {
@@ -457,6 +483,7 @@ impl Pipeline {
         }
         // A host that replays its log after a crash names predictions again: what is known of them stays.
         if self.outbox.sample(id)?.is_some() {
+            self.counters.duplicate_predictions += 1;
             return self.add_flags(id, flags);
         }
         let mut sample = Sample::new(observation, sequence, lane, inclusion);
@@ -841,7 +868,7 @@ impl Pipeline {
 
     /// Rebases every stage on the references of `model`, which is served from now on.
     pub(super) fn rebase_on(&mut self, model: ModelVersion) {
-        self.stage_model = model;
+        (self.stage_model, self.references.model) = (model, model);
         self.retraining.move_references(&mut self.references, model);
         for detector in &mut self.detectors {
             rebase(detector, &self.references);
@@ -917,7 +944,7 @@ impl Pipeline {
         self.flow.last_alarm = (self.flow.open_alarms > 0).then_some(self.now);
         // Samples kept after the last checkpoint: the stream goes on behind them.
         newest = newest.max(self.outbox.cursor()?);
-        self.sequence = newest;
+        (self.sequence, self.flow.restored_sequence) = (newest, newest);
         self.flow.checkpointed_sequence = newest;
         let tasks = &mut self.flow.tasks;
         self.outbox.each(Kind::Sample, SampleState::Queued.as_str(), |record| {

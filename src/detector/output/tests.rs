@@ -61,6 +61,19 @@ fn without_outputs_it_is_blind_until_the_model_has_shown_some() {
 }
 
 #[test]
+fn outputs_of_another_model_are_no_baseline() {
+    for mut world in worlds("another model") {
+        let mut references = References::starting_with(Arc::new(world.reference(50)));
+        let mut detector = OutputDrift::default().window(100);
+        detector.rebase(&references).unwrap();
+        assert!(detector.blind().is_empty());
+        references.model = crate::ModelVersion(7);
+        detector.rebase(&references).unwrap();
+        assert!(detector.blind()[0].reason.contains("0 of the first 100"));
+    }
+}
+
+#[test]
 fn the_rate_holds_and_a_shift_is_found() {
     for (kind, shift, unusable) in [(0, 1.75, 0.02), (1, 1.0, 0.02), (0, 0.0, 0.3), (1, 0.0, 0.3)] {
         let (mut found, mut missed) = (0, 0);

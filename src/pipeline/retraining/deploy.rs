@@ -2,11 +2,12 @@
 
 use super::super::Pipeline;
 use super::{Phase, PromotionKind, PromotionRecord};
-use crate::error::{Error, StageError};
+use crate::error::{BoxError, Error, StageError};
 use crate::event::ModelVersion;
 use crate::reference::Reference;
-use crate::retrain::{JobStatus, RunState, Watch};
+use crate::retrain::{JobStatus, Run, RunState, Watch};
 use crate::sample::Reason;
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 use std::sync::Arc;
 
@@ -118,13 +119,21 @@ impl Pipeline {
         };
         let Some(deployer) = &mut self.retraining.parts.deployer else { return Ok(JobStatus::Done(())) };
         let failed = |what| move |source| StageError { stage: "deployer".into(), what, source };
-        let mut status = deployer.poll(to).map_err(failed("report"))?;
+        // What cannot be loaded or switched is a verdict on the version; what nobody can say at present is asked again.
+        let refused = |what: &str, error: BoxError| {
+            Ok(JobStatus::Failed { reason: format!("the deployer cannot {what}: {error}"), log: String::new() })
+        };
+        let mut status = isolate(|| deployer.poll(to)).map_err(failed("report"))?;
         if status == JobStatus::Unknown {
-            deployer.prepare(&record).map_err(failed("load a model"))?;
-            status = deployer.poll(to).map_err(failed("report"))?;
+            if let Err(error) = isolate(|| deployer.prepare(&record)) {
+                return refused("load it", error);
+            }
+            status = isolate(|| deployer.poll(to)).map_err(failed("report"))?;
         }
-        if status == JobStatus::Done(()) {
-            deployer.activate(to).map_err(failed("switch the model"))?;
+        if status == JobStatus::Done(())
+            && let Err(error) = isolate(|| deployer.activate(to))
+        {
+            return refused("switch to it", error);
         }
         Ok(status)
     }
@@ -195,11 +204,14 @@ impl Pipeline {
 
     fn finish_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
         let failed = self.retraining.state.champion;
+        let run = self.retraining.state.watched_run;
+        self.end_watch(RunState::RolledBack, reason.clone())?;
+        self.retraining.state.watched_run = run;
         self.retraining.state.rollbacks += 1;
         self.record_change(PromotionKind::Rollback, to, reason.clone())?;
         let writes = self.quarantine(failed, reason.clone())?;
         self.outbox.push(writes);
-        self.end_watch(RunState::RolledBack, reason)?;
+        self.retraining.state.watched_run = None;
         match self.retraining.previous_reference.take() {
             Some(reference) => self.set_reference(to, reference)?,
             None => self.prepare_reference(to)?,
@@ -222,10 +234,15 @@ impl Pipeline {
     /// The watch ends: its run gets its last state; only a model that was kept moves the serving baseline.
     pub(super) fn end_watch(&mut self, to: RunState, reason: Reason) -> Result<(), Error> {
         let now = self.now;
+        // Read before anything changes, so that a failing store leaves no half step.
+        let watched: Option<Run> =
+            match self.retraining.state.watched_run.filter(|_| self.retraining.state.watch.is_some()) {
+                Some(id) => self.outbox.read(Kind::Run, &id.to_string())?,
+                None => None,
+            };
         let Some(watch) = self.retraining.state.watch.take() else { return Ok(()) };
-        if let Some(id) = self.retraining.state.watched_run.take()
-            && let Some(mut run) = self.outbox.read::<crate::retrain::Run>(Kind::Run, &id.to_string())?
-        {
+        self.retraining.state.watched_run = None;
+        if let Some(mut run) = watched {
             run.state = to;
             run.notes.push((now, reason));
             let write = self.retraining.save_run(&self.outbox, &run)?;

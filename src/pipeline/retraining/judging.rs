@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::event::{ModelVersion, predicted_label};
 use crate::retrain::{JobStatus, Profile, RunState, Verdict};
 use crate::sample::Reason;
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 
 impl Pipeline {
@@ -150,7 +151,7 @@ impl Pipeline {
         };
         for job in jobs {
             let failed = |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
-            trainer.cancel(&job.key).map_err(failed)?;
+            isolate(|| trainer.cancel(&job.key)).map_err(failed)?;
         }
         Ok(())
     }

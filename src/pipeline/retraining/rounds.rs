@@ -10,6 +10,7 @@ use crate::event::ModelVersion;
 use crate::retrain::judge::JudgedRow;
 use crate::retrain::{JobStatus, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
 use crate::sample::{Lane, Reason, Sample, SampleState};
+use crate::stage::isolate;
 
 /// Rounds whose scoring failed before the loop gives up on them.
 const MOST_ROUND_FAILURES: u32 = 3;
@@ -128,12 +129,12 @@ impl Pipeline {
         let width = self.schema.target().output_width();
         let Some(evaluator) = &mut self.retraining.parts.evaluator else { return Ok(JobStatus::Unknown) };
         let failed = |source| crate::error::StageError { stage: "evaluator".into(), what: "score", source };
-        let status = evaluator.poll(key).map_err(failed)?;
+        let status = isolate(|| evaluator.poll(key)).map_err(failed)?;
         if status != JobStatus::Unknown {
             return Ok(status);
         }
-        evaluator.start(ScoreJob { key: key.to_owned(), models, width, rows }).map_err(failed)?;
-        Ok(evaluator.poll(key).map_err(failed)?)
+        isolate(|| evaluator.start(ScoreJob { key: key.to_owned(), models, width, rows })).map_err(failed)?;
+        Ok(isolate(|| evaluator.poll(key)).map_err(failed)?)
     }
 
     /// Counts what the labels say for and against each model, and frees the labels for training.

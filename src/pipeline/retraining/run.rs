@@ -60,13 +60,16 @@ impl Pipeline {
     /// Starts a run at the next poll, whatever the trigger says.
     ///
     /// # Errors
-    /// A run is in flight, or the loop is frozen.
+    /// A run is in flight, a version is being deployed, or the loop is frozen.
     pub fn retrain_now(&mut self, who: &str) -> Result<RunId, Error> {
         if let Some(why) = &self.retraining.state.frozen {
             return Err(Error::Refused(format!("the loop is frozen: {why}")));
         }
         if let Some(run) = &self.retraining.state.run {
             return Err(Error::Refused(format!("{} is in flight ({})", run.id, run.state.as_str())));
+        }
+        if let Phase::Deploying { to, .. } = &self.retraining.state.phase {
+            return Err(Error::Refused(format!("{to} is being deployed")));
         }
         let why =
             Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
@@ -212,10 +215,13 @@ impl Pipeline {
         let state = &mut self.retraining.state;
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());
+        let mut writes = vec![batch];
         if let Some(run) = &mut state.run {
             run.batch = Some(manifest.batch.clone());
+            let run = run.clone();
+            writes.push(self.retraining.save_run(&self.outbox, &run)?);
         }
-        self.save_loop(vec![batch])?;
+        self.save_loop(writes)?;
         // What the alarms asked for is under way.
         self.acknowledge_alarms().map(drop)
     }

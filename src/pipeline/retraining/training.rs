@@ -16,6 +16,7 @@ use crate::retrain::{
 };
 use crate::sample::Reason;
 use crate::schema::Row;
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 
 /// Live rows of a smoke test.
@@ -58,7 +59,7 @@ impl Pipeline {
         let mut moved = false;
         for job in jobs.iter_mut().filter(|job| job.version.is_none() && job.failed.is_none()) {
             let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
-            let mut status = trainer.poll(&job.key).map_err(failed("report on a job"))?;
+            let mut status = isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?;
             if status == JobStatus::Unknown {
                 let data = Arc::new(self.training_data(job.recipe)?);
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
@@ -66,8 +67,8 @@ impl Pipeline {
                 let key = job.key.clone();
                 let train = TrainJob { key, run: run.id, recipe: job.recipe, data, seed, directory };
                 let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
-                status = match trainer.start(train) {
-                    Ok(()) => trainer.poll(&job.key).map_err(failed("report on a job"))?,
+                status = match isolate(|| trainer.start(train)) {
+                    Ok(()) => isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?,
                     Err(error) => JobStatus::Failed { reason: error.to_string(), log: String::new() },
                 };
             }
@@ -93,10 +94,12 @@ impl Pipeline {
                         trained: self.now,
                         quarantined: None,
                     };
-                    let writes = self.retraining.save_model(&self.outbox, &record)?;
+                    let mut writes = self.retraining.save_model(&self.outbox, &record)?;
                     self.retraining.models.insert(version, record);
                     if let Some(run) = &mut self.retraining.state.run {
                         run.models.push(version);
+                        let run = run.clone();
+                        writes.push(self.retraining.save_run(&self.outbox, &run)?);
                     }
                     self.retraining.state.phase = Phase::Training(jobs.clone());
                     self.save_loop(writes)?;
