@@ -1,4 +1,110 @@
-//! feedloop closes the loop between a model in production and its training.
+//! Closes the loop between a model in production and its training, inside the host's process.
+//!
+//! An inference server records its predictions. feedloop flags what the model gets wrong or has never seen, checks it, has
+//! it labelled, decides when to retrain, seals the labels as a versioned batch, trains and judges candidates, promotes the
+//! better one, watches it, and rolls it back if it is worse. Nothing but a file on disk is needed to start.
+//!
+//! This page is the tour; the [`guide`] goes through it chapter by chapter.
+//!
+//! # The parts
+//!
+//! | part | what it decides | defaults |
+//! |---|---|---|
+//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`OutputDrift`], [`PredictionError`], [`UserFeedback`] |
+//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`] |
+//! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
+//! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
+//! | [`Trainer`] | how to train | [`CommandTrainer`], [`FnTrainer`] |
+//! | [`Evaluator`] | which model is better, by the rules of a [`Profile`] | [`PairedEvaluator`] |
+//! | [`Deployer`] | how a model comes into service | [`ModelSlot`] |
+//! | [`Store`] | where everything is kept | `SqliteStore` (feature `sqlite`), [`MemoryStore`] |
+//!
+//! Each is a trait with closure adapters where that is natural ([`detector_fn`], [`gate_fn`], [`router_fn`],
+//! [`trigger_fn`], [`FnTrainer`]); your own stages stand beside the defaults.
+//!
+//! # The whole loop
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use feedloop::*;
+//!
+//! # #[cfg(not(any(feature = "sqlite", feature = "sqlite-system")))]
+//! # fn main() {}
+//! # #[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
+//! # fn main() -> Result<(), BoxError> {
+//! # let directory = tempfile::tempdir()?;
+//! // A model as small as can be: the amount from which on a payment is a fraud.
+//! fn load(record: &ModelRecord) -> Result<f64, BoxError> {
+//!     match &record.artifact {
+//!         Artifact::Inline(bytes) => Ok(String::from_utf8(bytes.clone())?.parse()?),
+//!         Artifact::File(path) => Ok(std::fs::read_to_string(path)?.trim().parse()?),
+//!     }
+//! }
+//! fn fraud(limit: f64, amount: f64) -> [f64; 2] {
+//!     let p = 1.0 / (1.0 + ((limit - amount) / 50.0).exp());
+//!     [1.0 - p, p]
+//! }
+//!
+//! let schema = Arc::new(Schema::new([Field::number("amount").range(0.0, 1e6)], Target::classes(["good", "fraud"]))?);
+//! let amounts = (0..1_000).map(|i| f64::from(i) * 1.5);
+//! let training = Dataset::from_values(schema.clone(), amounts.map(|a| ([a], Label::Class(u32::from(a > 900.0)))))?;
+//!
+//! let slot = ModelSlot::new(900.0, load); // what the host serves from
+//! let pipeline = Pipeline::builder("fraud", schema) // a name: several pipelines may share one store
+//!     .training_data(training)
+//!     .first_model(Artifact::Inline(b"900".to_vec()))
+//!     .detect(LowConfidence::below(0.6))
+//!     .detect(Mahalanobis::default().false_alarm_rate(0.01))
+//!     .detect(KsDrift::default().window(1_000).false_alarms_per_day(0.1))
+//!     .gate(SchemaGate::default())
+//!     .gate(Deduplicate::exact())
+//!     .gate(LabelConsistency::default())
+//!     .route(ConfidenceRouter::max_error(0.02).audit(0.05).budget(Budget::per_day(200)))
+//!     .trigger(any([new_labels(500), drift(), schedule("0 3 * * *")?]).cooldown(hours(6)))
+//!     .train(FnTrainer::new(|job| {
+//!         let rows = job.data.rows().iter().zip(job.data.class_labels());
+//!         let frauds = rows.filter(|(_, class)| *class == 1).map(|(row, _)| row.values()[0]);
+//!         Ok(Artifact::Inline(frauds.fold(f64::INFINITY, f64::min).to_string().into_bytes()))
+//!     }))
+//!     .evaluate(PairedEvaluator::new(|record: &ModelRecord| {
+//!         let limit = load(record)?;
+//!         Ok(move |row: &Row, output: &mut [f64]| {
+//!             output.copy_from_slice(&fraud(limit, row.values()[0]));
+//!             Ok(())
+//!         })
+//!     }))
+//!     .deploy(slot.clone())
+//!     .explore(0.05) // 5 % of the traffic is labelled blind: the fair sample that models are judged on
+//!     .store(SqliteStore::open(directory.path().join("feedloop.db"))?)
+//!     .build()?; // reports every mistake at once
+//!
+//! let (recorder, control, worker) = pipeline.spawn()?;
+//!
+//! // In a request handler: model and version of one load, then hand the prediction over.
+//! let (output, version) = slot.predict(|limit, version| (fraud(*limit, 910.0), version));
+//! let id = recorder.record_values(version, Output::Probabilities(&output), &[910.0])?;
+//!
+//! // When the truth is known, maybe weeks later:
+//! recorder.truth(id, Label::Class(0))?;
+//!
+//! control.flush()?;
+//! assert_eq!(control.status()?.counters.outcomes, 1);
+//! print!("{}", control.lineage(id)?);
+//! worker.stop(Duration::from_secs(10))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without a thread of its own, the host calls [`Pipeline::ingest`] and [`Pipeline::poll`] itself: the loop is a
+//! deterministic state machine on a [`Clock`] and a seed, so a [`ManualClock`] replays or simulates it.
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `sqlite` | yes | `SqliteStore`, with SQLite bundled |
+//! | `sqlite-system` | no | `SqliteStore` on the system's SQLite library |
+//! | `conformance` | no | the suites that every detector and store passes, for yours |
 
 mod chunk;
 mod clock;
@@ -10,6 +116,7 @@ mod error;
 mod event;
 mod files;
 mod gate;
+pub mod guide;
 mod pipeline;
 mod reference;
 mod retrain;
@@ -29,18 +136,19 @@ pub use uuid;
 pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
-pub use detector::{Alarm, Detector, DetectorFn, Findings, Guard, GuardVerdict, Level, Reading, detector_fn};
 pub use detector::{
-    Correction, Covariance, ErrorRate, KsDrift, LowConfidence, Mahalanobis, OutputDrift, PredictionError, Threshold,
-    UserFeedback,
+    Alarm, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict, KsDrift, Level,
+    LowConfidence, Mahalanobis, OutputDrift, PredictionError, Reading, Threshold, UserFeedback, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{
     Event, Feedback, Label, ModelVersion, Observation, Opinion, Outcome, Output, PredictionId, Role, predicted_label,
     top_class,
 };
-pub use gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, GateFn, QualityGate, gate_fn};
-pub use gate::{Deduplicate, LabelConsistency, Relevance, SchemaGate};
+pub use gate::{
+    Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
+    SchemaGate, gate_fn,
+};
 pub use pipeline::{
     Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind,
     PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
@@ -53,8 +161,10 @@ pub use retrain::{
     Verdict, Watch, WatchVerdict,
 };
 pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
-pub use router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext, RouterFn, router_fn};
-pub use router::{Budget, ConfidenceRouter, ConfidenceStatus};
+pub use router::{
+    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, LabelRouter, Route, RouteContext,
+    RouterFn, router_fn,
+};
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
     Field, FieldKind, MISSING_CODE, Row, Schema, SchemaError, Target, UNSEEN_CODE, Violation, ViolationKind,
@@ -68,3 +178,8 @@ pub use trigger::{
     RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule,
     trigger_fn,
 };
+
+/// The example of the README must compile.
+#[cfg(all(doctest, any(feature = "sqlite", feature = "sqlite-system")))]
+#[doc = include_str!("../README.md")]
+pub struct ReadMe;

@@ -299,7 +299,8 @@ pub trait Deployer: Send {
     fn activate(&mut self, version: ModelVersion) -> Result<(), BoxError>;
 }
 
-/// By which rules a candidate is promoted; see `guide` for what each of them promises.
+/// By which rules a candidate is promoted; see [the guide](crate::guide::retraining) for what each of them
+/// promises.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -402,7 +403,7 @@ pub enum RunState {
     RolledBack,
     /// Its candidate was refused.
     Rejected,
-    /// No verdict was reached.
+    /// No verdict was reached, or the mode forbids to act on it.
     Inconclusive,
     /// Training or loading failed.
     Failed,

@@ -61,16 +61,16 @@ pub enum Route {
     Skip(Reason),
 }
 
-/// A person judged an auto-label.
+/// A person or the world gave the label of a sample on which the model had an opinion, auto-labelled or not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audited<'a> {
     /// The sample.
     pub sample: &'a Sample,
-    /// What the model had said.
+    /// What the model says by its output.
     pub auto: Label,
     /// How sure the model was.
     pub confidence: f64,
-    /// What the person said.
+    /// What the person or the world said.
     pub human: Label,
     /// When.
     pub time: DateTime<Utc>,
@@ -98,7 +98,8 @@ pub trait LabelRouter: Stage {
     /// Only if the router itself cannot work; then the sample waits and is tried again.
     fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError>;
 
-    /// Learns from a person's judgement of an auto-label.
+    /// Learns from an independent label of a sample, beside what the model said of it. Called for every such label, also of
+    /// lanes that judge models.
     ///
     /// # Errors
     /// Only if the router itself cannot work.

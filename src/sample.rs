@@ -54,7 +54,7 @@ pub struct Flag {
     pub causes: Vec<Cause>,
 }
 
-/// Which lane chose a sample; see the guide on lanes.
+/// Which lane chose a sample; see [the guide](crate::guide::labels) on lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {

@@ -72,7 +72,8 @@ impl Blind {
 ///
 /// A snapshot holds the state that the stream left; what follows from the reference is rebuilt by `rebase`. A stage
 /// that errs or panics is isolated by the pipeline: its findings of that call are dropped, it is rebased and restored
-/// to its last good snapshot; after three failures it is down and shown so in the status.
+/// to its last good snapshot; after three failures in a row it is down and
+/// shown so in the status.
 pub trait Stage: Any + Send {
     /// Short, stable, unique within a pipeline; snapshots and flags carry it.
     fn name(&self) -> &str;

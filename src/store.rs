@@ -36,7 +36,7 @@ pub enum Kind {
     Promotion,
     /// A drift alarm; state `open` or `acknowledged`.
     Alarm,
-    /// An outcome whose prediction is not known here.
+    /// Outcomes and feedback whose prediction is not known here; state `waiting` or `joined`.
     Parked,
     /// State of the stages and the ledger.
     Checkpoint,

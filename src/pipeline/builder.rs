@@ -39,7 +39,7 @@ pub enum Mode {
     Unattended,
 }
 
-/// Builds a [`Pipeline`]; see there for an example, and the crate's first page for the whole loop.
+/// Builds a [`Pipeline`]; the [crate's first page](crate) shows the whole loop.
 pub struct PipelineBuilder {
     name: String,
     schema: Arc<Schema>,

@@ -211,7 +211,7 @@ impl Pipeline {
     /// What became of a prediction after the checkpoint that the ledger was restored from: its sample knows.
     fn recall(&mut self, id: PredictionId) -> Result<(), Error> {
         let restored = self.flow.restored_sequence;
-        if !self.ledger.get(id).is_some_and(|entry| entry.sequence <= restored) {
+        if self.ledger.get(id).is_none_or(|entry| entry.sequence > restored) {
             return Ok(());
         }
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
@@ -287,7 +287,7 @@ impl Pipeline {
         };
         let predicted = entry.predicted(self.schema.target());
         self.counters.feedback += 1;
-        if self.buffer.len() > 0 {
+        if !self.buffer.is_empty() {
             self.inspect();
         }
         self.buffer.push_feedback(Heard { sequence: self.sequence, feedback: feedback.clone(), predicted });
@@ -967,6 +967,10 @@ impl Pipeline {
     }
 
     /// Marks every open alarm as seen; the router may auto-label again, and the drift trigger waits for the next one.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// The store fails.
     pub fn acknowledge_alarms(&mut self) -> Result<usize, Error> {
         let mut open = Vec::new();
         self.outbox.commit()?;
@@ -985,6 +989,9 @@ impl Pipeline {
     }
 
     /// Lets the annotations of a quarantined sample count after all: a person has looked at it.
+    ///
+    /// # Errors
+    /// There is no such sample, it is not quarantined, or the store fails.
     pub fn readmit(&mut self, id: PredictionId, who: &str) -> Result<(), Error> {
         let state = self.outbox.sample(id)?.map(|sample| sample.state);
         match state {

@@ -71,6 +71,9 @@ pub struct PromotionRecord {
     pub reason: Reason,
 }
 
+/// Key of a smoke test, and its rows with their labels where known.
+type Smoke = (String, Vec<(Row, Option<Label>)>);
+
 /// One training job of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Job {
@@ -191,8 +194,8 @@ pub(super) struct Retraining {
     baseline_rows: u64,
     /// References that take over with the first observation of their model.
     upcoming: Option<(ModelVersion, Arc<Reference>)>,
-    /// Rows of the smoke test under way, with their labels where known, and its key.
-    smoking: Option<(String, Vec<(Row, Option<Label>)>)>,
+    /// The smoke test under way.
+    smoking: Option<Smoke>,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
     /// A restarted host serves its first model; the champion must be loaded again.

@@ -34,7 +34,7 @@ pub struct Counters {
     pub retractions: u64,
     /// Outcomes and feedback about a prediction that is not known here; kept aside in the store.
     pub unmatched: u64,
-    /// Outcomes with a label that does not fit the target; ignored.
+    /// Outcomes, corrections, ratings and answers that do not fit the target; ignored.
     pub unusable_labels: u64,
     /// Outcomes and feedback whose row was no longer kept: they count in the statistics and make no sample.
     pub without_row: u64,

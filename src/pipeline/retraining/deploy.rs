@@ -50,6 +50,9 @@ impl Pipeline {
     }
 
     /// Stops everything but recording, labelling and serving until [`Pipeline::unfreeze`].
+    ///
+    /// # Errors
+    /// The store fails.
     pub fn freeze(&mut self, why: &str) -> Result<(), Error> {
         self.retraining.state.frozen = Some(why.to_owned());
         self.save_loop(Vec::new())?;
@@ -57,6 +60,9 @@ impl Pipeline {
     }
 
     /// Lets a frozen loop go on: a person has looked into it.
+    ///
+    /// # Errors
+    /// The store fails.
     pub fn unfreeze(&mut self) -> Result<(), Error> {
         let state = &mut self.retraining.state;
         state.frozen = None;
