@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Admission, Artifact, Ask, BoxError, Chunk, ConfidenceRouter, Dataset, Deduplicate, Deployer, Error, Event, Feedback,
-    Field, Findings, FnTrainer, JobStatus, KsDrift, Label, LabelConsistency, Lane, LowConfidence, Mahalanobis,
-    ManualClock, MemoryStore, Mode, ModelRecord, ModelSlot, ModelVersion, Observation, Opinion, Outcome, Output,
-    OutputDrift, PairedEvaluator, Pipeline, PipelineBuilder, PredictionError, PredictionId, Profile, Refused, Relevance,
-    Route, Row, RunState, Sample, SampleState, Schema, SchemaGate, Store, Target, TrainJob, Trained, Trainer,
-    UserFeedback, detector_fn, gate_fn, new_labels, router_fn,
+    Admission, Artifact, Ask, BoxError, Chunk, ConfidenceRouter, Dataset, Deduplicate, Deployer, Error, Event,
+    Feedback, Field, Findings, FnTrainer, JobStatus, KsDrift, Label, LabelConsistency, Lane, LowConfidence,
+    Mahalanobis, ManualClock, MemoryStore, Mode, ModelRecord, ModelSlot, ModelVersion, Observation, Opinion, Outcome,
+    Output, OutputDrift, PairedEvaluator, Pipeline, PipelineBuilder, PredictionError, PredictionId, Profile, Refused,
+    Relevance, Route, Row, RunState, Sample, SampleState, Schema, SchemaGate, Store, Target, TrainJob, Trained,
+    Trainer, UserFeedback, detector_fn, gate_fn, new_labels, router_fn,
 };
 use serde::Serialize;
 use support::{Flaky, Rng, base, check, evaluator, first_model, fit, id, load, prediction, schema, start, truth};
@@ -41,7 +41,14 @@ fn clock() -> ManualClock {
 
 fn sample(pipeline: &Pipeline, id: PredictionId) -> Sample {
     let mut found = None;
-    pipeline.each_sample(|sample| { if sample.id() == id { found = Some(sample) } Ok(()) }).unwrap();
+    pipeline
+        .each_sample(|sample| {
+            if sample.id() == id {
+                found = Some(sample)
+            }
+            Ok(())
+        })
+        .unwrap();
     found.unwrap_or_else(|| panic!("{id} was not kept"))
 }
 
@@ -99,7 +106,10 @@ fn mixed_base() -> Dataset {
     for n in 0..60_u32 {
         let mut row = Row::new(&schema);
         let country = if n % 2 == 0 { "DE" } else { "FR" };
-        row.encode(&schema, &serde_json::json!({"amount": f64::from(n), "count": n, "new": true, "country": country, "note": null}));
+        row.encode(
+            &schema,
+            &serde_json::json!({"amount": f64::from(n), "count": n, "new": true, "country": country, "note": null}),
+        );
         data.push(row, Label::Class(n % 2), 1.0).unwrap();
     }
     data
@@ -238,7 +248,9 @@ fn nan_and_infinities_in_rows_and_outputs_get_verdicts_of_every_stage() {
                 let Event::Prediction(mut observation) = prediction(n, &[0.0, 0.0]) else { unreachable!() };
                 observation.row.copy_values(&[a, b]).unwrap();
                 observation.set_output(Output::Probabilities(&output));
-                pipeline.ingest([Event::Prediction(observation), Event::Outcome(Outcome::truth(id(n), Label::Class(1)))]).unwrap();
+                pipeline
+                    .ingest([Event::Prediction(observation), Event::Outcome(Outcome::truth(id(n), Label::Class(1)))])
+                    .unwrap();
                 n += 1;
             }
         }
@@ -481,16 +493,21 @@ fn a_detector_that_panics_or_errs_is_isolated_down_after_three_failures_and_come
             }))
             .build()
             .unwrap();
-        quietly(|| (0..6).for_each(|n| {
-            pipeline.ingest([prediction(n, &[0.1, n as f64])]).unwrap();
-        }));
+        quietly(|| {
+            (0..6).for_each(|n| {
+                pipeline.ingest([prediction(n, &[0.1, n as f64])]).unwrap();
+            })
+        });
         let status = pipeline.status().unwrap();
         let stage = status.stages.iter().find(|stage| stage.name == "broken").unwrap();
         assert_eq!((stage.down, stage.failures, calls.load(Ordering::Relaxed)), (true, 3, 3));
         assert!(stage.last_error.as_ref().unwrap().contains("no memory left"));
         let world = check(&**pipeline.store(), "bad");
         assert_eq!(world.samples.len(), 6, "the other detector goes on");
-        assert!(world.samples.values().all(|sample| sample.flags.len() == 1), "findings of the failed call are dropped");
+        assert!(
+            world.samples.values().all(|sample| sample.flags.len() == 1),
+            "findings of the failed call are dropped"
+        );
         broken.store(false, Ordering::Relaxed);
         assert!(pipeline.revive("nobody").is_err());
         pipeline.revive("broken").unwrap();
@@ -505,7 +522,11 @@ fn a_sample_waits_for_a_gate_or_router_that_panics_and_goes_on_when_it_works() {
         let clock = clock();
         let broken = Arc::new(AtomicBool::new(true));
         let theirs = broken.clone();
-        let fail = move || if theirs.load(Ordering::Relaxed) { panic!("no connection") };
+        let fail = move || {
+            if theirs.load(Ordering::Relaxed) {
+                panic!("no connection")
+            }
+        };
         let mut builder = builder(&clock);
         builder = if router {
             builder.route(router_fn("stage", move |_: &Sample, _: &feedloop::RouteContext<'_>| {
@@ -534,9 +555,11 @@ fn a_sample_waits_for_a_gate_or_router_that_panics_and_goes_on_when_it_works() {
         assert_eq!(sample(&pipeline, id(1)).state, SampleState::Labelled);
         // Broken for good: it is down, samples wait, and nothing is lost.
         broken.store(true, Ordering::Relaxed);
-        quietly(|| (2..8).for_each(|n| {
-            pipeline.ingest([prediction(n, &[0.1, n as f64])]).unwrap();
-        }));
+        quietly(|| {
+            (2..8).for_each(|n| {
+                pipeline.ingest([prediction(n, &[0.1, n as f64])]).unwrap();
+            })
+        });
         assert!(pipeline.status().unwrap().stages.iter().any(|stage| stage.name == "stage" && stage.down));
         assert_eq!(pipeline.status().unwrap().samples[&waiting], 6);
         broken.store(false, Ordering::Relaxed);
@@ -581,7 +604,8 @@ fn retraining(clock: &ManualClock, trainer: impl Trainer + 'static, profile: Pro
 
 fn runs(pipeline: &Pipeline) -> Vec<(RunState, String)> {
     let world = check(&**pipeline.store(), pipeline.name());
-    let text = |run: &feedloop::Run| run.notes.iter().map(|(_, reason)| reason.to_string()).collect::<Vec<_>>().join("; ");
+    let text =
+        |run: &feedloop::Run| run.notes.iter().map(|(_, reason)| reason.to_string()).collect::<Vec<_>>().join("; ");
     world.runs.values().map(|run| (run.state, text(run))).collect()
 }
 
@@ -714,7 +738,9 @@ impl Deployer for Refuses {
 
 #[test]
 fn a_deployer_that_fails_leaves_the_champion_and_ends_the_run_with_the_reason() {
-    for (at, panics) in [("prepare", false), ("poll", false), ("activate", false), ("prepare", true), ("activate", true)] {
+    for (at, panics) in
+        [("prepare", false), ("poll", false), ("activate", false), ("prepare", true), ("activate", true)]
+    {
         let clock = clock();
         let trainer = FnTrainer::inline(|job: &TrainJob| Ok(fit(job)));
         let mut pipeline =
@@ -1098,8 +1124,20 @@ fn build_reports_every_mistake_at_once() {
         .build();
     let Err(Error::Build(mistakes)) = built else { panic!("it must not build") };
     let expected = [
-        "reference", "low_confidence", "deduplicate", "relevance", "two routers", "served model", "explore", "learn_from",
-        "label_batch", "training_rows", "remember", "inbox", "segment_by", "two detectors",
+        "reference",
+        "low_confidence",
+        "deduplicate",
+        "relevance",
+        "two routers",
+        "served model",
+        "explore",
+        "learn_from",
+        "label_batch",
+        "training_rows",
+        "remember",
+        "inbox",
+        "segment_by",
+        "two detectors",
     ];
     for about in expected {
         assert!(mistakes.iter().any(|mistake| mistake.contains(about)), "nothing about {about}: {mistakes:#?}");
@@ -1144,7 +1182,11 @@ fn a_stored_state_of_another_schema_is_refused_not_read() {
     let rows = (0..60).map(|n| ([f64::from(n); 3], Label::Class(n as u32 % 2))).collect::<Vec<_>>();
     let data = Dataset::from_values(other.clone(), rows).unwrap();
     let built = Pipeline::builder("bad", other).training_data(data).clock(clock).store(store).build();
-    assert!(matches!(built, Err(Error::Corrupt(_) | Error::Schema(_))), "{:?}", built.map(|_| ()).map_err(|e| e.to_string()));
+    assert!(
+        matches!(built, Err(Error::Corrupt(_) | Error::Schema(_))),
+        "{:?}",
+        built.map(|_| ()).map_err(|e| e.to_string())
+    );
 }
 
 #[test]
