@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::World;
-use crate::event::{Label, Observation};
+use crate::event::Observation;
 use crate::gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, QualityGate};
 use crate::reference::{Reference, References};
-use crate::sample::{Annotation, Annotator, Lane, Sample};
-use crate::schema::{Row, Schema, Target};
+use crate::sample::{Annotator, Lane, Sample};
+use crate::schema::Schema;
 use crate::stage::Snapshot;
 
 /// Checks that the gates which `make` makes keep the promises of [`QualityGate`], as they are and boxed.
@@ -156,7 +156,12 @@ impl<G: QualityGate, F: Fn() -> G> Case<'_, F> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
+    use crate::event::Label;
+    use crate::sample::Annotation;
+    use crate::schema::{Row, Target};
     use crate::{Deduplicate, LabelConsistency, Reason, Relevance, SchemaGate, gate_fn};
 
     #[test]
