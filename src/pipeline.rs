@@ -276,6 +276,7 @@ impl Pipeline {
         } else {
             self.now = read;
         }
+        self.outbox.now = self.now;
     }
 
     fn check_pending(&self) -> Result<(), Error> {

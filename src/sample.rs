@@ -234,7 +234,7 @@ pub struct Sample {
     pub batch: Option<BatchId>,
     /// The label that it has in that batch; later corrections change `label`, never this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch_label: Option<Label>,
+    pub sealed: Option<Label>,
     /// Every step so far, oldest first.
     pub history: Vec<Transition>,
 }
@@ -256,7 +256,7 @@ impl Sample {
             judged: false,
             compared: None,
             batch: None,
-            batch_label: None,
+            sealed: None,
             history: Vec::new(),
         }
     }

@@ -31,7 +31,7 @@ const FORMAT: u32 = 1;
 /// observations (sessions, seasons, one noisy client): those *are* a change of the window. The chi-square part is an
 /// approximation, kept to levels with 20 expected observations.
 ///
-/// **Memory**: per numeric column 16 bytes per observation of the window and up to 130 KB for the reference's sample; 4 bytes per
+/// **Memory**: per numeric column 24 bytes per observation of the window and up to 130 KB for the reference's sample; 4 bytes per
 /// observation and category column. A snapshot holds the observations since the last test (of a sliding window: the window).
 ///
 /// # Examples

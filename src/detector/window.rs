@@ -101,6 +101,8 @@ pub(super) struct Numbers {
     name: String,
     /// Without reference values if the distribution cannot be compared.
     window: KsWindow,
+    /// What came since the last test: counted in one go, while the counts of the column are at hand.
+    fresh: Vec<f64>,
     /// Rows of the reference without a finite value, and all rows; no rows = the missing share is not tested.
     missing: u64,
     rows: u64,
@@ -125,11 +127,21 @@ impl Numbers {
         if reason.is_some() {
             values.clear();
         }
-        (Numbers { name: name.into(), window: KsWindow::new(&values, capacity), missing, rows }, reason)
+        let window = KsWindow::new(&values, capacity);
+        (Numbers { name: name.into(), window, fresh: Vec::new(), missing, rows }, reason)
     }
 
     fn latest(&self, count: usize) -> Vec<f64> {
-        self.window.values().skip(self.window.len().saturating_sub(count)).collect()
+        let all = self.window.len() + self.fresh.len();
+        self.window.values().chain(self.fresh.iter().copied()).skip(all.saturating_sub(count)).collect()
+    }
+
+    /// Counts what came since the last test; it pushes out what is older than a window.
+    fn count(&mut self, capacity: usize) {
+        if self.fresh.len() >= capacity {
+            self.window.clear();
+        }
+        self.window.extend(self.fresh.drain(..));
     }
 }
 
@@ -173,6 +185,8 @@ pub(super) struct Window {
     numbers: Vec<Numbers>,
     levels: Vec<Levels>,
     codes: Vec<Vec<u32>>,
+    /// Room to count the codes of a column in.
+    counts: Vec<u64>,
     /// Observations towards the next test; the columns may remember older ones, which fall out before it.
     filled: usize,
     tested_at: Option<DateTime<Utc>>,
@@ -202,7 +216,8 @@ pub(super) struct Columns<'a, V, C> {
 
 impl Window {
     pub(super) fn new(settings: Settings, numbers: Vec<Numbers>, levels: Vec<Levels>) -> Self {
-        Window { codes: vec![Vec::new(); levels.len()], settings, numbers, levels, filled: 0, tested_at: None }
+        let codes = vec![Vec::new(); levels.len()];
+        Window { settings, numbers, levels, codes, counts: Vec::new(), filled: 0, tested_at: None }
     }
 
     /// Number of tests that share the level of a window.
@@ -227,7 +242,7 @@ impl Window {
         while at < rows {
             let end = rows.min(at + self.settings.window - self.filled);
             for (column, numbers) in self.numbers.iter_mut().enumerate() {
-                (columns.values)(column)[at..end].iter().for_each(|&value| numbers.window.push(value));
+                numbers.fresh.extend_from_slice(&(columns.values)(column)[at..end]);
             }
             for (column, codes) in self.codes.iter_mut().enumerate() {
                 codes.extend_from_slice(&(columns.codes)(column)[at..end]);
@@ -291,12 +306,13 @@ impl Window {
 
     /// Every test that may reach `level` with enough effect to matter. The others count as p = 1, which only makes the
     /// correction stricter.
-    fn compare(&self, level: f64) -> Vec<Found> {
+    fn compare(&mut self, level: f64) -> Vec<Found> {
         let mut found = Vec::new();
         let least = self.settings.minimum_effect;
-        for column in &self.numbers {
+        for column in &mut self.numbers {
+            column.count(self.settings.window);
             let (n, m) = (column.window.reference_len(), column.window.compared() as u64);
-            let d = column.window.statistic().d;
+            let d = column.window.distance();
             // the exact p-value may cost milliseconds: not where the approximate one is far above the level
             let hopeless = || n * m > SMALL && p_value(n, m, d, Method::Asymptotic) > 4.0 * level;
             if n > 0 && m > 0 && d >= least && !hopeless() {
@@ -314,11 +330,13 @@ impl Window {
             }
         }
         for (column, codes) in self.levels.iter().zip(&self.codes) {
-            let mut counts = vec![0; column.counts.len()];
+            self.counts.clear();
+            self.counts.resize(column.counts.len(), 0);
             for &code in codes {
-                counts[level_of(code, column.counts.len())] += 1;
+                self.counts[level_of(code, column.counts.len())] += 1;
             }
-            if let Some(test) = levels(&column.counts, &counts, least).filter(|test| test.total_variation >= least) {
+            if let Some(test) = levels(&column.counts, &self.counts, least).filter(|test| test.total_variation >= least)
+            {
                 let (effect, p) = (test.total_variation, test.p_value);
                 let text = format!("{} (total variation {effect:.3}, p {p:.1e})", column.name);
                 found.push(Found::new(&column.name, test.statistic, effect, p, text));
@@ -354,7 +372,7 @@ impl Window {
         }
         for (column, values) in self.numbers.iter_mut().zip(&state.values) {
             column.window.clear();
-            values.0.iter().for_each(|&value| column.window.push(value));
+            column.fresh.clone_from(&values.0);
         }
         self.codes = state.codes;
         self.filled = state.filled;

@@ -625,11 +625,9 @@ impl Pipeline {
     /// Puts the question about a sample into the review queue. A new one goes with the sample, as one unit. One that is
     /// there is opened again with its answers, unless somebody changes it at the same moment.
     fn ask(&mut self, id: PredictionId, ask: Ask) -> Result<(), Error> {
-        let key = id.to_string();
-        let record =
-            self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
+        let known = self.outbox.task(id)?;
         let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
-        let before: Option<review::Task> = record.as_ref().map(parse).transpose()?;
+        let before: Option<review::Task> = known.as_ref().and_then(|known| serde_json::from_slice(&known.body).ok());
         let (answers, skipped_by) = before.map(|task| (task.answers, task.skipped_by)).unwrap_or_default();
         let task = review::Task {
             sample: id,
@@ -645,14 +643,18 @@ impl Pipeline {
         if self.settings.expire_tasks.is_some() {
             self.flow.tasks.push_back((self.now, id));
         }
-        match record {
-            Some(record) => {
-                write.expect = Expect::Rev(record.rev);
+        let was_open = known.as_ref().is_some_and(|known| known.state == "open");
+        self.flow.waiting += u64::from(!was_open);
+        match known {
+            Some(known) => {
+                write.expect = known.expect;
+                self.outbox.expect_task(id, &write);
                 self.outbox.push(vec![write]);
                 Ok(())
             }
             None => {
                 write.expect = Expect::Any;
+                self.outbox.expect_task(id, &write);
                 self.outbox.push_with_samples(vec![write])
             }
         }
@@ -660,13 +662,12 @@ impl Pipeline {
 
     /// Takes the question about a sample back, unless somebody is answering it.
     fn withdraw(&mut self, id: PredictionId) -> Result<(), Error> {
-        let key = id.to_string();
-        let record =
-            self.outbox.store().get(self.outbox.pipeline(), Kind::Task, &key).map_err(Error::store("read a task"))?;
-        if let Some(record) = record.filter(|record| record.state == "open") {
-            let indexed = Indexed { state: "withdrawn", rank: record.rank, due: None };
-            let mut write = self.outbox.raw(Kind::Task, &key, indexed, record.body.to_vec());
-            write.expect = Expect::Rev(record.rev);
+        if let Some(known) = self.outbox.task(id)?.filter(|known| known.state == "open") {
+            let indexed = Indexed { state: "withdrawn", rank: known.rank, due: None };
+            let mut write = self.outbox.raw(Kind::Task, &id.to_string(), indexed, known.body.to_vec());
+            self.flow.waiting = self.flow.waiting.saturating_sub(1);
+            write.expect = known.expect;
+            self.outbox.expect_task(id, &write);
             self.outbox.push(vec![write]);
         }
         Ok(())
@@ -943,7 +944,10 @@ impl Pipeline {
         self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some("open"))?;
         self.flow.last_alarm = (self.flow.open_alarms > 0).then_some(self.now);
         // Samples kept after the last checkpoint: the stream goes on behind them.
-        newest = newest.max(self.outbox.cursor()?);
+        let (position, time) = self.outbox.cursor()?;
+        newest = newest.max(position);
+        self.now = time.map_or(self.now, |time| time.max(self.now));
+        (self.outbox.position, self.outbox.now) = (newest, self.now);
         (self.sequence, self.flow.restored_sequence) = (newest, newest);
         self.flow.checkpointed_sequence = newest;
         let tasks = &mut self.flow.tasks;

@@ -23,13 +23,27 @@ pub(super) struct Outbox {
     units: Vec<Vec<Write>>,
     samples: HashMap<PredictionId, Cached>,
     dirty: Vec<PredictionId>,
+    /// Tasks of the review queue as they will be once the pending units are committed.
+    tasks: HashMap<PredictionId, Question>,
     verdicts: Vec<Committed>,
     /// Position in the stream up to which samples were kept; committed with them.
     pub(super) position: u64,
-    committed_position: u64,
+    /// The loop's time; committed with the position, so that it does not go back over a restart either.
+    pub(super) now: DateTime<Utc>,
+    committed: (u64, DateTime<Utc>),
     /// Commits that failed since the last success.
     pub(super) failures: u64,
     pub(super) last_error: Option<String>,
+}
+
+/// A task of the review queue, in the store or on its way there.
+#[derive(Clone)]
+pub(super) struct Question {
+    pub(super) state: String,
+    pub(super) rank: i64,
+    pub(super) body: Arc<[u8]>,
+    /// What a write that changes it expects to find.
+    pub(super) expect: Expect,
 }
 
 struct Cached {
@@ -47,9 +61,11 @@ impl Outbox {
             units: Vec::new(),
             samples: HashMap::new(),
             dirty: Vec::new(),
+            tasks: HashMap::new(),
             verdicts: Vec::new(),
             position: 0,
-            committed_position: 0,
+            now: DateTime::UNIX_EPOCH,
+            committed: (0, DateTime::UNIX_EPOCH),
             failures: 0,
             last_error: None,
         })
@@ -141,16 +157,18 @@ impl Outbox {
         if self.units.is_empty() {
             return Ok(());
         }
-        let indexed = Indexed { state: "saved", rank: self.position as i64, due: None };
+        let indexed = Indexed { state: "saved", rank: self.position as i64, due: Some(self.now) };
         let cursor = [self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes())];
         let mut refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
-        if self.position != self.committed_position {
+        let here = (self.position, self.now);
+        if here != self.committed {
             refs.push(&cursor);
         }
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
                 self.units.clear();
-                self.committed_position = self.position;
+                self.tasks.clear();
+                self.committed = here;
                 (self.failures, self.last_error) = (0, None);
                 if self.samples.len() > CACHED_SAMPLES {
                     self.samples.clear();
@@ -163,6 +181,28 @@ impl Outbox {
                 Err(Error::Store { doing: "commit", source })
             }
         }
+    }
+
+    /// The task of a sample, if it has one.
+    pub(super) fn task(&self, id: PredictionId) -> Result<Option<Question>, Error> {
+        if let Some(question) = self.tasks.get(&id) {
+            return Ok(Some(question.clone()));
+        }
+        let record =
+            self.store.get(&self.pipeline, Kind::Task, &id.to_string()).map_err(Error::store("read a task"))?;
+        Ok(record.map(|record| Question {
+            state: record.state,
+            rank: record.rank,
+            body: record.body,
+            expect: Expect::Rev(record.rev),
+        }))
+    }
+
+    /// Remembers a task that was put into a unit, until it is committed.
+    pub(super) fn expect_task(&mut self, id: PredictionId, write: &Write) {
+        let indexed = &write.indexed;
+        let (state, rank, body) = (indexed.state.to_owned(), indexed.rank, write.body.clone());
+        self.tasks.insert(id, Question { state, rank, body, expect: Expect::Any });
     }
 
     /// Reads a JSON record.
@@ -209,11 +249,11 @@ impl Outbox {
         self.store.count(&self.pipeline, kind, state).map_err(Error::store("count records"))
     }
 
-    /// Position in the stream up to which samples were committed.
-    pub(super) fn cursor(&self) -> Result<u64, Error> {
+    /// Position in the stream up to which samples were committed, and the loop's time then.
+    pub(super) fn cursor(&self) -> Result<(u64, Option<DateTime<Utc>>), Error> {
         let record =
             self.store.get(&self.pipeline, Kind::Control, "cursor").map_err(Error::store("read the cursor"))?;
-        Ok(record.map_or(0, |record| record.rank as u64))
+        Ok(record.map_or((0, None), |record| (record.rank as u64, record.due)))
     }
 
     /// How many samples are in each state, those that wait to be committed not included.

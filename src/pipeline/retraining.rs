@@ -564,7 +564,7 @@ impl Pipeline {
                 let Some(sample) = self.outbox.read::<Sample>(Kind::Sample, &id.to_string())? else {
                     return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
                 };
-                if let Some(label) = sample.batch_label {
+                if let Some(label) = sample.sealed {
                     labelled.push(sample.observation.row.clone(), label, self.training_weight(&sample))?;
                 }
             }

@@ -69,8 +69,15 @@ impl ReviewQueue {
     /// The annotation and the task in one unit.
     fn unit(&self, stored: &Stored, annotation: Annotation, annotator: &str) -> Result<(Vec<Write>, Answer), Error> {
         let human = Annotator::Human(annotator.into());
-        let number = stored.task.answers.iter().filter(|answer| answer.annotator == human).count();
-        let id = format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", stored.task.sample);
+        let mut number = stored.task.answers.iter().filter(|answer| answer.annotator == human).count();
+        let name = |number| format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", stored.task.sample);
+        // The task may have been put into the queue anew while an answer was under way: its annotation is there.
+        let known =
+            |id: &str| self.store.get(&self.pipeline, Kind::Annotation, id).map_err(Error::store("read an annotation"));
+        while known(&name(number))?.is_some() {
+            number += 1;
+        }
+        let id = name(number);
         let first = Write {
             kind: Kind::Annotation,
             key: Key::new(&self.pipeline, id),

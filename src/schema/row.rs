@@ -137,7 +137,10 @@ impl Row {
 
     fn reset_others(&mut self) {
         self.integers.fill(MISSING_INTEGER);
-        self.codes.fill(MISSING_CODE);
+        // filling nothing is not free: the `memset` of no byte took a fifth of a record with glibc's AVX-512 version
+        if !self.codes.is_empty() {
+            self.codes.fill(MISSING_CODE);
+        }
         self.spare.0.extend(self.texts.iter_mut().filter_map(Option::take));
         self.violations.clear();
     }

@@ -6,6 +6,7 @@ use super::kolmogorov::kolmogorov_upper;
 const EXACT_CELLS: u64 = 4_000_000;
 
 /// The largest distance between two empirical distribution functions.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct KsStatistic {
     /// The distance, 0 to 1; 0 when a sample is empty.
@@ -14,6 +15,7 @@ pub(crate) struct KsStatistic {
     pub(crate) location: f64,
 }
 
+#[cfg(test)]
 impl KsStatistic {
     /// Nothing to compare.
     pub(crate) const EMPTY: Self = Self { d: 0.0, location: f64::NAN };

@@ -1,21 +1,35 @@
 //! A sliding window compared with a fixed reference, without sorting again.
 
+#[cfg(test)]
 use super::ks::KsStatistic;
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 /// The bucket of a missing value.
 const MISSING: u32 = u32::MAX;
 
+/// Share of the reference values beyond either end of the grid of [`KsWindow`].
+const TAIL: f64 = 0.01;
+
+/// Reference values that are looked at in one go; most steps of the grid hold fewer.
+const LOOK: usize = 4;
+
+/// Numbers of 8 bytes in a cache line.
+const LINE: usize = 8;
+
 /// Kolmogorov–Smirnov statistic of the last `capacity` values against a fixed reference.
 ///
 /// The k distinct reference values cut the line into 2k + 1 buckets: below, on and between them.
-/// A push costs one binary search; the statistic is found by one scan over the counts, when asked.
+/// A push costs one look into a grid of equal steps and a look at the few reference values of that
+/// step, or a binary search if they are many; the statistic is found by one scan over the counts, when asked.
 /// Not finite values are missing: they fill the window but are not compared.
 #[derive(Clone, Debug)]
 pub(crate) struct KsWindow {
+    /// The distinct reference values, and [`LOOK`] infinities.
     distinct: Vec<f64>,
+    grid: Grid,
     /// Reference values up to and including each distinct one.
-    cumulative: Vec<u64>,
+    cumulative: Vec<u32>,
     /// Window values per bucket: 2i is the gap below distinct value i, 2i + 1 that value itself.
     counts: Vec<u32>,
     /// Values in arrival order, each with its bucket.
@@ -31,8 +45,8 @@ impl KsWindow {
         let mut sorted: Vec<f64> = reference.iter().copied().filter(|v| v.is_finite()).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let mut distinct: Vec<f64> = Vec::new();
-        let mut cumulative: Vec<u64> = Vec::new();
-        for (seen, &value) in (1_u64..).zip(&sorted) {
+        let mut cumulative: Vec<u32> = Vec::new();
+        for (seen, &value) in (1_u32..).zip(&sorted) {
             match (distinct.last(), cumulative.last_mut()) {
                 (Some(&last), Some(count)) if last == value => *count = seen,
                 _ => {
@@ -43,7 +57,9 @@ impl KsWindow {
         }
         let counts = vec![0; 2 * distinct.len() + 1];
         let capacity = capacity.max(1);
-        Self { distinct, cumulative, counts, window: VecDeque::new(), capacity, missing: 0 }
+        let grid = Grid::new(&sorted, &distinct);
+        distinct.extend([f64::INFINITY; LOOK]);
+        Self { grid, distinct, cumulative, counts, window: VecDeque::new(), capacity, missing: 0 }
     }
 
     /// Adds a value and, when full, forgets the oldest.
@@ -66,15 +82,36 @@ impl KsWindow {
         self.window.push_back((value, bucket));
     }
 
+    /// Adds many values.
+    ///
+    /// The look-ups go all over the tables, which other columns have driven out of the cache: reading them in order
+    /// first is faster than waiting for each place.
+    pub(crate) fn extend(&mut self, values: impl ExactSizeIterator<Item = f64>) {
+        if values.len() >= self.distinct.len() / LINE {
+            let lines = self.distinct.iter().step_by(LINE).map(|v| v.to_bits());
+            let steps = self.grid.starts.iter().step_by(2 * LINE).map(|&start| u64::from(start));
+            black_box(lines.chain(steps).fold(0, |all, one| all ^ one));
+        }
+        values.for_each(|value| self.push(value));
+    }
+
     fn bucket(&self, value: f64) -> u32 {
         if !value.is_finite() {
             return MISSING;
         }
-        let below = self.distinct.partition_point(|&v| v < value);
-        let on = self.distinct.get(below).is_some_and(|&v| v == value);
+        let near = self.grid.near(value);
+        // without a branch, as nothing could guess it: values of the next steps are not below this one
+        let first = &self.distinct[near.start..near.start + LOOK];
+        let mut below: usize = first.iter().map(|&v| usize::from(v < value)).sum();
+        if below == LOOK {
+            below = self.distinct[near.clone()].partition_point(|&v| v < value);
+        }
+        below += near.start;
+        let on = self.distinct[below] == value;
         (2 * below + usize::from(on)) as u32
     }
 
+    #[cfg(test)]
     /// The statistic of the values present; [`KsStatistic::EMPTY`] when either side has none.
     pub(crate) fn statistic(&self) -> KsStatistic {
         let n = self.reference_len();
@@ -82,13 +119,7 @@ impl KsWindow {
         if n == 0 || m == 0 {
             return KsStatistic::EMPTY;
         }
-        // the window leads most at the end of a gap, the reference most on one of its values;
-        // a pass for the two extremes alone is faster than one that keeps its place
-        let (mut lead, mut lag) = (0, 0);
-        for (gap, on) in self.leads(n, m) {
-            lead = lead.max(gap);
-            lag = lag.min(on);
-        }
+        let (lead, lag) = self.extremes(n, m);
         let location = if lead > -lag {
             let place = self.leads(n, m).position(|(gap, _)| gap == lead);
             self.end_of_gap(place.unwrap_or(0))
@@ -96,7 +127,24 @@ impl KsWindow {
             let place = self.leads(n, m).position(|(_, on)| on == lag);
             self.distinct[place.unwrap_or(0)]
         };
-        KsStatistic { d: lead.max(-lag) as f64 / (n as f64 * m as f64), location }
+        KsStatistic { d: self.distance(), location }
+    }
+
+    /// The distance of the statistic alone, in one pass; 0 when either side has no values.
+    pub(crate) fn distance(&self) -> f64 {
+        let n = self.reference_len();
+        let m = self.compared() as u64;
+        if n == 0 || m == 0 {
+            return 0.0;
+        }
+        let (lead, lag) = self.extremes(n, m);
+        lead.max(-lag) as f64 / (n as f64 * m as f64)
+    }
+
+    /// The window leads most at the end of a gap, the reference most on one of its values; a pass for the two
+    /// extremes alone is faster than one that keeps its place.
+    fn extremes(&self, n: u64, m: u64) -> (i64, i64) {
+        self.leads(n, m).fold((0, 0), |(lead, lag), (gap, on)| (gap.max(lead), on.min(lag)))
     }
 
     /// n·m·(window share − reference share) just below and on each distinct reference value.
@@ -108,11 +156,12 @@ impl KsWindow {
             window += i64::from(gap) * n;
             let below = window - *reference;
             window += i64::from(on) * n;
-            *reference = up_to as i64 * m;
+            *reference = i64::from(up_to) * m;
             Some((below, window - *reference))
         })
     }
 
+    #[cfg(test)]
     /// The largest window value in gap `i`, or the reference value below it if the gap is empty.
     fn end_of_gap(&self, i: usize) -> f64 {
         let inside = self.window.iter().filter(|&&(_, bucket)| bucket as usize == 2 * i);
@@ -125,7 +174,7 @@ impl KsWindow {
 
     /// Finite values of the reference.
     pub(crate) fn reference_len(&self) -> u64 {
-        self.cumulative.last().copied().unwrap_or(0)
+        self.cumulative.last().copied().map_or(0, u64::from)
     }
 
     /// Values in the window, missing ones included.
@@ -133,8 +182,8 @@ impl KsWindow {
         self.window.len()
     }
 
-    /// Whether the window holds nothing.
     #[cfg(test)]
+    /// Whether the window holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.window.is_empty()
     }
@@ -163,6 +212,50 @@ impl KsWindow {
     }
 }
 
+/// Equal steps over the bulk of the reference, so that most values are found without a long search.
+///
+/// The step of a value rises with the value, whatever the rounding: so a value lies above all
+/// distinct values of lower steps and below all of higher ones, and the place found is exact.
+#[derive(Clone, Debug)]
+struct Grid {
+    low: f64,
+    /// Steps per unit.
+    scale: f64,
+    last: usize,
+    /// Distinct values below each step, and after the last one all of them.
+    starts: Vec<u32>,
+}
+
+impl Grid {
+    /// As many steps as there are distinct values; only the first is used where these have no spread.
+    fn new(sorted: &[f64], distinct: &[f64]) -> Self {
+        let tail = (sorted.len() as f64 * TAIL) as usize;
+        let ends = sorted.get(tail).zip(sorted.get(sorted.len().saturating_sub(tail + 1)));
+        let (low, high) = ends.map_or((0.0, 0.0), |(&low, &high)| (low, high));
+        let scale = distinct.len() as f64 / (high - low);
+        let scale = if scale.is_finite() { scale } else { 0.0 };
+        let last = distinct.len().saturating_sub(1);
+        let mut grid = Grid { low, scale, last, starts: Vec::with_capacity(last + 2) };
+        for (at, &value) in (0_u32..).zip(distinct) {
+            let step = grid.step(value);
+            grid.starts.resize(grid.starts.len().max(step + 1), at);
+        }
+        grid.starts.resize(last + 2, distinct.len() as u32);
+        grid
+    }
+
+    fn step(&self, value: f64) -> usize {
+        // the cast saturates: values beyond the ends belong to the outermost steps
+        (((value - self.low) * self.scale) as usize).min(self.last)
+    }
+
+    /// Where among the distinct values those of the step of `value` are.
+    fn near(&self, value: f64) -> std::ops::Range<usize> {
+        let step = self.step(value);
+        self.starts[step] as usize..self.starts[step + 1] as usize
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -182,6 +275,23 @@ mod tests {
             3 => -5.0..5.0_f64,
             1 => prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.0]),
         ]
+    }
+
+    #[test]
+    fn the_grid_finds_what_a_search_over_all_values_finds() {
+        let tailed: Vec<f64> = (0..2_000).map(|i| (f64::from(i * 7919 % 2_000) / 250.0).exp2().exp2()).collect();
+        let even: Vec<f64> = (0..500).map(|i| f64::from(i % 300) * 0.1 - 7.0).collect();
+        let wild = vec![-f64::MAX, -1.0, 0.0, f64::MIN_POSITIVE, 1.0, f64::MAX];
+        let close = vec![5e-324, 1e-323, 1.5e-323, -0.0, 0.0];
+        for reference in [tailed, even, wild, close, vec![3.0], vec![]] {
+            let window = KsWindow::new(&reference, 10);
+            let near = reference.iter().flat_map(|v| [v.next_down(), *v, v.next_up()]);
+            for value in near.chain([-f64::MAX, f64::MAX, 0.0, -0.0, 2.5]).filter(|v| v.is_finite()) {
+                let below = window.distinct.iter().filter(|&&v| v < value).count();
+                let on = usize::from(window.distinct[below] == value);
+                assert_eq!(window.bucket(value) as usize, 2 * below + on, "{value} among {}", reference.len());
+            }
+        }
     }
 
     proptest! {
@@ -214,7 +324,8 @@ mod tests {
                 last.into_iter().map(bits).collect::<Vec<_>>()
             );
             let mut restored = KsWindow::new(&reference, capacity);
-            window.values().for_each(|v| restored.push(v));
+            let values: Vec<f64> = window.values().collect();
+            restored.extend(values.into_iter());
             prop_assert_eq!(restored.counts, window.counts.clone());
             window.clear();
             prop_assert!(window.is_empty() && window.missing() == 0);

@@ -204,7 +204,7 @@ impl Pipeline {
         for (sample, annotation) in samples {
             let id = sample.id();
             if let Some(sample) = self.outbox.sample(id)? {
-                (sample.batch, sample.batch_label) = (Some(manifest.batch.clone()), annotation.label);
+                (sample.batch, sample.sealed) = (Some(manifest.batch.clone()), annotation.label);
             }
             let text = format!("batch {}", manifest.batch);
             self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;

@@ -1,0 +1,102 @@
+//! What each detector costs per observation, in full chunks against a reference of 4,096 rows.
+#![allow(clippy::expect_used, missing_docs)]
+
+mod common;
+
+use common::{Stream, ThreadTime};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use feedloop::{
+    ChunkBuffer, Detector, Feedback, Findings, Heard, KsDrift, Label, LowConfidence, Mahalanobis, ModelVersion,
+    Opinion, OutputDrift, PredictionError, References, Schema, Truth, UserFeedback, predicted_label,
+};
+
+/// Enough chunks that windows of 1,000 end at all places of a chunk.
+const CHUNKS: usize = 125;
+
+fn inspect(
+    c: &mut Criterion<ThreadTime>,
+    mut detector: impl Detector,
+    schema: &Schema,
+    references: &References,
+    chunks: &[ChunkBuffer],
+) {
+    detector.rebase(references).expect("the reference suits");
+    let (width, mut findings, mut next) = (schema.value_columns().len(), Findings::new(), 0);
+    let elements = |chunk: &ChunkBuffer| {
+        let chunk = chunk.view(schema);
+        chunk.len().max(chunk.truths().len()).max(chunk.feedback().len()) as u64
+    };
+    let mut group = c.benchmark_group("detectors");
+    group.throughput(Throughput::Elements(elements(&chunks[0])));
+    let name = format!("{}/{width}", detector.name());
+    group.bench_function(name, |b| {
+        b.iter(|| {
+            findings.clear();
+            detector.inspect(&chunks[next].view(schema), &mut findings).expect("the detector works");
+            next = (next + 1) % chunks.len();
+            findings.flags().len()
+        });
+    });
+}
+
+/// Chunks of truths: one in 64 predictions was wrong.
+fn truths(stream: &mut Stream) -> Vec<ChunkBuffer> {
+    let schema = stream.schema.clone();
+    let mut sequence = 0;
+    let mut chunk = || {
+        let mut buffer = ChunkBuffer::new(&schema);
+        for row in 0..256 {
+            sequence += 1;
+            let made = stream.observation();
+            let predicted = predicted_label(schema.target(), made.output());
+            let label = if row % 64 == 0 { predicted.map(other_class) } else { predicted };
+            buffer.push_truth(Truth {
+                sequence,
+                prediction: made.id,
+                model: ModelVersion::FIRST,
+                predicted,
+                label,
+                replaces: None,
+                predicted_at: made.time,
+                time: made.time,
+            });
+        }
+        buffer
+    };
+    (0..CHUNKS).map(|_| chunk()).collect()
+}
+
+fn other_class(label: Label) -> Label {
+    Label::Class(u32::from(label == Label::Class(0)))
+}
+
+/// Chunks of ratings: one in 64 is bad.
+fn ratings(stream: &mut Stream) -> Vec<ChunkBuffer> {
+    let schema = stream.schema.clone();
+    let mut chunk = || {
+        let mut buffer = ChunkBuffer::new(&schema);
+        for row in 0..256 {
+            let opinion = Opinion::Rating(if row % 64 == 0 { 0.0 } else { 1.0 });
+            let feedback = Feedback { prediction: stream.id(), user: "ann".into(), opinion };
+            buffer.push_feedback(Heard { sequence: row, feedback, predicted: Some(Label::Class(0)) });
+        }
+        buffer
+    };
+    (0..CHUNKS).map(|_| chunk()).collect()
+}
+
+fn detectors(c: &mut Criterion<ThreadTime>) {
+    for width in [8, 32, 128] {
+        let mut stream = Stream::new(width);
+        let (schema, references, chunks) = (stream.schema.clone(), stream.references(), stream.chunks(CHUNKS));
+        inspect(c, LowConfidence::below(0.6), &schema, &references, &chunks);
+        inspect(c, OutputDrift::default(), &schema, &references, &chunks);
+        inspect(c, Mahalanobis::default(), &schema, &references, &chunks);
+        inspect(c, KsDrift::default(), &schema, &references, &chunks);
+        inspect(c, PredictionError::default(), &schema, &references, &truths(&mut stream));
+        inspect(c, UserFeedback::default(), &schema, &references, &ratings(&mut stream));
+    }
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = detectors }
+criterion_main!(benches);
