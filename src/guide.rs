@@ -261,7 +261,9 @@ pub mod retraining {
     //! Trainers run away from the worker: [`FnTrainer`](crate::FnTrainer) on a thread,
     //! [`CommandTrainer`](crate::CommandTrainer) as a process with a timeout and a log. A [`Recipe`](crate::Recipe) chooses rows
     //! and weights. Labels of the judging lanes **judge, then train**: they score every model that was trained before they
-    //! came, and only then may they be trained on. So no holdout starves the training.
+    //! came, and only then may they be trained on. So no holdout starves the training. Every row weighs the same, unless
+    //! [`inclusion_weights`](crate::PipelineBuilder::inclusion_weights) are asked for: then the training data stands for the live
+    //! traffic rather than for what was chosen.
     //!
     //! # The two profiles
     //!
@@ -300,7 +302,8 @@ pub mod retraining {
     //! After a promotion the previous model is scored on the same labelled rows, so that a worse world is not mistaken for a
     //! worse model. An e-value of 20 for the previous model, or an output that is not finite, rolls back; in `adaptive`, and
     //! with `likely`, also 6 decisive rows with a probability of .95. At 30 decisive rows without alarm the model is *kept*;
-    //! after 8 label batches, or when the next promotion comes first, *kept unproven*. Two rollbacks in ten promotions freeze the loop.
+    //! after 8 label batches, or when the next promotion comes first, *kept unproven*. Two rollbacks in ten promotions, or one pair swapped to and
+    //! fro twice, freeze the loop.
     //! A version that failed is quarantined and never promoted again
     //! (the first model excepted, which may be all there is).
     //!
