@@ -279,7 +279,8 @@ pub mod retraining {
     //! model: four recipes, and "keep the first model", race by discounted prequential score on the random lane; a lead of more than
     //! a quarter of √n switches. Refits of the leading recipe are promoted without evidence of their own, unless they
     //! change less than 1 % of the predictions or fail the smoke test. **No harm is excluded** below about 25 labels on which
-    //! the recipes differ, and nothing is promised about a single refit: the watch is the safety net.
+    //! the recipes differ, and nothing is promised about a single refit. The watch is the safety net, but a thin one:
+    //! it ends when the next refit is promoted, so with few labels and frequent runs a bad refit is mostly replaced, not rolled back.
     //!
     //! No rule that we tried follows drift fastest *and* never harms; hence two profiles, and the choice is yours.
     //!
@@ -404,7 +405,8 @@ pub mod custom {
     //! [`restore`](crate::Stage::restore), and its own trait; `examples/custom_stages.rs` has one. What follows from the reference
     //! belongs into [`rebase`](crate::Stage::rebase), which may be repeated; what the stream left belongs into the
     //! snapshot. A detector's findings must not depend on where the stream was cut into chunks. With the feature `conformance`,
-    //! `feedloop::conformance::detector(|| MyDetector::new())` checks that and more, and `conformance::store` does so for a store.
+    //! `feedloop::conformance::detector(|| MyDetector::new())` checks that and more; there are suites for
+    //! gates, routers, triggers and stores too.
 }
 
 pub mod light {

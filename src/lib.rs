@@ -104,7 +104,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | `SqliteStore`, with SQLite bundled |
 //! | `sqlite-system` | no | `SqliteStore` on the system's SQLite library |
-//! | `conformance` | no | the suites that every detector and store passes, for yours |
+//! | `conformance` | no | the suites that every stage, trigger and store passes, for yours |
 
 mod chunk;
 mod clock;

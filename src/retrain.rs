@@ -401,7 +401,7 @@ pub enum RunState {
     KeptUnproven,
     /// Its candidate was promoted and rolled back.
     RolledBack,
-    /// Its candidate was refused.
+    /// Its candidate was refused, or changes too little to be worth a switch; the last note says which.
     Rejected,
     /// No verdict was reached, or the mode forbids to act on it.
     Inconclusive,

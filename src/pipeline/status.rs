@@ -97,7 +97,7 @@ pub struct Status {
     pub promotions: u64,
     /// Rollbacks so far.
     pub rollbacks: u64,
-    /// Candidates refused so far.
+    /// Candidates not promoted so far: refused, or too little different from the served model. The runs say which.
     pub rejected: u64,
     /// The last run that was requested.
     pub last_run: Option<RunId>,
