@@ -9,7 +9,7 @@ mod rounds;
 mod run;
 mod training;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,10 +35,10 @@ use crate::trigger::{Decision, LoopStatus, Memory};
 
 use super::builder::Mode;
 
+/// Labels on which the recipes of a race must differ before anything is claimed about harm.
+const HARM_CLAIM: u64 = 25;
 /// Rows of live traffic that make a serving baseline.
 const BASELINE_ROWS: u64 = 2_000;
-/// Judged rows that a smoke test looks back at.
-const JUDGED_ROWS: usize = 300;
 /// Fewest and most live rows of one look at where candidate and champion disagree.
 const POOL_ROWS: (usize, usize) = (32, 2_048);
 
@@ -184,7 +184,6 @@ pub(super) struct Retraining {
     unjudged: BTreeSet<(u64, PredictionId)>,
     /// The newest rows of all batches.
     labelled: Dataset,
-    judged: VecDeque<(Row, Label)>,
     coverage: CoverageTracker,
     /// Live rows among which candidate and champion are compared.
     pool: Vec<Observation>,
@@ -244,7 +243,6 @@ impl Retraining {
             ready: BTreeMap::new(),
             unjudged: BTreeSet::new(),
             labelled: Dataset::new(schema.clone()),
-            judged: VecDeque::new(),
             coverage,
             pool: Vec::new(),
             comparing: None,
@@ -594,6 +592,7 @@ pub(super) struct View {
     pub(super) kept: Option<ModelVersion>,
     pub(super) run: Option<Run>,
     pub(super) watch: Option<String>,
+    pub(super) race: Option<String>,
     pub(super) runs: u64,
     pub(super) promotions: u64,
     pub(super) rollbacks: u64,
@@ -614,6 +613,11 @@ impl Retraining {
                     "{} against {}: {losses} rows only the new one has right, {wins} only the old one, {} rounds",
                     watch.current, watch.previous, watch.rounds
                 )
+            }),
+            race: (!state.race_models.is_empty()).then(|| {
+                let (leader, decisive) = (&state.race.leader, state.race.decisive);
+                let claim = if decisive < HARM_CLAIM { ", too few for any claim about harm" } else { "" };
+                format!("recipe `{leader}` leads; the recipes differ on {decisive} labels so far{claim}")
             }),
             runs: state.next_run - 1,
             promotions: state.promotions,

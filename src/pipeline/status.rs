@@ -91,6 +91,8 @@ pub struct Status {
     pub run: Option<Run>,
     /// How the watch stands, in one line.
     pub watch: Option<String>,
+    /// How the race of the recipes stands (profile `adaptive`), in one line.
+    pub race: Option<String>,
     /// Runs so far.
     pub runs: u64,
     /// Promotions so far.
@@ -166,6 +168,7 @@ impl super::Pipeline {
             last_run: (view.runs > 0).then_some(RunId(view.runs)),
             run: view.run,
             watch: view.watch,
+            race: view.race,
             runs: view.runs,
             promotions: view.promotions,
             rollbacks: view.rollbacks,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Pipeline;
-use super::{JUDGED_ROWS, Phase, Round};
+use super::{Phase, Round};
 use crate::error::Error;
 use crate::event::ModelVersion;
 use crate::retrain::judge::JudgedRow;
@@ -156,7 +156,6 @@ impl Pipeline {
                 continue;
             };
             let Some(label) = annotation.label else { continue };
-            self.retraining.judged.push_back((sample.observation.row.clone(), label));
             if let (Some(Profile::Adaptive(rules)), false) = (&profile, state.race_models.is_empty()) {
                 let mut outputs: Vec<(&str, &[f64])> = Vec::new();
                 if let Some(output) = scored.output(ModelVersion::FIRST, row) {
@@ -198,9 +197,6 @@ impl Pipeline {
                 };
                 evidence.observe(&target, &judged);
             }
-        }
-        while self.retraining.judged.len() > JUDGED_ROWS {
-            self.retraining.judged.pop_front();
         }
         let state = &mut self.retraining.state;
         if let Some(watch) = state.watch.as_mut().filter(|_| watched > 0) {

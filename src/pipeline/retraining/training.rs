@@ -21,6 +21,8 @@ use crate::store::{Indexed, Kind};
 
 /// Live rows of a smoke test.
 const SMOKE_ROWS: usize = 500;
+/// Training rows of a smoke test.
+const TRAINED_ROWS: usize = 300;
 /// A candidate that is probably worse even on labels that it was trained on is broken.
 const BROKEN: f64 = 0.99;
 
@@ -170,9 +172,9 @@ impl Pipeline {
             return self.after_smoke(candidate, profile).map(|()| true);
         }
         if self.retraining.smoking.is_none() {
-            let judged = self.retraining.judged.iter().map(|(row, label)| (row.clone(), Some(*label)));
+            let trained = self.trained_rows(candidate)?.into_iter().map(|(row, label)| (row, Some(label)));
             let recent = self.ledger.recent().take(SMOKE_ROWS).map(|observation| (observation.row.clone(), None));
-            let rows: Vec<(Row, Option<Label>)> = judged.chain(recent).collect();
+            let rows: Vec<(Row, Option<Label>)> = trained.chain(recent).collect();
             if rows.is_empty() {
                 // Right after a restart there is nothing to try it on: the next observations serve.
                 return Ok(false);
@@ -207,7 +209,9 @@ impl Pipeline {
             }
         };
         if let Some(Profile::Adaptive(rules)) = &profile {
-            let changed = changed_share(&target, ours, theirs);
+            // On live rows, which stand behind the others; on the training rows if there are none.
+            let live = rows.iter().position(|(_, label)| label.is_none()).unwrap_or(0) * width;
+            let changed = changed_share(&target, &ours[live..], &theirs[live..]);
             if changed < rules.least_change {
                 let text = format!("{candidate} changes {:.2} % of the predictions", 100.0 * changed);
                 return self.end_run(RunState::Rejected, Reason::new("unchanged", text)).map(|()| true);
@@ -227,6 +231,18 @@ impl Pipeline {
             return self.refuse(candidate, Reason::new("worse_on_training_rows", text)).map(|()| true);
         }
         self.after_smoke(candidate, profile).map(|()| true)
+    }
+
+    /// The newest rows that a candidate was trained on with at least half of the full weight, and their labels. A model that
+    /// loses to the served one even there is broken. Nothing for the first model, whose data lies far back.
+    fn trained_rows(&self, candidate: ModelVersion) -> Result<Vec<(Row, Label)>, Error> {
+        let Some(recipe) = self.retraining.models.get(&candidate).and_then(|record| record.recipe) else {
+            return Ok(Vec::new());
+        };
+        let data = self.training_data(recipe)?;
+        let most = data.weights().iter().copied().fold(0.0, f64::max);
+        let heavy = (0..data.len()).rev().filter(|&row| data.weights()[row] >= most / 2.0);
+        Ok(heavy.take(TRAINED_ROWS).map(|row| (data.rows()[row].clone(), data.labels()[row])).collect())
     }
 
     /// Refuses a candidate for good: the run is rejected, the version quarantined.
