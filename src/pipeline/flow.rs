@@ -725,7 +725,9 @@ impl Pipeline {
         if disputed {
             sample.overlap += 1;
         }
-        let changed = before.as_ref().and_then(|a| a.label) != sample.label.as_ref().and_then(|a| a.label);
+        // A person who agrees with the model has said something new as well.
+        let said = |label: &Option<Annotation>| label.as_ref().map(|a| (a.label, a.annotator.clone()));
+        let changed = said(&before) != said(&sample.label);
         let sample = sample.clone();
         self.outbox.touch(id);
         if write {

@@ -237,6 +237,9 @@ impl Evidence {
             }
             let text = format!("no verdict after {} label batches ({} rows)", self.rounds, self.rows);
             let scores = opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
+            if alone {
+                vetoes.push(single_annotator());
+            }
             vetoes.splice(0..0, std::iter::once(Reason::new("inconclusive", text)).chain(scores));
             return decided(Some(Verdict::Inconclusive), vetoes);
         }
@@ -250,8 +253,7 @@ impl Evidence {
             })
             .collect();
         if alone {
-            let text = "every label is by one person: no verdict rests on a single annotator";
-            reasons.push(Reason::new("single_annotator", text));
+            reasons.push(single_annotator());
         } else if !enough_rounds {
             let text = format!("{} of {FEWEST_ROUNDS} label batches: no verdict rests on a single one", self.rounds);
             reasons.push(Reason::new("single_batch", text));
@@ -264,6 +266,10 @@ impl Evidence {
         });
         Judgement { verdict: None, reasons, estimated_gain, missing_labels }
     }
+}
+
+fn single_annotator() -> Reason {
+    Reason::new("single_annotator", "every label is by one person: no verdict rests on a single annotator")
 }
 
 #[cfg(test)]

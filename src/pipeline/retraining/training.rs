@@ -21,8 +21,8 @@ use crate::store::{Indexed, Kind};
 
 /// Live rows of a smoke test.
 const SMOKE_ROWS: usize = 500;
-/// Training rows of a smoke test.
-const TRAINED_ROWS: usize = 300;
+/// Fewest and most training rows of a smoke test.
+const TRAINED_ROWS: (usize, usize) = (60, 300);
 /// A candidate that is probably worse even on labels that it was trained on is broken.
 const BROKEN: f64 = 0.99;
 
@@ -233,8 +233,9 @@ impl Pipeline {
         self.after_smoke(candidate, profile).map(|()| true)
     }
 
-    /// The newest rows that a candidate was trained on with at least half of the full weight, and their labels. A model that
-    /// loses to the served one even there is broken. Nothing for the first model, whose data lies far back.
+    /// The newest rows that a candidate was trained on with at least half of the full weight, and their labels: those
+    /// labelled in production, and with few of them the end of the base data. A model that loses to the served one even
+    /// there is broken. Nothing for the first model, whose data lies far back.
     fn trained_rows(&self, candidate: ModelVersion) -> Result<Vec<(Row, Label)>, Error> {
         let Some(recipe) = self.retraining.models.get(&candidate).and_then(|record| record.recipe) else {
             return Ok(Vec::new());
@@ -242,7 +243,9 @@ impl Pipeline {
         let data = self.training_data(recipe)?;
         let most = data.weights().iter().copied().fold(0.0, f64::max);
         let heavy = (0..data.len()).rev().filter(|&row| data.weights()[row] >= most / 2.0);
-        Ok(heavy.take(TRAINED_ROWS).map(|row| (data.rows()[row].clone(), data.labels()[row])).collect())
+        let newest = self.retraining.labelled.len().clamp(TRAINED_ROWS.0, TRAINED_ROWS.1);
+        let heavy = heavy.take_while(|&row| row + newest >= data.len());
+        Ok(heavy.map(|row| (data.rows()[row].clone(), data.labels()[row])).collect())
     }
 
     /// Refuses a candidate for good: the run is rejected, the version quarantined.

@@ -197,3 +197,13 @@ fn an_equal_candidate_seldom_passes_and_a_clearly_better_one_mostly_does() {
     assert!(passing(0.7) >= 0.8, "{}", passing(0.7));
     assert_eq!(passing(0.3), 0.0);
 }
+
+#[test]
+fn one_persons_labels_decide_nothing_unless_that_is_allowed() {
+    let alone = Evidence { annotators: [Annotator::Human("ann".into())].into(), ..evidence(20, 0, 3, 100) };
+    assert_eq!(alone.judge(&strict(), 1).verdict, None);
+    let allowed = ConfirmRules { single_annotator: true, ..strict() };
+    assert_eq!(alone.judge(&allowed, 1).verdict, Some(Verdict::Pass));
+    let both = [Annotator::Human("ann".into()), Annotator::Human("bob".into())];
+    assert_eq!(Evidence { annotators: both.into(), ..alone }.judge(&strict(), 1).verdict, Some(Verdict::Pass));
+}

@@ -1,0 +1,205 @@
+//! The loop as a whole: auto-labels reach training only after their audit; `confirm` promotes what is better and nothing
+//! else; a promotion that turns out worse is rolled back; modes and the light version do what they say.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::sync::Arc;
+
+use feedloop::chrono::TimeDelta;
+use feedloop::{
+    Annotator, Artifact, Chunk, ConfidenceRouter, Event, Findings, FnTrainer, Lane, ManualClock, MemoryStore, Mode,
+    ModelSlot, Pipeline, PipelineBuilder, Profile, PromotionKind, ReviewQueue, RunId, RunState, SampleState, TrainJob,
+    detector_fn, new_labels,
+};
+use support::{Rng, base, evaluator, first_model, fit, load, observation, schema, start, truth};
+
+/// Drives a pipeline: serves rows of a moving concept, lets people answer everything, polls.
+struct Host {
+    pipeline: Pipeline,
+    slot: ModelSlot<f64>,
+    queue: ReviewQueue,
+    clock: ManualClock,
+    rng: Rng,
+    rows: std::collections::HashMap<feedloop::PredictionId, Vec<f64>>,
+    served: u64,
+}
+
+impl Host {
+    fn new(change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host {
+        let clock = ManualClock::starting_at(start());
+        let store = Arc::new(MemoryStore::new());
+        let slot = ModelSlot::new(0.5, load).inline();
+        let flag_all = detector_fn("everything", |chunk: &Chunk<'_>, findings: &mut Findings| {
+            chunk.ids().iter().for_each(|id| findings.flag(*id, 1.0, 0.5));
+            Ok(())
+        });
+        let builder = Pipeline::builder("closed", schema())
+            .training_data(base())
+            .first_model(first_model())
+            .detect(flag_all)
+            .explore(0.2)
+            .label_batch(20)
+            .learn_from_outcomes(0.0)
+            .flags_per_minute(u32::MAX)
+            .deploy(slot.clone())
+            .clock(clock.clone())
+            .store(store.clone());
+        let pipeline = change(builder).build().unwrap();
+        let queue = ReviewQueue::open(store, "closed", schema().target().clone(), Arc::new(clock.clone()));
+        Host { pipeline, slot, queue, clock, rng: Rng(5), rows: Default::default(), served: 0 }
+    }
+
+    /// Serves `rows` rows whose truth lies at `concept`; two people in turn answer every question.
+    fn turn(&mut self, rows: usize, concept: f64) {
+        self.clock.advance(TimeDelta::minutes(10));
+        let mut events = Vec::new();
+        for _ in 0..rows {
+            let values = vec![self.rng.unit(), self.rng.unit()];
+            let served = self.slot.get();
+            let mut observation = observation(self.served, served.version, served.model, &values);
+            observation.time = feedloop::Clock::now(&self.clock);
+            self.served += 1;
+            self.rows.insert(observation.id, values);
+            events.push(Event::Prediction(observation));
+        }
+        self.pipeline.ingest(events).unwrap();
+        self.pipeline.poll().unwrap();
+        let people = if self.served / rows as u64 % 2 == 0 { ["ann", "bob"] } else { ["bob", "ann"] };
+        for (turn, who) in people.into_iter().enumerate() {
+            let waiting = self.queue.waiting().unwrap() as usize;
+            let share = if turn == 0 { waiting / 2 } else { waiting };
+            for ticket in self.queue.claim(who, share, TimeDelta::minutes(5)).unwrap() {
+                let id = ticket.task.sample;
+                self.queue.annotate(id, who, truth(&self.rows[&id], concept), 1.0, None).unwrap();
+            }
+        }
+        self.pipeline.poll().unwrap();
+    }
+
+    fn run_states(&self) -> Vec<RunState> {
+        let runs = self.pipeline.status().unwrap().runs;
+        (1..=runs).map(|id| self.pipeline.run(RunId(id)).unwrap().unwrap().state).collect()
+    }
+}
+
+#[test]
+fn auto_labels_are_trained_on_only_after_people_have_audited_their_cohort() {
+    let mut host = Host::new(|builder| {
+        builder
+            .route(ConfidenceRouter::max_error(0.05).audit(0.3).cap(0.8))
+            .trigger(new_labels(400))
+            .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
+            .evaluate(evaluator(Profile::adaptive()))
+    });
+    let (mut waited, mut released) = (0, 0);
+    for _ in 0..25 {
+        host.turn(120, 0.5);
+        let status = host.pipeline.status().unwrap();
+        waited = waited.max(status.samples.get(&SampleState::AutoLabelled).copied().unwrap_or(0));
+        released = 0;
+        host.pipeline
+            .each_sample(|sample| {
+                let by_model =
+                    sample.label.as_ref().is_some_and(|label| matches!(label.annotator, Annotator::Model(_)));
+                assert!(!(by_model && sample.lane == Lane::Random), "a row of the random lane was auto-labelled");
+                if by_model && matches!(sample.state, SampleState::Labelled | SampleState::Batched) {
+                    assert!(sample.history.iter().any(|step| step.reason.code == "released"), "{sample:?}");
+                    released += 1;
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+    let status = host.pipeline.status().unwrap();
+    assert!(status.counters.auto_labels > 100, "only {} auto-labels", status.counters.auto_labels);
+    assert!(waited > 0 && released > 50, "{waited} waited at most, {released} were released");
+}
+
+#[test]
+fn confirm_promotes_a_better_candidate_on_paired_evidence() {
+    let mut host = Host::new(|builder| {
+        builder
+            .trigger(new_labels(60))
+            .compare(1.0)
+            .train(FnTrainer::inline(|_: &TrainJob| Ok(Artifact::Inline(b"0.8".to_vec()))))
+            .evaluate(evaluator(Profile::confirm()))
+    });
+    for _ in 0..12 {
+        host.turn(80, 0.8);
+    }
+    let notes = |id| host.pipeline.run(RunId(id)).unwrap().map(|run| run.notes);
+    assert!(host.pipeline.champion().0 > 0, "{:?} {:?}", host.run_states(), (1..5).map(notes).collect::<Vec<_>>());
+    assert_eq!(*host.slot.get().model.to_string(), *"0.8");
+    let promotions = host.pipeline.promotions().unwrap();
+    assert_eq!(promotions[0].kind, PromotionKind::Promotion);
+    assert!(promotions[0].reason.detail.contains("e-value"), "{}", promotions[0].reason);
+}
+
+#[test]
+fn confirm_promotes_neither_a_worse_nor_an_equal_candidate() {
+    for candidate in ["0.9", "0.5"] {
+        let mut host = Host::new(|builder| {
+            builder
+                .trigger(new_labels(60))
+                .compare(1.0)
+                .train(FnTrainer::inline(move |_: &TrainJob| Ok(Artifact::Inline(candidate.into()))))
+                .evaluate(evaluator(Profile::confirm()))
+        });
+        for _ in 0..15 {
+            host.turn(80, 0.5);
+        }
+        let states = host.run_states();
+        assert_eq!(host.pipeline.champion().0, 0, "{candidate}: {states:?}");
+        assert!(!states.is_empty() && host.pipeline.promotions().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_promotion_that_the_world_turns_against_is_rolled_back() {
+    let mut host = Host::new(|builder| {
+        builder
+            .trigger(new_labels(60))
+            .compare(1.0)
+            .train(FnTrainer::inline(|_: &TrainJob| Ok(Artifact::Inline(b"0.8".to_vec()))))
+            .evaluate(evaluator(Profile::confirm()))
+    });
+    while host.pipeline.champion().0 == 0 && host.served < 4_000 {
+        host.turn(40, 0.8);
+    }
+    let promoted = host.pipeline.champion();
+    assert!(promoted.0 > 0);
+    // Before the watch ends, the old concept comes back.
+    for _ in 0..6 {
+        host.turn(80, 0.5);
+    }
+    let changes = host.pipeline.promotions().unwrap();
+    let back = changes.iter().find(|change| change.kind == PromotionKind::Rollback).expect("no rollback");
+    assert_eq!((back.from, back.to.0), (promoted, 0));
+    assert!(host.run_states().contains(&RunState::RolledBack));
+    let lineage = host.pipeline.model_lineage(promoted).unwrap();
+    assert!(lineage.to_string().contains("Rollback"));
+}
+
+#[test]
+fn advisory_and_approval_leave_the_decision_to_people() {
+    for mode in [Mode::Advisory, Mode::Approval] {
+        let mut host = Host::new(|builder| {
+            builder
+                .mode(mode)
+                .trigger(new_labels(60))
+                .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
+                .evaluate(evaluator(Profile::adaptive()))
+        });
+        for _ in 0..4 {
+            host.turn(80, 0.8);
+        }
+        assert_eq!(host.pipeline.champion().0, 0, "{mode:?}");
+        if mode == Mode::Approval {
+            assert!(host.run_states().contains(&RunState::AwaitingApproval));
+            host.pipeline.approve("ada").unwrap();
+            host.pipeline.poll().unwrap();
+            assert!(host.pipeline.champion().0 > 0);
+        }
+    }
+}
