@@ -1,9 +1,13 @@
 //! The pipeline: in which order the stages work, and nothing else.
 
 mod builder;
+mod checkpoint;
 mod control;
 mod flow;
 mod isolated;
+mod join;
+mod keep;
+mod label;
 mod ledger;
 mod lineage;
 mod outbox;

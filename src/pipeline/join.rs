@@ -1,0 +1,244 @@
+//! What arrives joins what is known: predictions, outcomes and feedback, early, late, corrected, retracted.
+
+use super::Pipeline;
+use crate::chunk::{Heard, Truth};
+use crate::error::Error;
+use crate::event::{Feedback, Label, Observation, Opinion, Outcome, PredictionId, Role};
+use crate::sample::{Annotation, Annotator, Lane};
+use crate::stats::sampling::unit_interval;
+use crate::store::{Indexed, Kind};
+
+use super::flow::{MOST_PARKED_EACH, Parked};
+
+impl Pipeline {
+    pub(super) fn take_prediction(&mut self, observation: Box<Observation>) -> Result<(), Error> {
+        self.counters.predictions += 1;
+        let (id, model, role) = (observation.id, observation.model, observation.role);
+        let live = role == Role::Live;
+        let moved = live && model != self.stage_model && model == self.retraining.champion();
+        if moved || (live && model == self.stage_model && !self.buffer.accepts(&observation)) {
+            self.inspect();
+        }
+        if moved {
+            self.rebase_on(model);
+        }
+        let inspected = live && model == self.stage_model;
+        if inspected && self.ledger.get(id).is_none() {
+            self.buffer.push(self.sequence, &observation);
+            if unit_interval(self.settings.seed, id.bytes()) < self.settings.explore {
+                self.drawn.push(id);
+            }
+            self.retraining.observe(&observation);
+        }
+        match self.ledger.insert(&self.schema, self.sequence, observation) {
+            Err(buffer) => {
+                self.counters.duplicate_predictions += 1;
+                self.give_back(buffer);
+                return Ok(());
+            }
+            Ok(Some(buffer)) => self.give_back(buffer),
+            Ok(None) => {}
+        }
+        if !live {
+            self.counters.shadow += 1;
+        } else if !inspected {
+            self.counters.other_version += 1;
+        }
+        if self.flow.parked.is_empty() { Ok(()) } else { self.join_parked(id) }
+    }
+
+    /// Applies what arrived before its prediction.
+    pub(super) fn join_parked(&mut self, id: PredictionId) -> Result<(), Error> {
+        let Some(parked) = self.flow.parked.remove(&id) else { return Ok(()) };
+        let joined = parked_state("joined", self.sequence);
+        let done = self.outbox.raw(Kind::Parked, &id.to_string(), joined, b"[]".to_vec());
+        self.outbox.push(vec![done]);
+        for item in parked {
+            match item {
+                Parked::Outcome(outcome) => self.take_outcome(outcome)?,
+                Parked::Feedback(feedback) => self.take_feedback(feedback)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_back(&mut self, buffer: Box<Observation>) {
+        if self.spare.len() < self.settings.inbox {
+            self.spare.push(buffer);
+        }
+    }
+
+    pub(super) fn take_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let joined = self.join_outcome(outcome);
+        // Each truth is inspected by itself: what it leads to must not depend on how the stream was cut.
+        self.inspect();
+        joined
+    }
+
+    pub(super) fn join_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        let id = outcome.prediction;
+        if outcome.label.is_some_and(|label| !label.fits(self.schema.target())) {
+            self.counters.unusable_labels += 1;
+            return Ok(());
+        }
+        // The prediction may sit in the open chunk: it is inspected without knowing the truth.
+        self.inspect();
+        self.recall(id)?;
+        let schema = self.schema.clone();
+        let (target, sequence, now) = (schema.target(), self.sequence, self.now);
+        let Some(entry) = self.ledger.get_mut(id) else {
+            return self.take_late_outcome(outcome);
+        };
+        let before = entry.truth(target);
+        if before == outcome.label {
+            self.counters.duplicate_outcomes += 1;
+            return Ok(());
+        }
+        entry.set_truth(outcome.label);
+        let truth = Truth {
+            sequence,
+            prediction: id,
+            model: entry.model,
+            predicted: entry.predicted(target),
+            label: outcome.label,
+            replaces: before,
+            predicted_at: entry.time(),
+            time: now,
+        };
+        let (sampled, row_sequence) = (entry.sampled, entry.sequence);
+        self.count_outcome(before, outcome.label);
+        self.buffer.push_truth(truth);
+        let annotation = self.annotation(id, outcome.label, Annotator::GroundTruth);
+        if sampled {
+            return self.annotate(annotation, true);
+        }
+        let share = self.settings.outcome_share;
+        if outcome.label.is_none() || unit_interval(self.settings.seed ^ 1, id.bytes()) >= share {
+            return Ok(());
+        }
+        match self.ledger.row(row_sequence).cloned() {
+            Some(row) => {
+                self.keep(row, row_sequence, Lane::Outcome, share, Vec::new())?;
+                self.annotate(annotation, true)
+            }
+            None => {
+                self.counters.without_row += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// What became of a prediction after the checkpoint that the ledger was restored from: its sample knows.
+    pub(super) fn recall(&mut self, id: PredictionId) -> Result<(), Error> {
+        let restored = self.flow.restored_sequence;
+        if self.ledger.get(id).is_none_or(|entry| entry.sequence > restored) {
+            return Ok(());
+        }
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        let truth = sample.annotations.iter().rev().find(|a| a.annotator == Annotator::GroundTruth);
+        let truth = truth.map(|annotation| annotation.label);
+        if let Some(entry) = self.ledger.get_mut(id) {
+            entry.sampled = true;
+            if let Some(label) = truth {
+                entry.set_truth(label);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_outcome(&mut self, before: Option<Label>, label: Option<Label>) {
+        self.counters.outcomes += 1;
+        match (before, label) {
+            (Some(_), Some(_)) => self.counters.corrections += 1,
+            (Some(_), None) => self.counters.retractions += 1,
+            _ => {}
+        }
+    }
+
+    /// An outcome of a prediction that the ledger does not know: its sample may, else it is parked.
+    pub(super) fn take_late_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        if let Some(sample) = self.outbox.sample(outcome.prediction)? {
+            let truths = sample.annotations.iter().rev();
+            let known = truths.clone().find(|a| a.annotator == Annotator::GroundTruth).and_then(|a| a.label);
+            if known == outcome.label {
+                self.counters.duplicate_outcomes += 1;
+                return Ok(());
+            }
+            self.count_outcome(known, outcome.label);
+            let annotation = self.annotation(outcome.prediction, outcome.label, Annotator::GroundTruth);
+            return self.annotate(annotation, true);
+        }
+        self.park(outcome.prediction, Parked::Outcome(outcome))
+    }
+
+    pub(super) fn park(&mut self, id: PredictionId, item: Parked) -> Result<(), Error> {
+        self.counters.unmatched += 1;
+        if self.flow.parked.len() < self.settings.most_parked || self.flow.parked.contains_key(&id) {
+            let items = self.flow.parked.entry(id).or_default();
+            if items.len() >= MOST_PARKED_EACH || items.contains(&item) {
+                return Ok(());
+            }
+            items.push(item);
+            let items = items.clone();
+            let write =
+                self.outbox.json(Kind::Parked, &id.to_string(), parked_state("waiting", self.sequence), &items)?;
+            self.outbox.push(vec![write]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_feedback(&mut self, feedback: Feedback) -> Result<(), Error> {
+        let id = feedback.prediction;
+        let usable = match &feedback.opinion {
+            Opinion::Correction(label) => label.fits(self.schema.target()),
+            Opinion::Rating(rating) => (0.0..=1.0).contains(rating),
+            Opinion::Rejection => true,
+        };
+        if !usable {
+            self.counters.unusable_labels += 1;
+            return Ok(());
+        }
+        let Some(entry) = self.ledger.get(id) else {
+            if self.outbox.sample(id)?.is_some() {
+                self.counters.feedback += 1;
+                return self.apply_opinion(feedback);
+            }
+            return self.park(id, Parked::Feedback(feedback));
+        };
+        let predicted = entry.predicted(self.schema.target());
+        self.counters.feedback += 1;
+        if !self.buffer.is_empty() {
+            self.inspect();
+        }
+        self.buffer.push_feedback(Heard { sequence: self.sequence, feedback: feedback.clone(), predicted });
+        // The detectors decide whether the prediction is flagged; the label of a correction is applied after that.
+        self.inspect();
+        self.apply_opinion(feedback)
+    }
+
+    /// A user's correction is a label, once its prediction is a sample.
+    pub(super) fn apply_opinion(&mut self, feedback: Feedback) -> Result<(), Error> {
+        let Opinion::Correction(label) = feedback.opinion else { return Ok(()) };
+        let known = self.outbox.sample(feedback.prediction)?.is_some();
+        if !known {
+            let sequence = self.ledger.get(feedback.prediction).map(|entry| entry.sequence);
+            match sequence.and_then(|sequence| self.ledger.row(sequence).cloned().map(|row| (sequence, row))) {
+                Some((sequence, row)) => self.keep(row, sequence, Lane::Outcome, 1.0, Vec::new())?,
+                None => {
+                    self.counters.without_row += 1;
+                    return Ok(());
+                }
+            }
+        }
+        let annotation = self.annotation(feedback.prediction, Some(label), Annotator::User(feedback.user));
+        self.annotate(annotation, true)
+    }
+
+    pub(super) fn annotation(&self, sample: PredictionId, label: Option<Label>, annotator: Annotator) -> Annotation {
+        Annotation { sample, label, annotator, time: self.now, confidence: 1.0, seconds: None, blind: true }
+    }
+}
+
+fn parked_state(state: &'static str, sequence: u64) -> Indexed {
+    Indexed { state, rank: sequence as i64, due: None }
+}

@@ -1,0 +1,359 @@
+//! From a question to a label: the review queue, annotations, what counts, cohorts of auto-labels.
+
+use chrono::TimeDelta;
+
+use super::Pipeline;
+use super::outbox::{at, parse};
+use crate::error::Error;
+use crate::event::{PredictionId, predicted_label, top_class};
+use crate::review;
+use crate::router::{Ask, Audited, CohortVerdict};
+use crate::sample::{Annotation, Annotator, Reason, Sample, SampleState};
+use crate::schema::Target;
+use crate::store::{Expect, Indexed, Kind, Write};
+
+use super::flow::JUDGING_PRIORITY;
+
+impl Pipeline {
+    /// Moves a sample and puts its task into the review queue, as one unit.
+    pub(super) fn enqueue(
+        &mut self,
+        id: PredictionId,
+        ask: Ask,
+        to: SampleState,
+        by: &str,
+        reason: Reason,
+    ) -> Result<(), Error> {
+        let now = self.now;
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        if !sample.advance(to, by, reason, now) {
+            return Ok(());
+        }
+        sample.overlap = ask.overlap.max(1);
+        self.outbox.touch(id);
+        self.ask(id, ask)
+    }
+
+    /// Puts the question about a sample into the review queue. A new one goes with the sample, as one unit. One that is
+    /// there is opened again with its answers, unless somebody changes it at the same moment.
+    pub(super) fn ask(&mut self, id: PredictionId, ask: Ask) -> Result<(), Error> {
+        let known = self.outbox.task(id)?;
+        let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
+        let before: Option<review::Task> = known.as_ref().and_then(|known| serde_json::from_slice(&known.body).ok());
+        let (answers, skipped_by) = before.map(|task| (task.answers, task.skipped_by)).unwrap_or_default();
+        let task = review::Task {
+            sample: id,
+            ask,
+            created: self.now,
+            row: sample.observation.row.clone(),
+            payload: sample.payload.clone(),
+            output: sample.observation.output().to_vec(),
+            answers,
+            skipped_by,
+        };
+        let mut write = review::task_write(self.outbox.pipeline(), &task)?;
+        if self.settings.expire_tasks.is_some() {
+            self.flow.tasks.push_back((self.now, id));
+        }
+        let was_open = known.as_ref().is_some_and(|known| known.state == "open");
+        self.flow.waiting += u64::from(!was_open);
+        match known {
+            Some(known) => {
+                write.expect = known.expect;
+                self.outbox.expect_task(id, &write);
+                self.outbox.push(vec![write]);
+                Ok(())
+            }
+            None => {
+                write.expect = Expect::Any;
+                self.outbox.expect_task(id, &write);
+                self.outbox.push_with_samples(vec![write])
+            }
+        }
+    }
+
+    /// Takes the question about a sample back, unless somebody is answering it.
+    pub(super) fn withdraw(&mut self, id: PredictionId) -> Result<(), Error> {
+        if let Some(known) = self.outbox.task(id)?.filter(|known| known.state == "open") {
+            let indexed = Indexed { state: "withdrawn", rank: known.rank, due: None };
+            let mut write = self.outbox.raw(Kind::Task, &id.to_string(), indexed, known.body.to_vec());
+            self.flow.waiting = self.flow.waiting.saturating_sub(1);
+            write.expect = known.expect;
+            self.outbox.expect_task(id, &write);
+            self.outbox.push(vec![write]);
+        }
+        Ok(())
+    }
+
+    /// How many questions wait, read once for all samples of an ingest or poll.
+    pub(super) fn count_waiting(&mut self) {
+        if let Ok(waiting) = self.outbox.count(Kind::Task, Some("open")) {
+            self.flow.waiting = waiting;
+        }
+    }
+
+    /// Withdraws tasks that nobody answered in time; what a person answers later counts all the same.
+    pub(super) fn expire_tasks(&mut self) -> Result<(), Error> {
+        let Some(after) = self.settings.expire_tasks else { return Ok(()) };
+        while self.flow.tasks.front().is_some_and(|(created, _)| self.now - *created >= after) {
+            let Some((_, id)) = self.flow.tasks.pop_front() else { break };
+            let Some(sample) = self.outbox.sample(id)? else { continue };
+            if sample.state != SampleState::Queued {
+                continue;
+            }
+            self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
+            self.withdraw(id)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a label to its sample and lets it count. `write` also makes the annotation a record of its own; those of the
+    /// review queue are one already.
+    pub(super) fn annotate(&mut self, annotation: Annotation, write: bool) -> Result<(), Error> {
+        let id = annotation.sample;
+        let now = self.now;
+        let by = annotator_name(&annotation.annotator);
+        let human = matches!(annotation.annotator, Annotator::Human(_));
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        let before = sample.label.clone();
+        let was = sample.state;
+        sample.annotations.push(annotation.clone());
+        sample.label = resolve(sample);
+        let count = sample.annotations.len();
+        let independent = |label: &Option<Annotation>| label.as_ref().is_some_and(|a| a.annotator.is_independent());
+        let (labelled, was_labelled) = (independent(&sample.label), independent(&before));
+        match sample.state {
+            SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled
+                if labelled =>
+            {
+                sample.advance(SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")), now);
+            }
+            SampleState::Labelled if was_labelled && !labelled => {
+                sample.advance(SampleState::Queued, &by, Reason::new("retracted", format!("by {by}")), now);
+            }
+            _ => {}
+        }
+        let disputed = human && sample.state == SampleState::Queued && is_disputed(sample);
+        if disputed {
+            sample.overlap += 1;
+        }
+        // A person who agrees with the model has said something new as well.
+        let said = |label: &Option<Annotation>| label.as_ref().map(|a| (a.label, a.annotator.clone()));
+        let changed = said(&before) != said(&sample.label);
+        let sample = sample.clone();
+        self.outbox.touch(id);
+        if write {
+            let indexed = Indexed { state: "applied", rank: at(annotation.time), due: None };
+            let key = format!("{id}/{by}/{count}");
+            let record = self.outbox.json(Kind::Annotation, &key, indexed, &annotation)?;
+            self.outbox.push_with_samples(vec![record])?;
+        }
+        self.retraining.labelled(&sample);
+        if disputed || (sample.state == SampleState::Queued && was == SampleState::Labelled) {
+            let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
+            self.ask(id, Ask { priority, overlap: sample.overlap, blind: true })?;
+        } else if !human && was == SampleState::Queued && sample.state == SampleState::Labelled {
+            self.withdraw(id)?;
+        }
+        if changed && labelled { self.learn(&sample) } else { Ok(()) }
+    }
+
+    /// Tells the router what an independent label says about the model's own opinion.
+    pub(super) fn learn(&mut self, sample: &Sample) -> Result<(), Error> {
+        let Some(router) = &mut self.router else { return Ok(()) };
+        let target = self.schema.target();
+        let human = sample.label.as_ref().and_then(|annotation| annotation.label);
+        let auto = predicted_label(target, sample.observation.output());
+        if let (Some(auto), Some(human)) = (auto, human) {
+            let confidence = match target {
+                Target::Classes(_) => top_class(sample.observation.output()).map_or(0.0, |(_, p)| p),
+                Target::Value => 0.0,
+            };
+            let audited = Audited { sample, auto, confidence, human, time: self.now };
+            router.run(&self.references, |stage| stage.learn(&audited));
+        }
+        Ok(())
+    }
+
+    /// Applies what people answered since the last poll, also in other processes.
+    pub(super) fn apply_annotations(&mut self) -> Result<usize, Error> {
+        let mut applied = 0;
+        loop {
+            let page = self.outbox.page(Kind::Annotation, "new", None, 512)?;
+            if page.is_empty() {
+                return Ok(applied);
+            }
+            for record in page {
+                // One that cannot be read is set aside, so that it does not hold up the others.
+                let annotation: Option<Annotation> = parse(&record).ok();
+                let usable = annotation.filter(|a| a.label.is_none_or(|label| label.fits(self.schema.target())));
+                let indexed = Indexed {
+                    state: if usable.is_some() { "applied" } else { "refused" },
+                    rank: record.rank,
+                    due: None,
+                };
+                let done = Write {
+                    kind: Kind::Annotation,
+                    key: record.key.clone(),
+                    expect: Expect::Any,
+                    indexed,
+                    body: record.body.clone(),
+                };
+                if let Some(annotation) = usable {
+                    self.counters.human_labels += u64::from(annotation.label.is_some());
+                    self.annotate(annotation, false)?;
+                    applied += 1;
+                } else {
+                    self.counters.unusable_labels += 1;
+                }
+                self.outbox.push_with_samples(vec![done])?;
+            }
+            self.outbox.commit()?;
+        }
+    }
+
+    /// Sends samples that wait for a stage that failed through once more, at most once a second.
+    pub(super) fn retry_waiting(&mut self) -> Result<(), Error> {
+        if self.flow.retry_after.is_some_and(|after| self.now < after) {
+            return Ok(());
+        }
+        self.flow.retry_after = Some(self.now + TimeDelta::seconds(1));
+        for (state, admit) in [(SampleState::Flagged, true), (SampleState::Admitted, false)] {
+            for record in self.outbox.page(Kind::Sample, state.as_str(), None, 256)? {
+                let Ok(id) = record.key.id.parse() else { continue };
+                if admit {
+                    self.admit(id)?;
+                }
+                self.settle(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an admitted sample on: into training if people or the world have labelled it, to the router if not.
+    pub(super) fn settle(&mut self, id: PredictionId) -> Result<(), Error> {
+        let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.state == SampleState::Admitted) else {
+            return Ok(());
+        };
+        match sample.label.clone().filter(|label| label.annotator.is_independent()) {
+            Some(label) => {
+                let by = annotator_name(&label.annotator);
+                self.advance(id, SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")))?;
+                if let Some(sample) = self.outbox.sample(id)?.cloned() {
+                    self.retraining.labelled(&sample);
+                }
+                Ok(())
+            }
+            None => self.route(id),
+        }
+    }
+
+    /// Releases or rejects the provisional auto-labels, as the router's audits say.
+    pub(super) fn release_auto_labels(&mut self) -> Result<(), Error> {
+        let now = self.now;
+        let Some(router) = &mut self.router else { return Ok(()) };
+        if self.outbox.count(Kind::Sample, Some(SampleState::AutoLabelled.as_str()))? == 0 {
+            return Ok(());
+        }
+        let verdict = router.run(&self.references, |stage| Ok(stage.cohort(now))).unwrap_or(CohortVerdict::Wait);
+        let by = router.name.clone();
+        if verdict == CohortVerdict::Wait {
+            return Ok(());
+        }
+        let mut ids = Vec::new();
+        self.outbox.each(Kind::Sample, SampleState::AutoLabelled.as_str(), |record| {
+            ids.push(parse::<Sample>(&record)?.id());
+            Ok(())
+        })?;
+        for id in ids {
+            let Some(sample) = self.outbox.sample(id)? else { continue };
+            if verdict == CohortVerdict::Release {
+                sample.advance(SampleState::Labelled, &by, Reason::new("released", "its cohort's audit passed"), now);
+                let sample = sample.clone();
+                self.outbox.touch(id);
+                self.retraining.labelled(&sample);
+            } else {
+                let ask = Ask { priority: 0.0, overlap: 1, blind: true };
+                let reason = Reason::new("rejected", "its cohort's audit failed: a person labels it");
+                self.enqueue(id, ask, SampleState::Queued, &by, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks every open alarm as seen; the router may auto-label again, and the drift trigger waits for the next one.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn acknowledge_alarms(&mut self) -> Result<usize, Error> {
+        let mut open = Vec::new();
+        self.outbox.commit()?;
+        self.outbox.each(Kind::Alarm, "open", |record| {
+            open.push(record);
+            Ok(())
+        })?;
+        for record in &open {
+            let indexed = Indexed { state: "acknowledged", rank: record.rank, due: None };
+            let write = self.outbox.raw(Kind::Alarm, &record.key.id, indexed, record.body.to_vec());
+            self.outbox.push(vec![write]);
+        }
+        self.flow.open_alarms = 0;
+        self.outbox.commit()?;
+        Ok(open.len())
+    }
+
+    /// Lets the annotations of a quarantined sample count after all: a person has looked at it.
+    ///
+    /// # Errors
+    /// There is no such sample, it is not quarantined, or the store fails.
+    pub fn readmit(&mut self, id: PredictionId, who: &str) -> Result<(), Error> {
+        let state = self.outbox.sample(id)?.map(|sample| sample.state);
+        match state {
+            Some(SampleState::Quarantined) => {
+                self.advance(id, SampleState::Admitted, who, Reason::new("readmitted", format!("by {who}")))?;
+                self.settle(id)?;
+                self.outbox.commit()
+            }
+            Some(state) => Err(Error::Refused(format!("sample {id} is {}, not quarantined", state.as_str()))),
+            None => Err(Error::Refused(format!("there is no sample {id}"))),
+        }
+    }
+}
+
+pub(super) fn annotator_name(annotator: &Annotator) -> String {
+    match annotator {
+        Annotator::Human(name) => name.clone(),
+        Annotator::Model(version) => format!("model-{version}"),
+        Annotator::User(name) => format!("user-{name}"),
+        Annotator::GroundTruth => "ground-truth".into(),
+    }
+}
+
+/// Have as many people answered as were to, without a majority?
+fn is_disputed(sample: &Sample) -> bool {
+    let people: Vec<Annotation> =
+        sample.annotations.iter().filter(|a| matches!(a.annotator, Annotator::Human(_))).cloned().collect();
+    review::consensus(&people, sample.overlap) == review::Consensus::Disputed
+}
+
+/// The label that counts: the truth before people, people (by majority once enough of them have answered) before users,
+/// users before the model. What an annotator said last is what counts of them; a retraction takes it back.
+pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
+    let mut newest: Vec<&Annotation> = Vec::new();
+    for annotation in &sample.annotations {
+        newest.retain(|other| other.annotator != annotation.annotator);
+        newest.push(annotation);
+    }
+    newest.retain(|annotation| annotation.label.is_some());
+    let find = |wanted: fn(&Annotator) -> bool| newest.iter().rev().find(|a| wanted(&a.annotator)).copied();
+    if let Some(truth) = find(|a| matches!(a, Annotator::GroundTruth)) {
+        return Some(truth.clone());
+    }
+    let people: Vec<Annotation> =
+        newest.iter().filter(|a| matches!(a.annotator, Annotator::Human(_))).map(|a| (*a).clone()).collect();
+    if let review::Consensus::Agreed(label, _) = review::consensus(&people, sample.overlap) {
+        return people.into_iter().rev().find(|annotation| annotation.label == Some(label));
+    }
+    find(|a| matches!(a, Annotator::User(_))).or_else(|| find(|a| matches!(a, Annotator::Model(_)))).cloned()
+}
