@@ -65,7 +65,7 @@ impl Host {
         }
         self.pipeline.ingest(events).unwrap();
         self.pipeline.poll().unwrap();
-        let people = if self.served / rows as u64 % 2 == 0 { ["ann", "bob"] } else { ["bob", "ann"] };
+        let people = if (self.served / rows as u64).is_multiple_of(2) { ["ann", "bob"] } else { ["bob", "ann"] };
         for (turn, who) in people.into_iter().enumerate() {
             let waiting = self.queue.waiting().unwrap() as usize;
             let share = if turn == 0 { waiting / 2 } else { waiting };
