@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use serde::Serialize;
@@ -43,9 +43,11 @@ pub(super) struct Shared {
 impl Shared {
     /// Did the worker stop before it could see what was pushed just now? Then nobody may be told that it was accepted;
     /// it may have been applied all the same.
+    ///
+    /// The queue advances its tail by a sequentially consistent exchange: if this load finds `false`, that exchange comes
+    /// before the worker's store in the one order of all of them, and the worker's last look finds the event.
     fn has_stopped(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.stopped.load(Ordering::Relaxed)
+        self.stopped.load(Ordering::SeqCst)
     }
 
     pub(super) fn refused(&self) -> (u64, u64) {

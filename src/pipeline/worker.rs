@@ -1,7 +1,7 @@
 //! A thin loop around `ingest` and `poll`, on a thread of its own. It decides nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -128,9 +128,8 @@ fn run(mut pipeline: Pipeline, shared: &Shared, stop: &AtomicBool, requests: &Re
     loop {
         let stopping = stop.load(Ordering::Acquire);
         if stopping {
-            shared.stopped.store(true, Ordering::Relaxed);
-            // With the fence in `Recorder`: whoever was told `Ok` has pushed before the last drain looks.
-            fence(Ordering::SeqCst);
+            // Before the last drain: whoever was told `Ok` has pushed by then, see `Shared::has_stopped`.
+            shared.stopped.store(true, Ordering::SeqCst);
         }
         let taken = drain(&mut pipeline, shared);
         while let Ok(request) = requests.try_recv() {
