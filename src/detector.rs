@@ -1,6 +1,7 @@
 //! Detectors: what is wrong with a prediction, or with the stream.
 
 mod confidence;
+mod conformal;
 mod error_rate;
 mod feedback;
 mod homogeneity;
@@ -17,14 +18,15 @@ use crate::chunk::Chunk;
 use crate::error::BoxError;
 use crate::event::{Observation, PredictionId};
 use crate::reference::References;
-use crate::sample::{Cause, Flag};
+use crate::sample::Flag;
 use crate::stage::{Blind, Snapshot, Stage};
 
 pub use confidence::LowConfidence;
+pub use conformal::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scratch};
 pub use error_rate::{ErrorRate, PredictionError};
 pub use feedback::UserFeedback;
 pub use ks::KsDrift;
-pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
+pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Threshold};
 pub use output::OutputDrift;
 pub use window::Correction;
 
@@ -82,14 +84,18 @@ impl Findings {
 
     /// Points at a prediction: of this chunk or an earlier one.
     pub fn flag(&mut self, prediction: PredictionId, score: f64, threshold: f64) {
-        self.flag_with(prediction, score, threshold, Vec::new());
+        self.push(Flag::new(prediction, score, threshold));
     }
 
-    /// Points at a prediction and names the columns that caused it.
-    pub fn flag_with(&mut self, prediction: PredictionId, score: f64, threshold: f64, causes: Vec<Cause>) {
-        let causes = causes.into_iter().map(|cause| Cause { share: storable(cause.share), ..cause }).collect();
-        let (score, threshold) = (storable(score), storable(threshold));
-        self.flags.push(Flag { detector: String::new(), prediction, score, threshold, causes });
+    /// Points at a prediction, with all that is known about why.
+    pub fn push(&mut self, mut flag: Flag) {
+        flag.score = storable(flag.score);
+        flag.threshold = storable(flag.threshold);
+        flag.p_value = flag.p_value.filter(|p| p.is_finite());
+        for cause in &mut flag.causes {
+            cause.share = storable(cause.share);
+        }
+        self.flags.push(flag);
     }
 
     /// Raises an alarm about the stream.

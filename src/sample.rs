@@ -49,9 +49,19 @@ pub struct Flag {
     pub score: f64,
     /// The threshold.
     pub threshold: f64,
+    /// The chance that an ordinary row scores as high, if the detector knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
     /// The columns that caused it, largest share first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
+}
+
+impl Flag {
+    /// A flag without p-value and causes; the pipeline fills in the detector.
+    pub fn new(prediction: PredictionId, score: f64, threshold: f64) -> Self {
+        Flag { detector: String::new(), prediction, score, threshold, p_value: None, causes: Vec::new() }
+    }
 }
 
 /// Which lane chose a sample; see [the guide](crate::guide::labels) on lanes.

@@ -36,7 +36,7 @@ pub(super) fn samples(mut world: World, count: usize) -> Vec<Sample> {
         let mut sample = Sample::new(observation, sequence as u64, lane, 1.0);
         if lane == Lane::Flagged {
             let (detector, prediction) = ("suite".to_owned(), sample.id());
-            sample.flags.push(Flag { detector, prediction, score: 2.0, threshold: 1.0, causes: Vec::new() });
+            sample.flags.push(Flag { detector, ..Flag::new(prediction, 2.0, 1.0) });
         }
         let annotator = match sequence % 4 {
             0 => Annotator::GroundTruth,

@@ -1,25 +1,17 @@
-//! Inputs unlike the training data: the Mahalanobis distance with a conformal threshold.
-
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::sync::Arc;
+//! Inputs unlike the training data: the Mahalanobis distance.
 
 use ndarray::Array2;
 
-use super::{Detector, Findings, Guard, GuardVerdict};
+use super::conformal::shares;
+use super::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scratch};
 use crate::chunk::Chunk;
-use crate::error::{BoxError, message};
-use crate::event::Observation;
+use crate::error::BoxError;
 use crate::reference::{Half, Reference, References};
 use crate::sample::Cause;
-use crate::stage::{Blind, Stage};
+use crate::stage::Blind;
 use crate::stats::categorical::chi_square_upper;
 use crate::stats::covariance::{ledoit_wolf_shrinkage, shrink};
 use crate::stats::mahalanobis::Whitener;
-use crate::stats::quantile::conformal_threshold;
-
-/// Most columns that a flag names.
-const CAUSES: usize = 3;
 
 /// How the covariance of the training data is estimated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,12 +36,11 @@ pub enum Threshold {
     ChiSquare,
 }
 
-/// Out-of-distribution inputs by their squared Mahalanobis distance (1936) from the training data.
+/// Out-of-distribution inputs by their squared Mahalanobis distance (1936) from the training data, with a conformal threshold:
+/// see [`ConformalDetector`] for the guarantee.
 ///
-/// Fitted on the fit half of the training reference, calibrated on the other half. The score is the squared distance over
-/// the numeric columns; it is flagged if it exceeds the threshold. A flag names the (at most) three columns with the
-/// largest share of the squared distance, (x − μ)_j (Σ⁻¹(x − μ))_j. A score is a function of the row and the reference
-/// only, and the [guard](Detector::guard) gives the same to the bit.
+/// The score is the squared distance over the numeric columns. A flag names the (at most) three columns with the
+/// largest share of the squared distance, (x − μ)_j (Σ⁻¹(x − μ))_j.
 ///
 /// **Assumes** one cloud of roughly elliptic shape for power; the false-alarm rate does not need that.
 ///
@@ -57,12 +48,7 @@ pub enum Threshold {
 /// scored); a row of missing cells only is never flagged: leave those to a gate. Columns that do not vary in the training data
 /// are blind; the others are still scored. Category, text and time columns are not looked at.
 ///
-/// **Guarantee**, conformal: a row that is exchangeable with the calibration rows is flagged with a probability of at
-/// most the rate, marginally over the draw of these rows. With m calibration rows in the reference's sample the smallest rate
-/// is 1/(m+1): below, the detector flags nothing and shows as blind with the number of rows it needs. It does not hold
-/// after a drift, nor for references of in-sample duplicates. Chi-square: approximate, for normal data only.
-///
-/// **Memory**: d²/2 numbers for d columns; nothing grows with the stream, nothing is allocated unless a row is flagged.
+/// **Memory**: d²/2 numbers for d columns.
 ///
 /// # Examples
 /// ```
@@ -70,103 +56,32 @@ pub enum Threshold {
 /// let unusual = Mahalanobis::default().false_alarm_rate(0.001).covariance(Covariance::LedoitWolf);
 /// # let _ = unusual;
 /// ```
-#[derive(Debug, Clone)]
-pub struct Mahalanobis {
-    name: Cow<'static, str>,
-    rate: f64,
+pub type Mahalanobis = ConformalDetector<MahalanobisDistance>;
+
+/// The settings of [`Mahalanobis`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MahalanobisDistance {
     covariance: Covariance,
     threshold: Threshold,
-    fitted: Option<Arc<Fitted>>,
-    blind: Vec<Blind>,
-    columns: Vec<&'static [f64]>,
-    scratch: Vec<f64>,
-    distances: Vec<f64>,
 }
 
-#[derive(Debug)]
-struct Fitted {
+struct FittedDistance {
     whitener: Whitener,
-    /// `None`: nothing is ever flagged.
-    threshold: Option<f64>,
-}
-
-impl Default for Mahalanobis {
-    /// A false-alarm rate of 0.001, Ledoit–Wolf covariance, conformal threshold.
-    fn default() -> Self {
-        Mahalanobis {
-            name: "mahalanobis".into(),
-            rate: 0.001,
-            covariance: Covariance::default(),
-            threshold: Threshold::default(),
-            fitted: None,
-            blind: Vec::new(),
-            columns: Vec::new(),
-            scratch: Vec::new(),
-            distances: Vec::new(),
-        }
-    }
+    threshold: Threshold,
 }
 
 impl Mahalanobis {
-    /// Another name, for a second one in the same pipeline.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = Cow::Owned(name.into());
-        self
-    }
-
-    /// Share of ordinary rows that may be flagged: above 0, at most 0.5; 0.001 unless told.
-    pub fn false_alarm_rate(mut self, rate: f64) -> Self {
-        self.rate = rate;
-        self
-    }
-
-    /// How the covariance is estimated.
+    /// How the covariance is estimated; Ledoit–Wolf unless told.
     pub fn covariance(mut self, covariance: Covariance) -> Self {
-        self.covariance = covariance;
+        self.score.covariance = covariance;
         self
     }
 
-    /// Where the threshold comes from.
+    /// Where the threshold comes from; conformal unless told.
     pub fn threshold(mut self, threshold: Threshold) -> Self {
-        self.threshold = threshold;
+        self.score.threshold = threshold;
         self
     }
-
-    fn find_threshold(&self, reference: &Reference, whitener: &Whitener) -> Result<f64, String> {
-        if whitener.dimension() == 0 {
-            return Err("no numeric column varies in the training data".into());
-        }
-        match self.threshold {
-            Threshold::ChiSquare => Ok(chi_square_quantile(self.rate, whitener.dimension())),
-            Threshold::Conformal => {
-                let mut scratch = Vec::new();
-                let rows = reference.half(Half::Calibration);
-                let mut scores: Vec<_> = rows.map(|row| whitener.distance_squared(&row.values, &mut scratch)).collect();
-                let threshold = conformal_threshold(&mut scores, self.rate).map(|threshold| threshold.min(f64::MAX));
-                threshold.ok_or_else(|| {
-                    let needed = (1.0 / self.rate - 1e-9).ceil() - 1.0;
-                    format!(
-                        "a false-alarm rate of {} needs {needed} calibration rows (about half of the training rows), there are {}",
-                        self.rate,
-                        scores.len()
-                    )
-                })
-            }
-        }
-    }
-}
-
-/// Where the chi-square distribution leaves `upper` above, by bisection.
-fn chi_square_quantile(upper: f64, degrees_of_freedom: usize) -> f64 {
-    let (mut low, mut high) = (0.0, 1.0);
-    while chi_square_upper(high, degrees_of_freedom) > upper {
-        high *= 2.0;
-    }
-    for _ in 0..100 {
-        let middle = 0.5 * (low + high);
-        if chi_square_upper(middle, degrees_of_freedom) > upper { low = middle } else { high = middle }
-    }
-    high
 }
 
 /// Shrinks the covariance on the scale on which every column that varies has variance 1.
@@ -197,90 +112,48 @@ fn shrink_scaled(reference: &Reference, location: &[f64], covariance: &Array2<f6
     result
 }
 
-impl Stage for Mahalanobis {
+impl NoveltyScore for MahalanobisDistance {
     fn name(&self) -> &str {
-        &self.name
+        "mahalanobis"
     }
 
-    fn rebase(&mut self, references: &References) -> Result<(), BoxError> {
-        if !(self.rate > 0.0 && self.rate <= 0.5) {
-            let text = format!("the false-alarm rate is {}, above 0 and at most 0.5 is allowed", self.rate);
-            return Err(message(text));
-        }
+    fn fit(&self, references: &References, blind: &mut Vec<Blind>) -> Result<Option<Box<dyn NoveltyModel>>, BoxError> {
         let reference = &references.training;
         let (location, mut covariance, rows) = reference.moments(Half::Fit);
         if self.covariance == Covariance::LedoitWolf {
             covariance = shrink_scaled(reference, &location, &covariance, rows);
         }
         let whitener = Whitener::new(&location, covariance.view())?;
-        let threshold = self.find_threshold(reference, &whitener);
         let names = reference.schema().value_columns();
         let column =
             |&column: &usize| Blind::column(&names[column], "not computed: it does not vary in the training data");
-        self.blind = whitener.blind().iter().map(column).collect();
-        if let Err(reason) = &threshold {
-            self.blind.insert(0, Blind::all(reason));
+        blind.extend(whitener.blind().iter().map(column));
+        if whitener.dimension() == 0 {
+            blind.insert(0, Blind::all("no numeric column varies in the training data"));
+            return Ok(None);
         }
-        self.fitted = Some(Arc::new(Fitted { whitener, threshold: threshold.ok() }));
-        Ok(())
-    }
-
-    fn blind(&self) -> Vec<Blind> {
-        self.blind.clone()
+        Ok(Some(Box::new(FittedDistance { whitener, threshold: self.threshold })))
     }
 }
 
-impl Detector for Mahalanobis {
-    fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
-        let fitted = self.fitted.as_ref().ok_or_else(|| message("rebase comes before inspect"))?;
-        let Some(threshold) = fitted.threshold else { return Ok(()) };
-        let mut columns: Vec<&[f64]> = std::mem::take(&mut self.columns);
-        columns.extend((0..fitted.whitener.columns()).map(|column| chunk.values(column)));
-        self.distances.resize(chunk.len(), 0.0);
-        fitted.whitener.distances_squared(&columns, &mut self.scratch, &mut self.distances);
-        for (row, (&id, &distance)) in chunk.ids().iter().zip(&self.distances).enumerate() {
-            if distance > threshold {
-                let values: Vec<f64> = columns.iter().map(|column| column[row]).collect();
-                let causes = causes(&fitted.whitener, &values, chunk.schema().value_columns());
-                findings.flag_with(id, distance.min(f64::MAX), threshold, causes);
-            }
-        }
-        // the memory is kept although the borrow ends: an empty vector collected in place
-        columns.clear();
-        self.columns = columns.into_iter().map(|_| -> &'static [f64] { &[] }).collect();
-        Ok(())
+impl NoveltyModel for FittedDistance {
+    fn score(&self, row: RowView<'_>, scratch: &mut Vec<f64>) -> f64 {
+        self.whitener.distance_squared(row.values, scratch)
     }
 
-    fn guard(&self) -> Option<Arc<dyn Guard>> {
-        let fitted = self.fitted.as_ref().filter(|fitted| fitted.threshold.is_some())?;
-        Some(Arc::clone(fitted) as Arc<dyn Guard>)
+    fn scores(&self, chunk: &Chunk<'_>, scratch: &mut Scratch, out: &mut [f64]) {
+        self.whitener.distances_squared(|column| chunk.values(column), &mut scratch.work, out);
     }
-}
 
-/// The columns with the largest shares of the squared distance.
-fn causes(whitener: &Whitener, row: &[f64], names: &[String]) -> Vec<Cause> {
-    let mut parts = Vec::new();
-    whitener.contributions(row, &mut parts);
-    let total: f64 = parts.iter().map(|(_, part)| part).sum();
-    parts.sort_by(|a, b| b.1.total_cmp(&a.1));
-    parts
-        .into_iter()
-        .map(|(column, part)| Cause { column: names[column].clone(), share: part / total })
-        .filter(|cause| cause.share.is_finite() && cause.share > 0.0)
-        .take(CAUSES)
-        .collect()
-}
+    fn causes(&self, row: RowView<'_>, chunk: &Chunk<'_>) -> Vec<Cause> {
+        let (names, mut parts) = (chunk.schema().value_columns(), Vec::new());
+        self.whitener.contributions(row.values, &mut parts);
+        shares(parts.iter().map(|&(column, part)| (&names[column], part)))
+    }
 
-thread_local! {
-    static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Guard for Fitted {
-    fn check(&self, observation: &Observation) -> GuardVerdict {
-        let Some(threshold) = self.threshold else { return GuardVerdict::Pass };
-        let score = SCRATCH
-            .with_borrow_mut(|scratch| self.whitener.distance_squared(observation.row.values(), scratch).min(f64::MAX));
-        if score > threshold { GuardVerdict::Flag { score, threshold } } else { GuardVerdict::Pass }
+    fn tail(&self, score: f64) -> Option<f64> {
+        let chi_square = self.threshold == Threshold::ChiSquare;
+        chi_square.then(|| chi_square_upper(score, self.whitener.dimension()))
     }
 }
 

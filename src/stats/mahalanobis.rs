@@ -24,7 +24,6 @@ const FAR: f64 = 1e150;
 /// rows, stored column by column and padded with zeros.
 #[derive(Clone, Debug)]
 pub(crate) struct Whitener {
-    columns: usize,
     kept: Vec<usize>,
     blind: Vec<usize>,
     location: Vec<f64>,
@@ -70,7 +69,6 @@ impl Whitener {
         let (factor, _ridge) = ridged_cholesky(&correlation)?;
         let inverse = invert_lower(&factor);
         Ok(Self {
-            columns: d,
             location: kept.iter().map(|&i| location[i]).collect(),
             panels: pack(&inverse, &deviation),
             kept,
@@ -89,11 +87,6 @@ impl Whitener {
     /// Number of columns that count: the degrees of freedom of the squared distance.
     pub(crate) fn dimension(&self) -> usize {
         self.kept.len()
-    }
-
-    /// Number of columns a row has, blind ones included.
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
     }
 
     /// The ridge that was needed, relative to each variance; 0 when none.
@@ -115,16 +108,21 @@ impl Whitener {
         settle(total)
     }
 
-    /// Squared distances of a chunk: `columns[j][i]` is value j of row i, `out[i]` receives row i.
+    /// Squared distances of a chunk: `columns(j)[i]` is value j of row i, `out[i]` receives row i.
     /// A column shorter than `out` is missing from its end on.
-    pub(crate) fn distances_squared(&self, columns: &[&[f64]], scratch: &mut Vec<f64>, out: &mut [f64]) {
+    pub(crate) fn distances_squared<'a>(
+        &self,
+        columns: impl Fn(usize) -> &'a [f64],
+        scratch: &mut Vec<f64>,
+        out: &mut [f64],
+    ) {
         scratch.clear();
         scratch.resize(self.kept.len() * TILE, 0.0);
         for (tile, out) in out.chunks_mut(TILE).enumerate() {
             let start = tile * TILE;
             let (lanes, _) = scratch.as_chunks_mut::<TILE>();
             for ((lane, &column), &mean) in lanes.iter_mut().zip(&self.kept).zip(&self.location) {
-                let source = columns.get(column).and_then(|c| c.get(start..)).unwrap_or(&[]);
+                let source = columns(column).get(start..).unwrap_or(&[]);
                 let present = source.len().min(out.len());
                 for (cell, &value) in lane.iter_mut().zip(&source[..present]) {
                     *cell = centred(value, mean);

@@ -333,7 +333,7 @@ fn regression_is_asked_by_width_or_score_and_never_auto_labelled() {
         let mut sample = sample(&schema, 1);
         sample.observation.set_output(Output::Value { value: 10.0, interval });
         let prediction = sample.id();
-        sample.flags.push(Flag { detector: "d".into(), prediction, score, threshold: 1.0, causes: vec![] });
+        sample.flags.push(Flag { detector: "d".into(), ..Flag::new(prediction, score, 1.0) });
         let audited = Audited {
             sample: &sample,
             auto: Label::Value(10.0),

@@ -45,7 +45,7 @@ proptest! {
         let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
         let mut out = vec![f64::NAN; n];
         let mut scratch = Vec::new();
-        whitener.distances_squared(&columns, &mut scratch, &mut out);
+        whitener.distances_squared(|j| columns[j], &mut scratch, &mut out);
         for (row, batch) in rows.iter().zip(out) {
             let single = whitener.distance_squared(row, &mut scratch);
             prop_assert_eq!(single.to_bits(), batch.to_bits());
@@ -90,9 +90,9 @@ fn a_short_column_is_missing_from_its_end_on() {
     let whitener = Whitener::new(&[0.0, 0.0], Array2::eye(2).view()).unwrap();
     let (long, short) = (vec![3.0; 150], vec![4.0; 70]);
     let mut out = vec![f64::NAN; 150];
-    whitener.distances_squared(&[&long, &short], &mut Vec::new(), &mut out);
+    whitener.distances_squared(|j| [&long[..], &short[..]][j], &mut Vec::new(), &mut out);
     assert!(out[..70].iter().all(|&d| d == 25.0) && out[70..].iter().all(|&d| d == 9.0));
-    whitener.distances_squared(&[&long], &mut Vec::new(), &mut out);
+    whitener.distances_squared(|j| [&long[..], &[]][j], &mut Vec::new(), &mut out);
     assert!(out.iter().all(|&d| d == 9.0));
 }
 
@@ -102,7 +102,7 @@ fn columns_without_variance_are_blind() {
     covariance[[1, 1]] = 0.0;
     covariance[[3, 3]] = f64::NAN;
     let whitener = Whitener::new(&[0.0, 5.0, 0.0, 0.0], covariance.view()).unwrap();
-    assert_eq!((whitener.blind(), whitener.dimension(), whitener.columns()), (&[1, 3][..], 2, 4));
+    assert_eq!((whitener.blind(), whitener.dimension()), (&[1, 3][..], 2));
     let mut scratch = Vec::new();
     assert_eq!(whitener.distance_squared(&[3.0, 99.0, 4.0, 99.0], &mut scratch), 25.0);
     assert_eq!(whitener.distance_squared(&[3.0, 99.0, f64::NAN, 99.0], &mut scratch), 9.0);
@@ -123,7 +123,7 @@ fn all_blind_means_distance_zero() {
     assert_eq!(whitener.dimension(), 0);
     assert_eq!(whitener.distance_squared(&[7.0, 7.0], &mut scratch), 0.0);
     let mut out = [f64::NAN; 3];
-    whitener.distances_squared(&[&[1.0; 3], &[2.0; 3]], &mut scratch, &mut out);
+    whitener.distances_squared(|j| [&[1.0; 3][..], &[2.0; 3][..]][j], &mut scratch, &mut out);
     assert_eq!(out, [0.0; 3]);
     assert!(Whitener::new(&[], Array2::zeros((0, 0)).view()).is_ok());
 }
@@ -176,7 +176,7 @@ fn timing_of_one_row_and_of_a_chunk() {
             }
             single = single.min(start.elapsed().as_nanos() as f64 / 4096.0);
             let start = Instant::now();
-            whitener.distances_squared(black_box(&columns), &mut scratch, &mut out);
+            whitener.distances_squared(|j| black_box(&columns)[j], &mut scratch, &mut out);
             black_box(&out);
             batch = batch.min(start.elapsed().as_nanos() as f64 / 4096.0);
         }
