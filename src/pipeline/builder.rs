@@ -271,7 +271,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Predictions that the ledger remembers (about 80 bytes each), and how many of the newest with their whole row;
+    /// Predictions that the ledger remembers (about 90 bytes each), and how many of the newest with their whole row;
     /// 65,536 and 4,096 unless told. A truth that comes later than that finds no row.
     pub fn remember(mut self, predictions: usize, rows: usize) -> Self {
         (self.ledger, self.rows) = (predictions, rows);

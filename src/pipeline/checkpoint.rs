@@ -34,7 +34,11 @@ impl Pipeline {
         }
         let since = self.sequence - self.flow.checkpointed_sequence;
         let old = self.flow.checkpointed_at.is_none_or(|at| self.now - at >= self.settings.checkpoint_after);
-        if since >= self.settings.checkpoint_every || (since > 0 && old) { self.checkpoint() } else { Ok(()) }
+        if since >= self.settings.checkpoint_every || ((since > 0 || self.flow.unsaved) && old) {
+            self.checkpoint()
+        } else {
+            Ok(())
+        }
     }
 
     /// Saves the state of every stage and the ledger, together with what they produced.
@@ -61,6 +65,7 @@ impl Pipeline {
         self.outbox.push_with_samples(vec![stages, ledger])?;
         self.flow.checkpointed_at = Some(self.now);
         self.flow.checkpointed_sequence = self.sequence;
+        self.flow.unsaved = false;
         Ok(())
     }
 
