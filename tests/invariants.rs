@@ -230,7 +230,7 @@ impl Simulation {
                     1 => drop(pipeline.freeze("test")),
                     2 => drop(pipeline.cancel_run("test")),
                     3..=7 => drop(pipeline.retrain_now("test")),
-                    8 => drop(pipeline.acknowledge_alarms()),
+                    8 => drop(pipeline.acknowledge_alarms("ada")),
                     9 | 10 => drop(pipeline.rollback("test")),
                     _ => drop(pipeline.unfreeze()),
                 }

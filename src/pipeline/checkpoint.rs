@@ -91,9 +91,7 @@ impl Pipeline {
                 self.ledger.restore(&bytes).map_err(failed)?;
             }
         }
-        self.flow.alarms_raised = self.outbox.count(Kind::Alarm, None)?;
-        self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some("open"))?;
-        self.flow.last_alarm = (self.flow.open_alarms > 0).then_some(self.now);
+        self.reopen_alarms()?;
         // Samples kept after the last checkpoint: the stream goes on behind them.
         let (position, time) = self.outbox.cursor()?;
         newest = newest.max(position);

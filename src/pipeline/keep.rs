@@ -11,7 +11,6 @@ use crate::retrain::RunId;
 use crate::router::{Ask, Route, RouteContext};
 use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleState};
 use crate::stage::isolate;
-use crate::store::{Indexed, Kind};
 
 use super::flow::JUDGING_PRIORITY;
 
@@ -160,18 +159,6 @@ impl Pipeline {
             sample.flags.append(&mut flags);
             self.outbox.touch(id);
         }
-        Ok(())
-    }
-
-    pub(super) fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
-        self.counters.alarms += 1;
-        self.flow.alarms_raised += 1;
-        self.flow.open_alarms += 1;
-        self.flow.last_alarm = Some(self.now);
-        let id = format!("{:012}", self.flow.alarms_raised);
-        let indexed = Indexed { state: "open", rank: self.flow.alarms_raised as i64, due: None };
-        let write = self.outbox.json(Kind::Alarm, &id, indexed, &alarm)?;
-        self.outbox.push(vec![write]);
         Ok(())
     }
 

@@ -288,28 +288,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Marks every open alarm as seen; the router may auto-label again, and the drift trigger waits for the next one.
-    /// Returns how many there were.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub fn acknowledge_alarms(&mut self) -> Result<usize, Error> {
-        let mut open = Vec::new();
-        self.outbox.commit()?;
-        self.outbox.each(Kind::Alarm, "open", |record| {
-            open.push(record);
-            Ok(())
-        })?;
-        for record in &open {
-            let indexed = Indexed { state: "acknowledged", rank: record.rank, due: None };
-            let write = self.outbox.raw(Kind::Alarm, &record.key.id, indexed, record.body.to_vec());
-            self.outbox.push(vec![write]);
-        }
-        self.flow.open_alarms = 0;
-        self.outbox.commit()?;
-        Ok(open.len())
-    }
-
     /// Lets the annotations of a quarantined sample count after all: a person has looked at it.
     ///
     /// # Errors
