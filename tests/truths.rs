@@ -187,10 +187,12 @@ fn people_and_outcomes_are_one_truth() {
         said(&ear.told())
     };
     assert_eq!(person(&mut ear, Some(NO)), [(a, Some(NO), Some(YES))]);
-    assert_eq!(person(&mut ear, None), [(a, None, Some(NO))]);
     // Against the outcome people change nothing.
-    assert_eq!(said(&ear.outcome(a, Some(YES))), [(a, Some(YES), None)]);
+    assert_eq!(said(&ear.outcome(a, Some(YES))), [(a, Some(YES), Some(NO))]);
+    assert_eq!(person(&mut ear, Some(YES)), []);
     assert_eq!(person(&mut ear, Some(NO)), []);
+    assert_eq!(said(&ear.outcome(a, None)), [(a, Some(NO), Some(YES))]);
+    assert_eq!(person(&mut ear, None), [(a, None, Some(NO))]);
     // What users say is no truth.
     let opinion = Opinion::Correction(NO);
     let feedback = Feedback { prediction: drawn[2], user: "u".into(), opinion };
@@ -256,7 +258,7 @@ fn truths_do_not_depend_on_how_the_stream_was_cut() {
         (ear.told(), ear.samples())
     };
     let whole = run(1_000);
-    assert!(whole.0.len() > 150, "{}", whole.0.len());
+    assert!(whole.0.len() > 80, "{}", whole.0.len());
     for cut in [1, 7, 256] {
         assert_eq!(run(cut), whole, "cut by {cut}");
     }

@@ -94,7 +94,8 @@ mod tests {
         for i in 0..ROWS {
             let place = f64::from(i) / f64::from(ROWS);
             let moved = 0.03 * f64::from(steps);
-            let holes = if place < 0.1 + moved { f64::NAN } else { place };
+            let hole = f64::from(i * 7_919 % ROWS) / f64::from(ROWS) < 0.1 + moved;
+            let holes = if hole { f64::NAN } else { place };
             let mut row = Row::from_values(&schema, &[place, place + moved, holes]).unwrap();
             row.codes[0] = u32::from(place < 0.2 + moved);
             builder.push(&row, None, None).unwrap();
