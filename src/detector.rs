@@ -165,6 +165,14 @@ pub trait Detector: Stage {
     fn guard(&self) -> Option<Arc<dyn Guard>> {
         None
     }
+
+    /// Takes over a share of the [budget of the pipeline](crate::PipelineBuilder::false_alarms_per_day), in expected false
+    /// alarms per day; `true` if the detector now holds it. One that cannot, or that was told a rate of its own, changes
+    /// nothing. Called before the first `rebase`, maybe more than once: the last share counts.
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        let _ = false_alarms_per_day;
+        false
+    }
 }
 
 impl<D: Detector + ?Sized> Detector for Box<D> {
@@ -174,6 +182,10 @@ impl<D: Detector + ?Sized> Detector for Box<D> {
 
     fn guard(&self) -> Option<Arc<dyn Guard>> {
         (**self).guard()
+    }
+
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        (**self).alarm_budget(false_alarms_per_day)
     }
 }
 

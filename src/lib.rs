@@ -151,8 +151,8 @@ pub use gate::{
     SchemaGate, gate_fn,
 };
 pub use pipeline::{
-    Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind,
-    PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
+    Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode,
+    Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{

@@ -82,6 +82,9 @@ impl KsDrift {
 
     /// Expected false alarms per day: a test gets this rate times the days since the last one (at most 0.05), so
     /// that the budget holds whatever the traffic is. Observations without passing time give no level: no alarm.
+    ///
+    /// Several detectors share one budget by
+    /// [`PipelineBuilder::false_alarms_per_day`](crate::PipelineBuilder::false_alarms_per_day); a rate stated here goes before.
     pub fn false_alarms_per_day(mut self, rate: f64) -> Self {
         self.settings.per_day(rate);
         self
@@ -166,6 +169,10 @@ impl Detector for KsDrift {
         };
         window.push(0, &columns, findings);
         Ok(())
+    }
+
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        self.settings.budget(false_alarms_per_day)
     }
 }
 

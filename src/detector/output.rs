@@ -248,6 +248,10 @@ impl Detector for OutputDrift {
         }
         Ok(())
     }
+
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        self.settings.budget(false_alarms_per_day)
+    }
 }
 
 #[cfg(test)]

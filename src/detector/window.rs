@@ -39,6 +39,8 @@ pub(super) struct Settings {
     pub(super) window: usize,
     every: Option<usize>,
     rate: Rate,
+    /// Did the user state the rate?
+    own_rate: bool,
     pub(super) correction: Correction,
     pub(super) minimum_effect: f64,
 }
@@ -49,6 +51,7 @@ impl Default for Settings {
             window: 1000,
             every: None,
             rate: Rate::PerTest(0.01),
+            own_rate: false,
             correction: Correction::Bonferroni,
             minimum_effect: 0.05,
         }
@@ -61,11 +64,19 @@ impl Settings {
     }
 
     pub(super) fn per_test(&mut self, rate: f64) {
-        self.rate = Rate::PerTest(rate);
+        (self.rate, self.own_rate) = (Rate::PerTest(rate), true);
     }
 
     pub(super) fn per_day(&mut self, rate: f64) {
-        self.rate = Rate::PerDay(rate);
+        (self.rate, self.own_rate) = (Rate::PerDay(rate), true);
+    }
+
+    /// Takes over a share of the pipeline's budget, unless the user stated a rate.
+    pub(super) fn budget(&mut self, per_day: f64) -> bool {
+        if !self.own_rate {
+            self.rate = Rate::PerDay(per_day);
+        }
+        !self.own_rate
     }
 
     pub(super) fn check(&self) -> Result<(), BoxError> {
