@@ -137,8 +137,10 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
-    Alarm, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict, KsDrift, Level,
-    LowConfidence, Mahalanobis, OutputDrift, PredictionError, Reading, Threshold, UserFeedback, detector_fn,
+    Adwin, Alarm, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Correction, Covariance, Cusum, Ddm,
+    Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate, Findings, Guard, GuardVerdict, HddmA, HddmW, KsDrift,
+    Kswin, Level, LowConfidence, Mahalanobis, OutputDrift, PageHinkley, PredictionError, Reading, Signal, StreamDrift,
+    Threshold, UserFeedback, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{
