@@ -8,6 +8,7 @@ mod homogeneity;
 mod ks;
 mod mahalanobis;
 mod output;
+mod stream;
 mod window;
 
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub use feedback::UserFeedback;
 pub use ks::KsDrift;
 pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Threshold};
 pub use output::OutputDrift;
+pub use stream::{
+    Adwin, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Cusum, Ddm, Direction, EDetector, Eddm, HddmA,
+    HddmW, Kswin, PageHinkley, Signal, StreamDrift,
+};
 pub use window::Correction;
 
 /// How serious an alarm is.

@@ -19,4 +19,4 @@ pub(crate) mod quantile;
 pub(crate) mod sampling;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;

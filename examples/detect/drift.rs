@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
     Alarm, BoxError, ChunkBuffer, Detector, Findings, KsDrift, Label, ModelVersion, Observation, Output, OutputDrift,
-    PredictionId, Reference, References, Row, Schema, Target, Truth, predicted_label,
+    PredictionId, Reference, References, Row, Schema, Target, Truth, predicted_label, top_class,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -118,6 +118,8 @@ impl<'a> Production<'a> {
             prediction: observation.id,
             model: ModelVersion::FIRST,
             predicted: predicted_label(self.schema.target(), observation.output()),
+            score: top_class(observation.output()).map(|(_, probability)| probability),
+            lane: None,
             label: Some(Label::Class(self.data.labels[row] as u32)),
             replaces: None,
             predicted_at: observation.time,
