@@ -26,7 +26,7 @@ pub use feedback::UserFeedback;
 pub use ks::KsDrift;
 pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
 pub use output::OutputDrift;
-pub use window::Correction;
+pub use window::{CategoryTest, Correction, NumericTest, WindowDrift};
 
 /// How serious an alarm is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

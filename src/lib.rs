@@ -137,8 +137,9 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
-    Alarm, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict, KsDrift, Level,
-    LowConfidence, Mahalanobis, OutputDrift, PredictionError, Reading, Threshold, UserFeedback, detector_fn,
+    Alarm, CategoryTest, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict,
+    KsDrift, Level, LowConfidence, Mahalanobis, NumericTest, OutputDrift, PredictionError, Reading, Threshold,
+    UserFeedback, WindowDrift, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{

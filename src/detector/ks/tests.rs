@@ -8,6 +8,7 @@ use crate::event::{Label, Observation};
 use crate::reference::Reference;
 use crate::schema::{Row, Schema, Target};
 use crate::stats::binomial;
+use crate::{Correction, Detector, Findings, Stage};
 
 /// A world of one or more plain columns.
 struct Plain {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::conformance::{self, World};
 use crate::stats::binomial;
+use crate::Stage;
 
 fn worlds(name: &str) -> [World; 2] {
     [World::classification(name), World::regression(name)]
