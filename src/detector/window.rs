@@ -229,4 +229,6 @@ impl<S: Source> Detector for WindowDrift<S> {
 }
 
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;
