@@ -8,7 +8,7 @@ use super::rows::Rows;
 use super::settings::Settings;
 use super::source::{Answer, Baseline, Question, Tests};
 use crate::stage::Blind;
-const SMALLEST_LEVEL: f64 = 1e-4;
+use crate::stats::permutation::SMALLEST_LEVEL;
 use crate::stats::sampling::keyed;
 
 /// Tests of every column for itself.
@@ -82,7 +82,7 @@ impl Tests for Marginals {
         let mut count = 0;
         let mut numbers = Vec::with_capacity(baseline.numbers.len());
         for column in baseline.numbers {
-            let distribution = match Numeric::new(column.values, settings) {
+            let distribution = match Numeric::new(&column.values, settings) {
                 Ok(numeric) => Some(numeric),
                 Err(reason) => {
                     blind.push(Blind::column(&column.name, reason));

@@ -1,11 +1,31 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod calibration;
+mod edge_cases;
+
 use std::time::Duration;
 
 use super::testing::{Plain, every_seconds, holds};
 use super::*;
 use crate::conformance::{self, Noise, World};
 use crate::{KsDrift, Level, OutputDrift};
+
+const NUMERIC: [NumericTest; 7] = [
+    NumericTest::KolmogorovSmirnov,
+    NumericTest::KolmogorovSmirnovTies,
+    NumericTest::CramerVonMises,
+    NumericTest::Wasserstein,
+    NumericTest::PopulationStability,
+    NumericTest::JensenShannon,
+    NumericTest::Hellinger,
+];
+
+const CATEGORY: [CategoryTest; 4] = [
+    CategoryTest::ChiSquare,
+    CategoryTest::GTest,
+    CategoryTest::PopulationStability,
+    CategoryTest::JensenShannon,
+];
 
 fn shifted(noise: &mut Noise) -> f64 {
     noise.normal() + 1.0
@@ -23,6 +43,54 @@ fn every_kind_of_window_and_rate_passes_the_suite() {
     conformance::detector(|| KsDrift::default().window(150).average_run_length(2_000).warnings(10.0));
     conformance::detector(|| KsDrift::default().window(200).correction(Correction::BenjaminiHochberg));
     conformance::detector(|| OutputDrift::default().time_window(Duration::from_secs(500)).average_run_length(5_000));
+}
+
+#[test]
+fn every_test_passes_the_suite() {
+    for test in NUMERIC {
+        conformance::detector(|| KsDrift::default().numeric_test(test).window(200).false_alarm_rate(0.1));
+        conformance::detector(|| OutputDrift::default().numeric_test(test).window(200).sliding(90));
+    }
+    for test in CATEGORY {
+        conformance::detector(|| KsDrift::default().category_test(test).window(200).false_alarm_rate(0.1));
+        conformance::detector(|| OutputDrift::default().category_test(test).window(200).warnings(3.0));
+    }
+}
+
+#[test]
+fn permutations_that_cannot_prove_the_level_are_blind_and_name_it() {
+    let mut plain = Plain::new("starved", 8);
+    let references = plain.references(500, Noise::normal);
+    let reasons = |drift: &KsDrift| drift.blind().into_iter().map(|blind| blind.reason).collect::<Vec<_>>();
+    // sixteen tests share the rate: a distribution and a missing share for each column
+    let psi = KsDrift::default().numeric_test(NumericTest::PopulationStability).window(100);
+    let mut fixed = psi.clone().false_alarm_rate(0.001);
+    fixed.rebase(&references).unwrap();
+    assert_eq!(reasons(&fixed).len(), 8);
+    assert!(reasons(&fixed)[0].contains("needs a level of 0.0001 per column, here it has 6.3e-5"), "{:?}", fixed.blind());
+    // the missing shares are still tested
+    let holes = plain.observations(100, |noise| if noise.chance(0.5) { f64::NAN } else { noise.normal() + 1.0 });
+    let alarms = plain.show(&mut fixed, &holes);
+    assert_eq!(alarms[0].readings.len(), 8);
+    assert!(alarms[0].text.contains("missing"));
+    let mut enough = psi.clone().false_alarm_rate(0.01);
+    enough.rebase(&references).unwrap();
+    assert_eq!(reasons(&enough), [""; 0]);
+    // a level that follows the time: blind as long as the last test had too little
+    let mut daily = psi.false_alarms_per_day(0.1);
+    daily.rebase(&references).unwrap();
+    assert_eq!(reasons(&daily), [""; 0], "nobody knows yet");
+    let mut observations = plain.observations(200, shifted);
+    every_seconds(&mut observations, 0, 1.0);
+    assert!(plain.show(&mut daily, &observations[..100]).is_empty());
+    assert_eq!(reasons(&daily).len(), 8);
+    let mut again = daily.clone();
+    again.rebase(&references).unwrap();
+    again.restore(&daily.snapshot().unwrap()).unwrap();
+    assert_eq!(reasons(&again).len(), 8, "a restart does not hide it");
+    every_seconds(&mut observations, 86_400, 1.0);
+    assert_eq!(plain.show(&mut daily, &observations[100..]).len(), 1);
+    assert_eq!(reasons(&daily), [""; 0]);
 }
 
 #[test]
