@@ -2,6 +2,7 @@
 
 mod calibration;
 mod edge_cases;
+mod golden;
 
 use std::time::Duration;
 
