@@ -66,11 +66,6 @@ impl Pooled {
         Some(pooled)
     }
 
-    /// Whether a value occurs twice.
-    pub(crate) fn tied(&self) -> bool {
-        (self.values.len() as u64) < self.n + self.m
-    }
-
     /// The p-value of a statistic of the second sample's counts per distinct value, by permutation.
     pub(crate) fn permutation_p(&self, level: f64, seed: u64, statistic: impl Fn(&[u32]) -> f64) -> f64 {
         Arrangements::new(self.counts.clone(), self.m, seed)
