@@ -27,4 +27,4 @@ pub(crate) mod sampling;
 pub(crate) mod wasserstein;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;

@@ -5,7 +5,7 @@ use super::pooled::Pooled;
 use std::f64::consts::PI;
 
 /// Fewest values of the smaller sample for which the limit distribution is used instead of permutations.
-const LIMIT: u64 = 50;
+pub(crate) const LIMIT: u64 = 50;
 
 /// The test of two pooled samples.
 ///
@@ -17,14 +17,23 @@ const LIMIT: u64 = 50;
 /// of many values).
 pub(crate) fn test(pooled: &Pooled, level: f64, seed: u64) -> Compared {
     let (n, m) = (pooled.n, pooled.m);
-    let found = statistic(&pooled.counts, &pooled.window, n, m);
-    let repeats = n + m - pooled.values.len() as u64;
-    let p_value = if n.min(m) >= LIMIT && repeats <= (n + m) / 20 {
+    let (found, effect) = statistic_and_effect(pooled);
+    let p_value = if n.min(m) >= LIMIT && !tied(pooled.values.len() as u64, n + m) {
         asymptotic_p(found, n, m)
     } else {
         pooled.permutation_p(level, seed, |window| statistic(&pooled.counts, window, n, m))
     };
-    Compared { statistic: found, p_value, effect: effect(pooled) }
+    Compared { statistic: found, p_value, effect }
+}
+
+/// Does more than one value in 20 repeat another, if `distinct` of all are distinct?
+pub(crate) fn tied(distinct: u64, all: u64) -> bool {
+    all - distinct > all / 20
+}
+
+/// What [`test`] says of the samples, without the p-value.
+pub(crate) fn statistic_and_effect(pooled: &Pooled) -> (f64, f64) {
+    (statistic(&pooled.counts, &pooled.window, pooled.n, pooled.m), effect(pooled))
 }
 
 fn effect(pooled: &Pooled) -> f64 {

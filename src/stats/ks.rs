@@ -9,7 +9,7 @@ const EXACT_CELLS: u64 = 4_000_000;
 
 /// Largest n·m for which [`p_value_with_ties`] is exact: the band of paths is narrow unless the samples differ clearly, then it
 /// takes some 20 ms at worst.
-const EXACT_TIED_CELLS: u64 = 40_000_000;
+pub(crate) const EXACT_TIED_CELLS: u64 = 40_000_000;
 
 /// The largest distance between two empirical distribution functions.
 #[cfg(test)]

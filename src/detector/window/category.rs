@@ -5,7 +5,7 @@ use super::marginals::Ask;
 use super::numeric::{binned, distance_name};
 use super::settings::CategoryTest;
 use super::source::{Answer, Levels, level_of};
-use crate::stats::categorical::{Homogeneity, homogeneity};
+use crate::stats::categorical::{Homogeneity, homogeneity, likelihood_ratio};
 use crate::stats::divergence::Distance;
 
 /// The reference of a category column, and its newest window.
@@ -28,7 +28,7 @@ impl Category {
         let counts = vec![0; reference.counts.len()];
         let test = match test {
             CategoryTest::ChiSquare => Test::Homogeneity(homogeneity),
-            CategoryTest::GTest => Test::Homogeneity(homogeneity),
+            CategoryTest::GTest => Test::Homogeneity(likelihood_ratio),
             CategoryTest::PopulationStability => Test::Distance(Distance::Psi),
             CategoryTest::JensenShannon => Test::Distance(Distance::JensenShannon),
         };

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Alarm, Findings, Reading};
 use super::rows::{Rows, RowsState};
-use super::settings::{Correction, FEWEST, Passed, Settings};
+use super::settings::{FEWEST, Passed, Settings};
 use super::source::{Answer, Baseline, Question, Source, Tests};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
 use crate::stage::Blind;
+use crate::stats::multiple::adjust;
 
 /// A window over some columns, tested each time it is full.
 #[derive(Debug, Clone)]
@@ -170,25 +171,19 @@ impl<T: Tests> Window<T> {
 
     /// The answers behind an alarm at `level`, one per column, the largest effect first.
     fn behind(&self, level: f64) -> Vec<&Answer> {
-        let p_value = |answer: &Answer| answer.p_value.unwrap_or(1.0);
-        let matters =
-            |answer: &&Answer| level > 0.0 && answer.effect >= self.settings.minimum_effect && p_value(answer) <= level;
         // what does not matter counts as p = 1, which only makes the correction stricter
-        let mut found: Vec<_> = self.answers.iter().filter(matters).collect();
-        found.sort_by(|a, b| p_value(a).total_cmp(&p_value(b)));
-        let tests = self.tests.count();
-        let passes = |rank: usize, share: f64| p_value(found[rank]) <= level * share;
-        let kept = match self.settings.correction {
-            Correction::Bonferroni => (0..found.len()).take_while(|&rank| passes(rank, 1.0 / tests as f64)).count(),
-            Correction::Holm => {
-                (0..found.len()).take_while(|&rank| passes(rank, 1.0 / (tests - rank) as f64)).count()
-            }
-            Correction::BenjaminiHochberg => {
-                let last = (0..found.len()).rfind(|&rank| passes(rank, (rank + 1) as f64 / tests as f64));
-                last.map_or(0, |rank| rank + 1)
-            }
+        let p_value = |answer: &Answer| match answer.p_value {
+            Some(p) if answer.effect >= self.settings.minimum_effect => p,
+            _ => 1.0,
         };
-        found.truncate(kept);
+        if !(level > 0.0 && self.answers.iter().any(|answer| p_value(answer) <= level)) {
+            return Vec::new();
+        }
+        let mut p_values: Vec<f64> = self.answers.iter().map(p_value).collect();
+        p_values.resize(self.tests.count(), 1.0);
+        let adjusted = adjust(&p_values, self.settings.correction.adjustment());
+        let significant = self.answers.iter().zip(adjusted).filter(|&(_, p)| p <= level);
+        let mut found: Vec<_> = significant.map(|(answer, _)| answer).collect();
         found.sort_by(|a, b| b.effect.total_cmp(&a.effect).then(p_value(a).total_cmp(&p_value(b))));
         let mut named = hashbrown::HashSet::new();
         found.retain(|answer| named.insert(self.tests.column(answer)));

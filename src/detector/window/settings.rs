@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::Level;
 use crate::error::{BoxError, message};
+use crate::stats::multiple::Adjustment;
 
 /// The test of a numeric column.
 ///
@@ -18,15 +19,15 @@ pub enum NumericTest {
     /// [`NumericTest::KolmogorovSmirnovTies`]. The effect is the distance D, from 0 to 1.
     #[default]
     KolmogorovSmirnov,
-    /// Kolmogorov–Smirnov with the p-value given the ties of both samples, so that it is not blind on rounded or discrete
-    /// values. The effect is the distance D.
+    /// Kolmogorov–Smirnov with the p-value given the ties of both samples (Schröer and Trenkler 1995), so that it is not blind on
+    /// rounded or discrete values: exact up to a product of the two sample sizes of 40,000,000, by permutation beyond. The
+    /// effect is the distance D.
     KolmogorovSmirnovTies,
     /// Cramér–von Mises (Anderson 1962): sees a small change that spreads over all values better than Kolmogorov–Smirnov.
-    /// The effect is the root mean square distance of the two distribution functions, from 0 to 0.58.
+    /// Asymptotic from 50 values on, by permutation below, and where more than one value in 20 repeats another. The effect is the root mean square distance of the two distribution functions, from 0 to 0.58.
     CramerVonMises,
-    /// Wasserstein distance of order 1, by permutation. The statistic has the unit of the column; the effect is in robust
-    /// standard deviations of the reference (interquartile range / 1.349), or plain ones if that range is 0. One far outlier
-    /// may hide a change: the others do not have that weakness.
+    /// Wasserstein distance of order 1, by permutation. The statistic has the unit of the column; the effect is in standard
+    /// deviations of the reference. One far outlier may hide a change: the others do not have that weakness.
     Wasserstein,
     /// Population stability index over ten equal shares of the reference with open ends, by permutation. The effect is the
     /// index.
@@ -66,6 +67,19 @@ pub enum Correction {
     /// (Benjamini and Hochberg 1995), for independent or positively dependent columns. If none has changed, the chance of
     /// an alarm is still at most the rate.
     BenjaminiHochberg,
+    /// The same for columns that depend on each other in any way (Benjamini and Yekutieli 2001): stricter.
+    BenjaminiYekutieli,
+}
+
+impl Correction {
+    pub(super) fn adjustment(self) -> Adjustment {
+        match self {
+            Correction::Bonferroni => Adjustment::Bonferroni,
+            Correction::Holm => Adjustment::Holm,
+            Correction::BenjaminiHochberg => Adjustment::BenjaminiHochberg,
+            Correction::BenjaminiYekutieli => Adjustment::BenjaminiYekutieli,
+        }
+    }
 }
 
 /// The chance of a false alarm that the user accepts.
