@@ -33,7 +33,7 @@ pub use stream::{
     Adwin, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Cusum, Ddm, Direction, EDetector, Eddm, HddmA,
     HddmW, Kswin, PageHinkley, Signal, StreamDrift,
 };
-pub use window::Correction;
+pub use window::{CategoryTest, Correction, NumericTest, WindowDrift};
 
 /// How serious an alarm is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -137,11 +137,11 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
-    Adwin, Alarm, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale, Correction,
-    Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate, Findings, Guard, GuardVerdict,
-    HddmA, HddmW, KsDrift, Kswin, Level, LowConfidence, Mahalanobis, MahalanobisDistance, NoveltyModel, NoveltyScore,
-    OutputDrift, PageHinkley, PredictionError, Reading, RowView, Scratch, Signal, StreamDrift, Threshold, UserFeedback,
-    detector_fn,
+    Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale,
+    Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate, Findings, Guard,
+    GuardVerdict, HddmA, HddmW, KsDrift, Kswin, Level, LowConfidence, Mahalanobis, MahalanobisDistance, NoveltyModel,
+    NoveltyScore, NumericTest, OutputDrift, PageHinkley, PredictionError, Reading, RowView, Scratch, Signal,
+    StreamDrift, Threshold, UserFeedback, WindowDrift, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{

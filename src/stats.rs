@@ -5,18 +5,26 @@
 
 pub(crate) mod beta;
 pub(crate) mod binomial;
+pub(crate) mod bins;
 pub(crate) mod categorical;
 pub(crate) mod cholesky;
 pub(crate) mod covariance;
+pub(crate) mod cramer_von_mises;
+pub(crate) mod divergence;
 pub(crate) mod error;
 pub(crate) mod evidence;
+pub(crate) mod hypergeometric;
 pub(crate) mod kolmogorov;
 pub(crate) mod ks;
 pub(crate) mod ks_window;
 pub(crate) mod mahalanobis;
 pub(crate) mod moments;
+pub(crate) mod multiple;
+pub(crate) mod permutation;
+pub(crate) mod pooled;
 pub(crate) mod quantile;
 pub(crate) mod sampling;
+pub(crate) mod wasserstein;
 
 #[cfg(test)]
 pub(crate) mod golden;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::Stage;
 use crate::conformance::{self, World};
 use crate::stats::binomial;
 
