@@ -6,6 +6,7 @@ mod feedback;
 mod homogeneity;
 mod ks;
 mod mahalanobis;
+mod mmd;
 mod output;
 mod window;
 
@@ -25,6 +26,7 @@ pub use error_rate::{ErrorRate, PredictionError};
 pub use feedback::UserFeedback;
 pub use ks::KsDrift;
 pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
+pub use mmd::MmdDrift;
 pub use output::OutputDrift;
 pub use window::{CategoryTest, Correction, NumericTest, WindowDrift};
 

@@ -10,7 +10,7 @@
 //!
 //! | part | what it decides | defaults |
 //! |---|---|---|
-//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`OutputDrift`], [`PredictionError`], [`UserFeedback`] |
+//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`MmdDrift`], [`OutputDrift`], [`PredictionError`], [`UserFeedback`] |
 //! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`] |
 //! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
 //! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
@@ -138,7 +138,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
     Alarm, CategoryTest, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict,
-    KsDrift, Level, LowConfidence, Mahalanobis, NumericTest, OutputDrift, PredictionError, Reading, Threshold,
+    KsDrift, Level, LowConfidence, Mahalanobis, MmdDrift, NumericTest, OutputDrift, PredictionError, Reading, Threshold,
     UserFeedback, WindowDrift, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
