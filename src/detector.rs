@@ -7,6 +7,7 @@ mod feedback;
 mod homogeneity;
 mod ks;
 mod mahalanobis;
+mod mmd;
 mod output;
 mod stream;
 mod window;
@@ -27,7 +28,12 @@ pub use conformal::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scra
 pub use error_rate::{ErrorRate, PredictionError};
 pub use feedback::UserFeedback;
 pub use ks::KsDrift;
+<<<<<<< HEAD
 pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Threshold};
+=======
+pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
+pub use mmd::MmdDrift;
+>>>>>>> i3-window
 pub use output::OutputDrift;
 pub use stream::{
     Adwin, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Cusum, Ddm, Direction, EDetector, Eddm, HddmA,

@@ -5,7 +5,7 @@ mod engine;
 pub(super) mod marginals;
 mod numeric;
 pub(super) mod rows;
-mod settings;
+pub(super) mod settings;
 pub(super) mod source;
 
 use std::borrow::Cow;

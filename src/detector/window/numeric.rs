@@ -7,7 +7,6 @@ use crate::stats::bins::Bins;
 use crate::stats::divergence::{Distance, binned_p_value};
 use crate::stats::ks::{EXACT_TIED_CELLS, Method, p_value, p_value_with_ties};
 use crate::stats::ks_window::KsWindow;
-use crate::stats::permutation::Compared;
 use crate::stats::pooled::{Pooled, sorted};
 use crate::stats::{cramer_von_mises, wasserstein};
 use statrs::function::erf::erfc;
@@ -217,13 +216,6 @@ fn p_at_the_middle(window: &KsWindow, d: f64) -> f64 {
     let share = window.middle_share();
     let variance = share * (1.0 - share) * (1.0 / window.reference_len() as f64 + 1.0 / window.compared() as f64);
     if variance > 0.0 { erfc(d / (2.0 * variance).sqrt()) } else { 0.0 }
-}
-
-impl Answer {
-    /// Of a distance of counts over the same cells.
-    pub(super) fn of(found: Compared) -> Self {
-        Answer { test: 0, statistic: found.statistic, effect: found.effect, p_value: Some(found.p_value) }
-    }
 }
 
 /// Tests a distance of counts over the same cells by permutation.

@@ -12,6 +12,7 @@ use crate::error::BoxError;
 use crate::reference::References;
 use crate::schema::MISSING_CODE;
 use crate::stage::Blind;
+use crate::stats::permutation::Compared;
 
 /// The reference side of a comparison.
 #[derive(Debug, Clone, Default)]
@@ -127,6 +128,13 @@ pub struct Answer {
     pub(in super::super) effect: f64,
     /// `None` if it was not computed, as it cannot make an alarm.
     pub(in super::super) p_value: Option<f64>,
+}
+
+impl Answer {
+    /// Of the first test.
+    pub(in super::super) fn of(found: Compared) -> Self {
+        Answer { test: 0, statistic: found.statistic, effect: found.effect, p_value: Some(found.p_value) }
+    }
 }
 
 /// How windows are compared with a baseline.

@@ -66,6 +66,18 @@ fn the_limit_has_its_published_quantiles() {
 }
 
 #[test]
+fn the_limit_is_its_weighted_sum_of_chi_squares() {
+    // weights 1/(kπ)²; the mean of what is cut off moves x
+    let kept = 4_000;
+    let weights: Vec<f64> = (1..=kept).map(|k| (f64::from(k) * PI).powi(-2)).collect();
+    let cut = 1.0 / 6.0 - weights.iter().sum::<f64>();
+    for x in [0.05, 0.3, 0.75, 2.0, 5.468] {
+        let expected = crate::stats::quadratic_form::upper_tail(&weights, x - cut);
+        assert_close(limit_upper(x), expected, 1e-6, 0.0, &format!("{x}"));
+    }
+}
+
+#[test]
 fn permutation_p_matches_all_arrangements() {
     for (x, y) in [
         (vec![1.0, 2.0, 3.0, 5.5, 9.0], vec![4.0, 6.0, 7.0, 9.5, 11.0]),

@@ -153,13 +153,15 @@ fn counts_are_tested_for_homogeneity_not_for_goodness_of_fit() {
 
 #[test]
 fn the_smallest_window_is_tested() {
-    // two observations against a reference: p = 1/C(42, 2)·2 for both below all others
+    // two observations below all of the reference: 2 of C(102, 2) arrangements are as extreme
     for test in NUMERIC {
         let mut plain = Plain::new("two observations", 1);
         let mut drift = drift(test).window(2).false_alarm_rate(0.05);
-        let alarms = plain.alarms(&mut drift, 100, 2, Noise::normal, |noise| noise.normal() - 50.0);
-        assert_eq!(alarms.len(), 1, "{test:?}");
-        assert!(alarms[0].readings[0].p_value.unwrap() < 0.02, "{test:?}");
+        plain.alarms(&mut drift, 100, 2, Noise::normal, |noise| noise.normal() - 50.0);
+        let p = drift.last_readings()[0].p_value.unwrap();
+        let binned = [NumericTest::PopulationStability, NumericTest::JensenShannon, NumericTest::Hellinger].contains(&test);
+        // both in one of ten bins
+        assert!(if binned { (0.05..0.2).contains(&p) } else { p < 0.01 }, "{test:?}: {p}");
     }
 }
 
