@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use ndarray::ArrayView1;
 
 use crate::event::{Feedback, Label, ModelVersion, Observation, PredictionId, predicted_label};
+use crate::sample::Lane;
 use crate::schema::Schema;
 
 /// Most observations of one [`Chunk`].
@@ -23,6 +24,10 @@ pub struct Truth {
     pub model: ModelVersion,
     /// What was predicted, if the output was usable.
     pub predicted: Option<Label>,
+    /// Classification: the probability that the output gave to the predicted class, if it was usable.
+    pub score: Option<f64>,
+    /// The lane that drew the row, if it was kept.
+    pub lane: Option<Lane>,
     /// The truth; `None` if an earlier one was retracted.
     pub label: Option<Label>,
     /// What was believed before, if this corrects or retracts it.

@@ -2,9 +2,12 @@
 
 mod confidence;
 mod error_rate;
+mod estimated;
 mod feedback;
+mod harm;
 mod homogeneity;
 mod ks;
+mod live;
 mod mahalanobis;
 mod output;
 mod window;
@@ -21,9 +24,13 @@ use crate::sample::{Cause, Flag};
 use crate::stage::{Blind, Snapshot, Stage};
 
 pub use confidence::LowConfidence;
+pub use crate::stats::metrics::Metrics;
 pub use error_rate::{ErrorRate, PredictionError};
+pub use estimated::{EstimatedPerformance, Estimates};
 pub use feedback::UserFeedback;
+pub use harm::{HarmMonitor, HarmStatus};
 pub use ks::KsDrift;
+pub use live::{LivePerformance, LiveReport, Maturity};
 pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
 pub use output::OutputDrift;
 pub use window::Correction;

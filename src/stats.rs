@@ -6,17 +6,22 @@
 pub(crate) mod beta;
 pub(crate) mod binomial;
 pub(crate) mod categorical;
+pub(crate) mod cbpe;
 pub(crate) mod cholesky;
 pub(crate) mod covariance;
 pub(crate) mod error;
 pub(crate) mod evidence;
+pub(crate) mod isotonic;
 pub(crate) mod kolmogorov;
 pub(crate) mod ks;
 pub(crate) mod ks_window;
 pub(crate) mod mahalanobis;
+pub(crate) mod metrics;
 pub(crate) mod moments;
 pub(crate) mod quantile;
+pub(crate) mod rise;
 pub(crate) mod sampling;
+pub(crate) mod singular;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;

@@ -100,6 +100,8 @@ impl Pipeline {
             prediction: id,
             model: entry.model,
             predicted: entry.predicted(target),
+            score: entry.score(target),
+            lane: None,
             label: outcome.label,
             replaces: before,
             predicted_at: entry.time(),

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::clock::from_micros;
 use crate::error::{BoxError, message};
-use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
+use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label, top_class};
 use crate::schema::{Schema, Target};
 
 /// Bytes of one entry on disk.
-const ENTRY_BYTES: usize = 16 + 5 * 8 + 1;
+const ENTRY_BYTES: usize = 16 + 6 * 8 + 1;
 
 /// What is remembered of every prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) model: ModelVersion,
     /// Predicted class or value; NaN if the output was not usable.
     predicted: f64,
+    /// Largest probability; NaN for a value, or if the output was not usable.
+    score: f64,
     /// The truth so far; NaN if none.
     truth: f64,
     /// Is there a sample of it?
@@ -33,6 +35,10 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn predicted(&self, target: &Target) -> Option<Label> {
         as_label(self.predicted, target)
+    }
+
+    pub(super) fn score(&self, target: &Target) -> Option<f64> {
+        self.predicted(target).map(|_| self.score).filter(|score| score.is_finite())
     }
 
     pub(super) fn truth(&self, target: &Target) -> Option<Label> {
@@ -58,7 +64,7 @@ fn as_label(number: f64, target: &Target) -> Option<Label> {
 
 /// The newest predictions as fixed small entries, and the whole rows of the very newest.
 ///
-/// Memory: about 80 bytes per entry, and one [`Observation`] per kept row. Neither grows.
+/// Memory: about 90 bytes per entry, and one [`Observation`] per kept row. Neither grows.
 pub(super) struct Ledger {
     entries: Vec<Entry>,
     capacity: usize,
@@ -110,12 +116,17 @@ impl Ledger {
             return Err(observation);
         }
         let predicted = predicted_label(schema.target(), observation.output()).map_or(f64::NAN, Label::number);
+        let score = match schema.target() {
+            Target::Classes(_) => top_class(observation.output()).map_or(f64::NAN, |(_, probability)| probability),
+            Target::Value => f64::NAN,
+        };
         self.put(Entry {
             id: observation.id,
             sequence,
             time: observation.time.timestamp_micros(),
             model: observation.model,
             predicted,
+            score,
             truth: f64::NAN,
             sampled: false,
         });
@@ -170,6 +181,7 @@ impl Ledger {
             bytes.extend_from_slice(&entry.model.0.to_le_bytes());
             bytes.extend_from_slice(&entry.predicted.to_bits().to_le_bytes());
             bytes.extend_from_slice(&entry.truth.to_bits().to_le_bytes());
+            bytes.extend_from_slice(&entry.score.to_bits().to_le_bytes());
             bytes.push(u8::from(entry.sampled));
         }
         bytes
@@ -195,7 +207,8 @@ impl Ledger {
                     model: ModelVersion(word(32)),
                     predicted: f64::from_bits(word(40)),
                     truth: f64::from_bits(word(48)),
-                    sampled: chunk[56] != 0,
+                    score: f64::from_bits(word(56)),
+                    sampled: chunk[64] != 0,
                 });
             }
         }
@@ -230,6 +243,7 @@ mod tests {
         assert!(ledger.get(observation(&schema, 899).id).is_none());
         let entry = ledger.get(observation(&schema, 900).id).unwrap();
         assert_eq!(entry.predicted(schema.target()), Some(Label::Class(1)));
+        assert_eq!(entry.score(schema.target()), Some(0.8));
         assert!(ledger.row(989).is_none() && ledger.row(990).is_some());
     }
 
