@@ -23,8 +23,8 @@ use crate::reference::References;
 use crate::sample::{Cause, Flag};
 use crate::stage::{Blind, Snapshot, Stage};
 
-pub use confidence::LowConfidence;
 pub use crate::stats::metrics::Metrics;
+pub use confidence::LowConfidence;
 pub use error_rate::{ErrorRate, PredictionError};
 pub use estimated::{EstimatedPerformance, Estimates};
 pub use feedback::UserFeedback;

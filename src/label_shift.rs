@@ -181,7 +181,15 @@ mod tests {
 
     fn draw(noise: &mut Noise, shares: &[f64]) -> usize {
         let mut left = noise.uniform();
-        shares.iter().position(|share| (left < *share) || { left -= share; false }).unwrap_or(shares.len() - 1)
+        shares
+            .iter()
+            .position(|share| {
+                (left < *share) || {
+                    left -= share;
+                    false
+                }
+            })
+            .unwrap_or(shares.len() - 1)
     }
 
     fn output(predicted: usize) -> [f64; 3] {

@@ -26,7 +26,7 @@ const HITS: u64 = 10;
 /// Estimates the performance of a classifier from its outputs alone, and raises an alarm when the estimate falls.
 ///
 /// Confidence-based performance estimation (CBPE, NannyML): the probabilities of each class are calibrated on the fit half of
-/// the reference (isotonic regression, only where it improves the calibration error out of sample); then a probability is an
+/// the reference (isotonic regression, only where it improves the Brier score out of sample); then a probability is an
 /// expected label, and accuracy, precision, recall, F1 and AUROC follow from expected counts. With more than two classes the
 /// accuracy comes from the calibrated largest probability, and the others are means over classes, each against the rest.
 ///

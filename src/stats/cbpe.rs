@@ -4,11 +4,10 @@
 //! metric of the confusion matrix follows from expected counts (NannyML's CBPE; Guillory et al. 2021 for the accuracy).
 
 use super::isotonic::Isotonic;
-use super::metrics::{Confusion, Metrics, auroc, calibration_error, mean};
+use super::metrics::{Confusion, Metrics, auroc, brier, mean};
 
 /// Folds of the cross-validation in [`Calibration::fit`].
 const FOLDS: usize = 10;
-const BINS: usize = 10;
 /// From this area under the ROC curve on there is nothing to learn from the few rows that are out of order.
 const SEPARATED: f64 = 0.999;
 
@@ -24,9 +23,10 @@ pub(crate) enum Calibration {
 impl Calibration {
     /// Learns from rows (score, label 0 or 1) that are finite and in random order.
     ///
-    /// Isotonic regression only where it improves the expected calibration error out of sample: 10 folds, each row judged by
-    /// a fit without its fold. NannyML judges ten overlapping random tenths instead, which cannot be redrawn without its
-    /// generator; the rule is otherwise the same: a single class or an AUROC above 0.999 leaves the score as it is.
+    /// Isotonic regression only where it improves the Brier score out of sample: 10 folds, each row judged by a fit without its
+    /// fold. NannyML compares the expected calibration error in 10 bins instead, over ten overlapping random tenths; whether
+    /// that improves for a model that is calibrated already depends on the number of bins and the order of ties, while the
+    /// Brier score has neither. As there, a single class or an AUROC above 0.999 leaves the score as it is.
     pub(crate) fn fit(rows: &[(f64, f64)]) -> Self {
         match auroc(&mut rows.to_vec()) {
             Some(area) if area <= SEPARATED => {}
@@ -40,7 +40,7 @@ impl Calibration {
             let Some(fitted) = Isotonic::fit(&others) else { return Calibration::AsIs };
             calibrated.extend(rows.iter().enumerate().filter_map(inside).map(|(score, y)| (fitted.at(score), y)));
         }
-        if calibration_error(&mut calibrated, BINS) >= calibration_error(&mut rows.to_vec(), BINS) {
+        if brier(&calibrated) >= brier(rows) {
             return Calibration::AsIs;
         }
         Isotonic::fit(rows).map_or(Calibration::AsIs, Calibration::Isotonic)
@@ -186,8 +186,7 @@ mod tests {
 
     #[test]
     fn more_classes_are_averaged_one_against_the_rest() {
-        let calibrations =
-            Calibrations { classes: vec![Calibration::AsIs; 3], top: Some(Calibration::AsIs) };
+        let calibrations = Calibrations { classes: vec![Calibration::AsIs; 3], top: Some(Calibration::AsIs) };
         let rows = [(0, [0.8, 0.1, 0.1]), (1, [0.3, 0.6, 0.1])];
         let found = calibrations.estimate(rows.iter().map(|(class, output)| (*class, &output[..])));
         let close = |found: Option<f64>, expected: f64| assert_close(found.unwrap(), expected, 1e-12, 0.0, "macro");

@@ -128,15 +128,9 @@ pub(crate) fn auroc(rows: &mut [(f64, f64)]) -> Option<f64> {
     (positives > 0.0 && negatives > 0.0).then(|| wins / (positives * negatives))
 }
 
-/// Expected calibration error of rows (probability, label): the mean distance of the probability from the share of positives,
-/// over `bins` bins of equal counts (Naeini et al. 2015; equal counts: Nguyen and O'Connor 2015). 0 without rows. Sorts the rows.
-///
-/// Bins of equal width leave a calibrated model with nearly empty bins, and would calibrate it for their noise.
-pub(crate) fn calibration_error(rows: &mut [(f64, f64)], bins: usize) -> f64 {
-    rows.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let edge = |bin: usize| rows.len() * bin / bins;
-    let gap = |bin: usize| rows[edge(bin)..edge(bin + 1)].iter().map(|(p, positive)| p - positive).sum::<f64>().abs();
-    (0..bins).map(gap).sum::<f64>() / rows.len().max(1) as f64
+/// Mean squared distance of the probability from the label, of rows (probability, label) (Brier 1950); 0 without rows.
+pub(crate) fn brier(rows: &[(f64, f64)]) -> f64 {
+    rows.iter().map(|(p, label)| (p - label).powi(2)).sum::<f64>() / rows.len().max(1) as f64
 }
 
 #[cfg(test)]
@@ -150,17 +144,9 @@ mod tests {
     fn golden_metrics_match_scikit_learn() {
         for case in cases("classification_metrics") {
             let mut rows: Vec<_> = numbers(&case.inputs["p"]).into_iter().zip(numbers(&case.inputs["y"])).collect();
+            assert_close(brier(&rows), number(&case.outputs["brier"]), 1e-12, 0.0, &case.name);
             assert_close(auroc(&mut rows).unwrap(), number(&case.outputs["roc_auc"]), 1e-12, 0.0, &case.name);
         }
-    }
-
-    #[test]
-    fn calibration_errors_do_not_cancel_over_bins() {
-        // lower half .2 and .4 with one positive, upper half .6 and .9 with one: (|.6 − 1| + |1.5 − 1|) / 4
-        let mut rows = [(0.9, 0.0), (0.2, 0.0), (0.6, 1.0), (0.4, 1.0)];
-        assert!((calibration_error(&mut rows, 2) - 0.225).abs() < 1e-12);
-        assert!((calibration_error(&mut rows, 1) - 0.025).abs() < 1e-12);
-        assert_eq!(calibration_error(&mut [], 10), 0.0);
     }
 
     /// The realised figures that nannyml took from scikit-learn.

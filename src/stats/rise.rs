@@ -161,7 +161,10 @@ mod tests {
                 })
                 .collect();
             delays.sort_unstable();
-            println!("0.05 → 0.2 against 0.08 after {good} good rows: median delay {}, longest {}", delays[20], delays[40]);
+            println!(
+                "0.05 → 0.2 against 0.08 after {good} good rows: median delay {}, longest {}",
+                delays[20], delays[40]
+            );
             assert!(delays[20] <= most, "median delay {} after {good}", delays[20]);
         }
     }

@@ -48,7 +48,12 @@ impl Maker {
     }
 
     /// Shows `rows` outputs; `None` stands for an unusable one.
-    fn show(&mut self, detector: &mut EstimatedPerformance, rows: u64, change: impl Fn(u64, [f64; 2]) -> [f64; 2]) -> Findings {
+    fn show(
+        &mut self,
+        detector: &mut EstimatedPerformance,
+        rows: u64,
+        change: impl Fn(u64, [f64; 2]) -> [f64; 2],
+    ) -> Findings {
         let (mut findings, mut buffer) = (Findings::new(), ChunkBuffer::new(&self.schema));
         let mut observation = Observation::new(&self.schema);
         for number in 0..rows {

@@ -169,7 +169,9 @@ fn mistakes_are_reported_by_rebase() {
     let references = World::classification("mistakes").references(5);
     let refused = |monitor: HarmMonitor| monitor.clone().rebase(&references).is_err();
     assert!(refused(HarmMonitor::default().tolerance(-0.1)) && refused(HarmMonitor::default().tolerance(f64::NAN)));
-    assert!(refused(HarmMonitor::default().false_alarm_rate(0.0)) && refused(HarmMonitor::default().baseline_error(1.0)));
+    assert!(
+        refused(HarmMonitor::default().false_alarm_rate(0.0)) && refused(HarmMonitor::default().baseline_error(1.0))
+    );
     assert!(refused(HarmMonitor::default().baseline_error(0.0).tolerance(0.0)));
     assert!(refused(HarmMonitor::default().wrong_beyond(-1.0)));
     let values = World::regression("mistakes").references(5);

@@ -174,7 +174,12 @@ fn values_have_absolute_and_squared_errors() {
         label: Some(Label::Value(label)),
         ..truth(number, 0.0, None, None, 0, 10)
     };
-    stream.tell([value(0, Some(1.0), 4.0), value(1, Some(1.0), 0.0), value(2, None, 1.0), value(3, Some(0.0), f64::NAN)]);
+    stream.tell([
+        value(0, Some(1.0), 4.0),
+        value(1, Some(1.0), 0.0),
+        value(2, None, 1.0),
+        value(3, Some(0.0), f64::NAN),
+    ]);
     stream.predictions(1, 150);
     let found = stream.live.report().maturities[0].clone();
     assert_eq!((found.predictions, found.labelled), (4, 2));
@@ -191,7 +196,7 @@ fn memory_is_bounded_and_a_window_that_lost_truths_is_cut() {
     }
     let found = stream.live.report().maturities[0].clone();
     assert_eq!((found.predictions, found.labelled), (0, 0), "the newest 50 truths are younger than 100 s: {found:?}");
-    stream.predictions(1, 460);
+    stream.predictions(1, 520);
     let found = stream.live.report().maturities[0].clone();
     assert!(found.predictions > 0 && found.labelled_share() == Some(1.0), "{found:?}");
     for second in 0..100 {
