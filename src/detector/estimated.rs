@@ -266,18 +266,19 @@ impl Stage for EstimatedPerformance {
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
         let state: State = snapshot.load(FORMAT)?;
-        let classes = self.fitted.as_ref().map_or(1, |fitted| fitted.classes);
-        if !state.outputs.len().is_multiple_of(classes) || state.outputs.len() / classes >= self.window {
+        let Ok(fitted) = &self.fitted else { return Ok(()) };
+        // outputs of another model say nothing about this one
+        if state.model != self.model {
+            return Ok(());
+        }
+        let (found, classes) = (state.outputs.len(), fitted.classes);
+        if !found.is_multiple_of(classes) || found / classes >= self.window {
             return Err(message(format!(
-                "the saved window holds {} probabilities, fewer than {} outputs of {classes} classes are expected",
-                state.outputs.len(),
+                "the saved window holds {found} probabilities, fewer than {} outputs of {classes} classes are expected",
                 self.window
             )));
         }
-        // outputs of another model say nothing about this one
-        if state.model == self.model && self.fitted.is_ok() {
-            self.state = state;
-        }
+        self.state = state;
         Ok(())
     }
 }

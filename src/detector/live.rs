@@ -94,7 +94,7 @@ pub struct LiveReport {
 /// How good predictions were, judged by the truths that came within a certain time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Maturity {
-    /// Age at which the truths were known, in seconds.
+    /// Age at which the truths were known, in whole seconds.
     pub seconds: i64,
     /// The predictions were made from here …
     pub from: DateTime<Utc>,
@@ -260,43 +260,48 @@ impl LivePerformance {
 
     fn hear(&mut self, truth: &Truth, target: &Target) {
         self.advance(truth.time.timestamp_micros());
-        let width = self.width();
-        let known = truth.replaces.and_then(|_| {
+        if truth.label.is_some_and(|label| !label.fits(target)) {
+            return;
+        }
+        let before = truth.replaces.filter(|before| before.fits(target));
+        let known = before.and_then(|_| {
             // corrections mostly come soon
             self.state.fates.iter().rposition(|fate| fate.prediction == truth.prediction)
         });
-        match (known, truth.label.filter(|label| label.fits(target))) {
+        match (known, truth.label) {
             (Some(at), None) => drop(self.state.fates.remove(at)),
             (Some(at), Some(label)) => {
                 if let Some(fate) = self.state.fates.get_mut(at) {
                     fate.truth = label;
                 }
             }
-            (None, Some(label)) if truth.replaces.is_none_or(|before| !before.fits(target)) => {
-                let oldest = self.oldest();
-                let state = &mut self.state;
-                while let Some(first) = state.fates.front() {
-                    let bucket = first.predicted_at.div_euclid(width);
-                    if bucket >= oldest && state.fates.len() < self.truths {
-                        break;
-                    }
-                    if bucket >= oldest {
-                        state.dropped = state.dropped.max(Some(bucket));
-                    }
-                    state.fates.pop_front();
-                }
-                state.fates.push_back(Fate {
-                    prediction: truth.prediction,
-                    model: truth.model,
-                    predicted: truth.predicted,
-                    score: truth.score,
-                    truth: label,
-                    predicted_at: truth.predicted_at.timestamp_micros(),
-                    known_at: truth.time.timestamp_micros(),
-                });
-            }
+            (None, Some(label)) if before.is_none() => self.learn(truth, label),
             (None, _) => {}
         }
+    }
+
+    fn learn(&mut self, truth: &Truth, label: Label) {
+        let (oldest, width) = (self.oldest(), self.width());
+        let state = &mut self.state;
+        while let Some(first) = state.fates.front() {
+            let bucket = first.predicted_at.div_euclid(width);
+            if bucket >= oldest && state.fates.len() < self.truths {
+                break;
+            }
+            if bucket >= oldest {
+                state.dropped = state.dropped.max(Some(bucket));
+            }
+            state.fates.pop_front();
+        }
+        state.fates.push_back(Fate {
+            prediction: truth.prediction,
+            model: truth.model,
+            predicted: truth.predicted,
+            score: truth.score,
+            truth: label,
+            predicted_at: truth.predicted_at.timestamp_micros(),
+            known_at: truth.time.timestamp_micros(),
+        });
     }
 }
 

@@ -146,6 +146,7 @@ fn corrections_replace_and_retractions_remove() {
     stream.tell([truth(0, 0.9, None, Some(1), 0, 175)]);
     assert_eq!(found(&stream), (1, Some(1.0)));
     stream.tell([truth(9, 0.9, Some(1), Some(0), 0, 180), truth(2, 0.9, Some(7), None, 0, 50)]);
+    stream.tell([truth(1, 0.9, Some(7), Some(1), 0, 185)]);
     assert_eq!(found(&stream), (1, Some(1.0)), "a correction of what is not there, and a class that there is not");
 }
 
