@@ -3,9 +3,12 @@
 mod confidence;
 mod conformal;
 mod error_rate;
+mod estimated;
 mod feedback;
+mod harm;
 mod homogeneity;
 mod ks;
+mod live;
 mod mahalanobis;
 mod mmd;
 mod output;
@@ -23,17 +26,17 @@ use crate::reference::References;
 use crate::sample::Flag;
 use crate::stage::{Blind, Snapshot, Stage};
 
+pub use crate::stats::metrics::Metrics;
 pub use confidence::LowConfidence;
 pub use conformal::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scratch};
 pub use error_rate::{ErrorRate, PredictionError};
+pub use estimated::{EstimatedPerformance, Estimates};
 pub use feedback::UserFeedback;
+pub use harm::{HarmMonitor, HarmStatus};
 pub use ks::KsDrift;
-<<<<<<< HEAD
+pub use live::{LivePerformance, LiveReport, Maturity};
 pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Threshold};
-=======
-pub use mahalanobis::{Covariance, Mahalanobis, Threshold};
 pub use mmd::MmdDrift;
->>>>>>> i3-window
 pub use output::OutputDrift;
 pub use stream::{
     Adwin, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Cusum, Ddm, Direction, EDetector, Eddm, HddmA,

@@ -104,7 +104,12 @@ pub mod flags {
     //! | [`KsDrift`](crate::KsDrift) | drift of the inputs, column by column | a rate per test or per day, for independent rows |
     //! | [`OutputDrift`](crate::OutputDrift) | drift of what the model says | the same |
     //! | [`PredictionError`](crate::PredictionError) | predictions that the truth proved wrong; a harmful error rate | 1 % per look, for independent truths |
+    //! | [`EstimatedPerformance`](crate::EstimatedPerformance) | a fall of the accuracy that the outputs themselves promise, without labels; blind to concept drift | a rate per window, for outputs exchangeable with the reference's |
+    //! | [`LivePerformance`](crate::LivePerformance) | nothing: it reports metrics at equal label maturity | nothing: it raises no alarm |
+    //! | [`HarmMonitor`](crate::HarmMonitor) | a true rise of the live error beyond a tolerance, on the random lane | the chance of ever raising a false alarm |
     //! | [`UserFeedback`](crate::UserFeedback) | what users corrected, rejected or rated badly | nothing: it takes users at their word |
+    //!
+    //! When the shares of the classes have changed, [`LabelShift`](crate::LabelShift) estimates how, and re-weights outputs.
     //!
     //! You say how many false alarms are acceptable, and the detector derives its threshold. Where the data does not
     //! suffice it is [`Blind`](crate::Blind) and says what it needs: with 99 calibration rows no rate below 1 % can be held.

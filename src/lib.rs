@@ -10,7 +10,7 @@
 //!
 //! | part | what it decides | defaults |
 //! |---|---|---|
-//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`MmdDrift`], [`OutputDrift`], [`PredictionError`], [`UserFeedback`] |
+//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`MmdDrift`], [`OutputDrift`], [`PredictionError`], [`EstimatedPerformance`], [`LivePerformance`], [`HarmMonitor`], [`UserFeedback`] |
 //! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`] |
 //! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
 //! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
@@ -117,6 +117,7 @@ mod event;
 mod files;
 mod gate;
 pub mod guide;
+mod label_shift;
 mod pipeline;
 mod reference;
 mod retrain;
@@ -137,7 +138,12 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
-    Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale, Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate, Findings, Guard, GuardVerdict, HddmA, HddmW, KsDrift, Kswin, Level, LowConfidence, Mahalanobis, MahalanobisDistance, MmdDrift, NoveltyModel, NoveltyScore, NumericTest, OutputDrift, PageHinkley, PredictionError, Reading, RowView, Scratch, Signal, StreamDrift, Threshold, UserFeedback, WindowDrift, detector_fn,
+    Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale,
+    Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate,
+    EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor, HarmStatus, HddmA, HddmW, KsDrift,
+    Kswin, Level, LivePerformance, LiveReport, LowConfidence, Mahalanobis, MahalanobisDistance, Maturity, Metrics,
+    MmdDrift, NoveltyModel, NoveltyScore, NumericTest, OutputDrift, PageHinkley, PredictionError, Reading, RowView,
+    Scratch, Signal, StreamDrift, Threshold, UserFeedback, WindowDrift, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{
@@ -148,6 +154,7 @@ pub use gate::{
     Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
     SchemaGate, gate_fn,
 };
+pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode,
     Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,

@@ -3,7 +3,7 @@
 use super::super::window::testing::{Plain, holds};
 use super::*;
 use crate::conformance::{self, Noise, World};
-use crate::{Correction, Stage};
+use crate::{Correction, Detector, Stage};
 
 #[test]
 fn passes_the_suite() {

@@ -159,7 +159,8 @@ fn the_smallest_window_is_tested() {
         let mut drift = drift(test).window(2).false_alarm_rate(0.05);
         plain.alarms(&mut drift, 100, 2, Noise::normal, |noise| noise.normal() - 50.0);
         let p = drift.last_readings()[0].p_value.unwrap();
-        let binned = [NumericTest::PopulationStability, NumericTest::JensenShannon, NumericTest::Hellinger].contains(&test);
+        let binned =
+            [NumericTest::PopulationStability, NumericTest::JensenShannon, NumericTest::Hellinger].contains(&test);
         // both in one of ten bins
         assert!(if binned { (0.05..0.2).contains(&p) } else { p < 0.01 }, "{test:?}: {p}");
     }
