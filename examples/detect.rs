@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example detect -- --csv FILE --detector NAME [--rate 0.01] [--seed 1]
-//! cargo run --release --example detect -- --csv FILE --detector NAME --stream [--window 500] [--per-test 0.01]
+//! cargo run --release --example detect -- --csv FILE --detector NAME --stream [--window 500] [--per-test 0.01] [--signal error]
 //! ```
 //!
 //! FILE is plain or gzip CSV with a header `x0..xk,y`; an empty cell or `nan` is a missing feature.
@@ -40,6 +40,7 @@ usage: detect --csv FILE --detector NAME [options]
   --stream            look for drift, rows in stream order
   --window ROWS       drift: rows per window                               [default: 500]
   --per-test SHARE    drift: chance of a false alarm per test              [default: 0.01]
+  --signal SIGNAL     drift, for detectors of one signal: error, confidence or a column [default: error]
   -h, --help          print this";
 
 /// What the user asked for.
@@ -51,6 +52,7 @@ struct Arguments {
     stream: bool,
     window: usize,
     per_test: f64,
+    signal: String,
 }
 
 impl Arguments {
@@ -65,6 +67,7 @@ impl Arguments {
             stream: false,
             window: 500,
             per_test: 0.01,
+            signal: "error".to_owned(),
         };
         while let Some(given) = options.next() {
             match given.name.as_str() {
@@ -76,6 +79,7 @@ impl Arguments {
                 "--stream" => arguments.stream = true,
                 "--window" => arguments.window = options.number(&given, "a whole number of at least 2")?,
                 "--per-test" => arguments.per_test = options.share(&given)?,
+                "--signal" => arguments.signal = options.value(&given)?,
                 unknown => return Err(format!("unknown argument '{unknown}'")),
             }
         }
@@ -94,7 +98,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), BoxError> {
     let data = data::read_csv(&arguments.csv)?;
     if arguments.stream {
-        drift::run(&data, &arguments.detector, arguments.window, arguments.per_test)
+        let Arguments { detector, window, per_test, signal, .. } = arguments;
+        drift::run(&data, &drift::Look { detector, window: *window, per_test: *per_test, signal })
     } else {
         let report = anomalies::run(&data, &arguments.detector, arguments.rate, arguments.seed)?;
         println!("{}", serde_json::to_string(&report)?);

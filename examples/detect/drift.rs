@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
-    Alarm, BoxError, ChunkBuffer, Detector, Findings, KsDrift, Label, ModelVersion, Observation, Output, OutputDrift,
-    PredictionId, Reference, References, Row, Schema, Target, Truth, predicted_label, top_class,
+    Adwin, Alarm, BoxError, ChangeDetector, ChunkBuffer, ConformalMartingale, Cusum, Ddm, Detector, EDetector, Eddm,
+    EstimatedPerformance, Findings, HarmMonitor, HddmA, HddmW, KsDrift, Kswin, Label, MmdDrift, ModelVersion,
+    NumericTest, Observation, Output, OutputDrift, PageHinkley, PredictionError, PredictionId, Reference, References,
+    Row, Schema, Signal, StreamDrift, Target, Truth, predicted_label, top_class,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -14,8 +16,86 @@ use crate::common::data::Stream;
 use crate::common::model::{Kind, Model};
 use crate::common::protocol::Split;
 
-/// The detectors that watch a stream.
-pub(crate) const NAMES: [&str; 2] = ["ks", "output"];
+/// The detectors that watch a stream: of the inputs, of the outputs, of the model's errors, and of one signal.
+pub(crate) const NAMES: [&str; 22] = [
+    "ks",
+    "ks_ties",
+    "cramer_von_mises",
+    "wasserstein",
+    "psi",
+    "jensen_shannon",
+    "hellinger",
+    "mmd",
+    "output",
+    "estimated_performance",
+    "harm",
+    "prediction_error",
+    "adwin",
+    "page_hinkley",
+    "ddm",
+    "eddm",
+    "hddm_a",
+    "hddm_w",
+    "kswin",
+    "cusum",
+    "e_detector",
+    "conformal_martingale",
+];
+
+/// How to look.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    /// One of [`NAMES`].
+    pub(crate) detector: &'a str,
+    /// Rows per window.
+    pub(crate) window: usize,
+    /// Chance of a false alarm per test of a window.
+    pub(crate) per_test: f64,
+    /// What the detectors of one signal watch: `error`, `confidence`, or a column.
+    pub(crate) signal: &'a str,
+}
+
+impl Look<'_> {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        let inputs = |test| KsDrift::default().numeric_test(test).window(self.window).false_alarm_rate(self.per_test);
+        Some(match self.detector {
+            "ks" => Box::new(inputs(NumericTest::KolmogorovSmirnov)),
+            "ks_ties" => Box::new(inputs(NumericTest::KolmogorovSmirnovTies)),
+            "cramer_von_mises" => Box::new(inputs(NumericTest::CramerVonMises)),
+            "wasserstein" => Box::new(inputs(NumericTest::Wasserstein)),
+            "psi" => Box::new(inputs(NumericTest::PopulationStability)),
+            "jensen_shannon" => Box::new(inputs(NumericTest::JensenShannon)),
+            "hellinger" => Box::new(inputs(NumericTest::Hellinger)),
+            "mmd" => Box::new(MmdDrift::default().window(self.window).false_alarm_rate(self.per_test)),
+            "output" => Box::new(OutputDrift::default().window(self.window).false_alarm_rate(self.per_test)),
+            "estimated_performance" => {
+                Box::new(EstimatedPerformance::default().window(self.window).false_alarm_rate(self.per_test))
+            }
+            "harm" => Box::new(HarmMonitor::default().all_truths()),
+            "prediction_error" => Box::new(PredictionError::default().harm_above(0.5)),
+            "adwin" => self.watch(Adwin::default()),
+            "page_hinkley" => self.watch(PageHinkley::default()),
+            "ddm" => self.watch(Ddm::default()),
+            "eddm" => self.watch(Eddm::default()),
+            "hddm_a" => self.watch(HddmA::default()),
+            "hddm_w" => self.watch(HddmW::default()),
+            "kswin" => self.watch(Kswin::default()),
+            "cusum" => self.watch(Cusum::default()),
+            "e_detector" => self.watch(EDetector::default()),
+            "conformal_martingale" => self.watch(ConformalMartingale::default()),
+            _ => return None,
+        })
+    }
+
+    fn watch(&self, detector: impl ChangeDetector) -> Box<dyn Detector> {
+        let signal = match self.signal {
+            "error" => Signal::Error,
+            "confidence" => Signal::Confidence,
+            column => Signal::Column(column.to_owned()),
+        };
+        Box::new(StreamDrift::new(detector, signal))
+    }
+}
 
 #[derive(Debug, Serialize)]
 struct Line<'a> {
@@ -33,16 +113,11 @@ struct Summary<'a> {
     alarms: usize,
 }
 
-/// Runs the detector called `name` and prints its alarms.
-pub(crate) fn run(data: &Stream, name: &str, window: usize, per_test: f64) -> Result<(), BoxError> {
-    let mut detector: Box<dyn Detector> = match name {
-        "ks" => Box::new(KsDrift::default().window(window).false_alarm_rate(per_test)),
-        "output" => Box::new(OutputDrift::default().window(window).false_alarm_rate(per_test)),
-        _ => {
-            let names = NAMES.join(", ");
-            return Err(format!("unknown detector '{name}' for drift, expected one of {names}").into());
-        }
-    };
+/// Runs a detector and prints its alarms.
+pub(crate) fn run(data: &Stream, look: &Look<'_>) -> Result<(), BoxError> {
+    let name = look.detector;
+    let unknown = || format!("unknown detector '{name}' for drift, expected one of {}", NAMES.join(", "));
+    let mut detector = look.detector().ok_or_else(unknown)?;
     let production = Production::start(data)?;
     detector.rebase(&production.references)?;
     for blind in detector.blind() {
