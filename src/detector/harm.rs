@@ -44,7 +44,7 @@ const RETRACTED: usize = 256;
 ///
 /// **Corrections and retractions** do not undo a bet: the first truth of a prediction counts, later ones are counted in
 /// [`HarmStatus::revised`]; a truth that is stated again after its retraction (one of the last 256) does not count twice.
-/// Truths that do not fit the target are left out. **Memory**: 2 KB, and up to 4 KB of retracted names.
+/// Truths that do not fit the target are left out. **Memory**: 3 KB, and up to 4 KB of retracted names.
 ///
 /// **Reading**: the statistic is the lower confidence bound of the error rate; the effect is that bound minus the baseline's plain
 /// rate and the tolerance.

@@ -1,5 +1,7 @@
 //! Performance from truths that arrive late, reported at equal maturity.
 
+mod report;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
@@ -10,11 +12,13 @@ use super::{Detector, Findings};
 use crate::chunk::{Chunk, Truth};
 use crate::clock::from_micros;
 use crate::error::{BoxError, message};
-use crate::event::{Label, ModelVersion, PredictionId};
+use crate::event::{Label, ModelVersion};
 use crate::reference::References;
 use crate::schema::Target;
 use crate::stage::{Snapshot, Stage};
-use crate::stats::metrics::{Confusion, Metrics, auroc};
+
+use report::Fate;
+pub use report::{LiveReport, Maturity};
 
 const FORMAT: u32 = 1;
 
@@ -66,57 +70,6 @@ struct Bucket {
     number: i64,
     model: ModelVersion,
     predictions: u64,
-}
-
-/// What became of a prediction.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Fate {
-    prediction: PredictionId,
-    model: ModelVersion,
-    predicted: Option<Label>,
-    score: Option<f64>,
-    truth: Label,
-    predicted_at: i64,
-    known_at: i64,
-}
-
-/// How good a model was, by label maturity.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LiveReport {
-    /// The model.
-    pub model: ModelVersion,
-    /// The time of the newest event.
-    pub as_of: DateTime<Utc>,
-    /// One entry per age, youngest first.
-    pub maturities: Vec<Maturity>,
-}
-
-/// How good predictions were, judged by the truths that came within a certain time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Maturity {
-    /// Age at which the truths were known, in whole seconds.
-    pub seconds: i64,
-    /// The predictions were made from here …
-    pub from: DateTime<Utc>,
-    /// … to before here.
-    pub to: DateTime<Utc>,
-    /// How many there were, labelled or not.
-    pub predictions: u64,
-    /// How many of them were labelled at that age.
-    pub labelled: u64,
-    /// Classification: how good these were. AUROC with two classes only.
-    pub metrics: Metrics,
-    /// Regression: the mean distance from the truth.
-    pub mean_absolute_error: Option<f64>,
-    /// Regression: the root of the mean squared distance.
-    pub root_mean_squared_error: Option<f64>,
-}
-
-impl Maturity {
-    /// Share of the predictions that were labelled; `None` without predictions.
-    pub fn labelled_share(&self) -> Option<f64> {
-        (self.predictions > 0).then(|| self.labelled as f64 / self.predictions as f64)
-    }
 }
 
 impl Default for LivePerformance {
@@ -187,28 +140,9 @@ impl LivePerformance {
             .filter(|fate| fate.model == model && inside(fate.predicted_at.div_euclid(width)))
             .filter(|fate| fate.known_at.saturating_sub(fate.predicted_at) <= age)
             .collect();
-        let mut found = Maturity {
-            seconds: age / 1_000_000,
-            from: from_micros(from.saturating_mul(width)),
-            to: from_micros(to.saturating_mul(width)),
-            predictions,
-            labelled: judged.len() as u64,
-            metrics: Metrics::default(),
-            mean_absolute_error: None,
-            root_mean_squared_error: None,
-        };
-        match &self.target {
-            Some(Target::Classes(names)) => found.metrics = classes(names.len(), &judged),
-            Some(Target::Value) => {
-                let errors: Vec<_> = judged.iter().filter_map(|fate| fate.error()).collect();
-                let count = errors.len() as f64;
-                let mean = |sum: f64| (count > 0.0 && sum.is_finite()).then(|| sum / count);
-                found.labelled = errors.len() as u64;
-                found.mean_absolute_error = mean(errors.iter().sum());
-                found.root_mean_squared_error = mean(errors.iter().map(|error| error * error).sum()).map(f64::sqrt);
-            }
-            None => {}
-        }
+        let (from, to) = (from_micros(from.saturating_mul(width)), from_micros(to.saturating_mul(width)));
+        let seconds = age / 1_000_000;
+        let mut found = Maturity { seconds, from, to, predictions, ..Maturity::judge(self.target.as_ref(), &judged) };
         // truths of predictions that this detector was not shown
         found.predictions = found.predictions.max(found.labelled);
         found
@@ -307,33 +241,6 @@ impl LivePerformance {
 
 fn micros(duration: TimeDelta) -> i64 {
     duration.num_microseconds().unwrap_or(i64::MAX)
-}
-
-impl Fate {
-    /// Distance of a value from the truth.
-    fn error(&self) -> Option<f64> {
-        match (self.predicted?, self.truth) {
-            (Label::Value(predicted), Label::Value(truth)) => Some((predicted - truth).abs()),
-            _ => None,
-        }
-    }
-}
-
-fn classes(count: usize, judged: &[&Fate]) -> Metrics {
-    let mut confusions = vec![Confusion::default(); count];
-    let (mut right, mut scores) = (0.0, Vec::new());
-    for fate in judged {
-        for (class, confusion) in (0..).zip(&mut confusions) {
-            let is = |label: Option<Label>| label == Some(Label::Class(class));
-            confusion.push(is(fate.predicted), if is(Some(fate.truth)) { 1.0 } else { 0.0 });
-        }
-        right += if fate.predicted == Some(fate.truth) { 1.0 } else { 0.0 };
-        if let (2, Some(score), Some(Label::Class(predicted))) = (count, fate.score, fate.predicted) {
-            scores.push((if predicted == 1 { score } else { 1.0 - score }, fate.truth.number()));
-        }
-    }
-    let accuracy = (!judged.is_empty()).then(|| right / judged.len() as f64);
-    Metrics::new(&confusions, accuracy, auroc(&mut scores))
 }
 
 impl Stage for LivePerformance {

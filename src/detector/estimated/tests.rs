@@ -9,6 +9,7 @@ use crate::event::{Observation, Output};
 use crate::reference::Reference;
 use crate::schema::{Row as Encoded, Schema};
 use crate::stats::binomial;
+use crate::stats::metrics::{Confusion, auroc, mean};
 
 /// Outputs of a binary classifier and their labels: right as often as it says, or surer than it should be.
 struct Maker {
@@ -139,6 +140,41 @@ fn estimates_come_close_to_what_the_hidden_labels_say() {
     assert!((found.reference.accuracy.unwrap() - accuracy).abs() < 0.04);
     assert_eq!((found.observations, found.sequence, found.model), (4_000, 3_999, ModelVersion::FIRST));
     assert!(found.metrics.auroc.is_some_and(|area| area > 0.6) && found.metrics.f1.is_some());
+}
+
+#[test]
+fn three_classes_are_estimated_one_against_the_rest() {
+    let mut world = World::classification("three classes");
+    let mut detector = EstimatedPerformance::default().window(3_000);
+    detector.rebase(&world.references(3_000)).unwrap();
+    let observations: Vec<_> = (0..3_000).map(|_| world.observation()).collect();
+    let (mut confusions, mut areas) = (vec![Confusion::default(); 3], Vec::new());
+    let labelled: Vec<_> = observations
+        .iter()
+        .map(|made| {
+            (made.output(), top_class(made.output()).unwrap().0, world.drawn_label(made).unwrap().number() as u32)
+        })
+        .collect();
+    for (class, confusion) in (0..).zip(&mut confusions) {
+        let is = |label: u32| f64::from(u8::from(label == class));
+        labelled.iter().for_each(|(_, predicted, label)| confusion.push(*predicted == class, is(*label)));
+        let mut scores: Vec<_> =
+            labelled.iter().map(|(output, _, label)| (output[class as usize], is(*label))).collect();
+        areas.push(auroc(&mut scores));
+    }
+    let right = labelled.iter().filter(|(_, predicted, label)| predicted == label).count() as f64 / 3_000.0;
+    let truth = Metrics::new(&confusions, Some(right), mean(areas));
+    world.show(&mut detector, &observations);
+    let found = detector.estimates().unwrap().metrics;
+    // 1,500 labelled rows to learn from, about 1,000 per class to compare with: standard errors of at most .02
+    let close = |found: Option<f64>, truth: Option<f64>| (found.unwrap() - truth.unwrap()).abs() < 0.06;
+    assert!(close(found.accuracy, truth.accuracy) && close(found.auroc, truth.auroc), "{found:?} {truth:?}");
+    assert!(close(found.precision, truth.precision) && close(found.recall, truth.recall), "{found:?} {truth:?}");
+    assert!(
+        close(found.f1, truth.f1) && close(found.balanced_accuracy, truth.balanced_accuracy),
+        "{found:?} {truth:?}"
+    );
+    println!("estimated {found:?}, true {truth:?}");
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::*;
 use crate::chunk::ChunkBuffer;
 use crate::conformance::{self, World};
-use crate::event::{Observation, Output};
+use crate::event::{Observation, Output, PredictionId};
 use crate::schema::Schema;
 use crate::stats::golden::{assert_close, cases, number, numbers};
+use crate::stats::metrics::Metrics;
 
 fn id(number: u64) -> PredictionId {
     PredictionId::from_uuid(uuid::Uuid::from_u64_pair(7, number))
