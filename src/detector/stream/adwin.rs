@@ -224,3 +224,55 @@ impl ChangeDetector for Adwin {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    /// Rows keep their oldest bucket first; the largest buckets are the oldest.
+    #[test]
+    fn buckets_stay_in_the_order_of_the_stream() {
+        let mut adwin = Adwin::default().delta(1e-300);
+        for value in 0..1_000 {
+            adwin.update(f64::from(value));
+        }
+        let mut next = 0_u64;
+        for (row, buckets) in adwin.state.rows.iter().enumerate().rev() {
+            let size = 1_u64 << row;
+            for bucket in buckets {
+                let sum: u64 = (next..next + size).sum();
+                assert_eq!(bucket.total, sum as f64, "the bucket from {next} on");
+                let mean = sum as f64 / size as f64;
+                let squares: f64 = (next..next + size).map(|value| (value as f64 - mean).powi(2)).sum();
+                assert!((bucket.squares - squares).abs() < 1e-6 * squares.max(1.0));
+                next += size;
+            }
+        }
+        assert_eq!((next, adwin.width()), (1_000, 1_000));
+    }
+
+    /// River once left out the border after the last bucket of each size. Here it is the only one that shows the change: two
+    /// zeros in a bucket of two, then five thousands.
+    #[test]
+    fn the_last_bucket_of_a_row_is_tried_too() {
+        let mut adwin = Adwin::default().delta(0.9).clock(7).grace_period(0).min_window(2);
+        adwin.rebase(&[]).unwrap();
+        let values = [0.0, 0.0, 1e3, 1e3, 1e3, 1e3, 1e3];
+        let changes: Vec<_> = values.iter().map(|&value| adwin.update(value)).collect();
+        assert_eq!(adwin.state.rows.iter().map(Vec::len).collect::<Vec<_>>(), [5, 1]);
+        assert_eq!(changes[6], Change::Drift);
+        assert_eq!(adwin.evidence().effect, 1e3);
+    }
+
+    #[test]
+    fn saved_buckets_must_make_up_the_window() {
+        let mut adwin = Adwin::default();
+        (0..100).for_each(|value| {
+            adwin.update(f64::from(value));
+        });
+        adwin.state.width += 1;
+        let saved = adwin.snapshot().unwrap();
+        assert!(Adwin::default().restore(&saved).is_err());
+    }
+}

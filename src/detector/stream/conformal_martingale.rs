@@ -23,19 +23,19 @@ enum Bet {
     Spread(f64),
 }
 
-/// The bets, and their share of the false alarms when all of them play.
-const BETS: [(Bet, f64); 11] = [
-    (Bet::Shift(0.25), 0.14),
-    (Bet::Shift(0.5), 0.1),
-    (Bet::Shift(1.0), 0.08),
-    (Bet::Shift(2.0), 0.04),
-    (Bet::Shift(-0.25), 0.14),
-    (Bet::Shift(-0.5), 0.1),
-    (Bet::Shift(-1.0), 0.08),
-    (Bet::Shift(-2.0), 0.04),
-    (Bet::Spread(1.5), 0.12),
-    (Bet::Spread(2.5), 0.08),
-    (Bet::Spread(0.6), 0.08),
+/// The bets, and their shares of the false alarms: in one direction, and in both.
+///
+/// One direction is for errors, where each value says little and a slow rise matters; both directions are for numbers.
+const BETS: [(Bet, f64, f64); 9] = [
+    (Bet::Shift(0.2), 0.8, 0.15),
+    (Bet::Shift(0.7), 0.2, 0.0),
+    (Bet::Shift(1.0), 0.0, 0.31),
+    (Bet::Shift(-0.2), 0.8, 0.15),
+    (Bet::Shift(-0.7), 0.2, 0.0),
+    (Bet::Shift(-1.0), 0.0, 0.31),
+    (Bet::Spread(1.5), 0.0, 0.03),
+    (Bet::Spread(2.5), 0.0, 0.03),
+    (Bet::Spread(0.6), 0.0, 0.02),
 ];
 
 /// Cells of the p-values, in each of which a bet pays the same.
@@ -46,7 +46,7 @@ static PAID: LazyLock<Vec<[f64; BETS.len()]>> = LazyLock::new(|| {
     let normal = Normal::standard();
     let paid = |cell: usize| {
         let p = cell as f64 / CELLS as f64;
-        BETS.map(|(bet, _)| match bet {
+        BETS.map(|(bet, ..)| match bet {
             _ if cell == 0 => 0.0,
             _ if cell == CELLS => 1.0,
             Bet::Shift(shift) => normal.cdf(normal.inverse_cdf(p) - shift),
@@ -61,8 +61,9 @@ static PAID: LazyLock<Vec<[f64; BETS.len()]>> = LazyLock::new(|| {
 ///
 /// Each value is ranked among the baseline and everything before it. As long as all are exchangeable, the rank is
 /// uniform and independent of the earlier ones, whatever the distribution; a bet against that is a density of the rank,
-/// and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by ¼, ½, 1 or 2
-/// standard deviations) or a change of their spread (1.5, 2.5, 0.6), averaged with fixed shares. Any signal will do: errors
+/// and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by 0.2 and 1
+/// standard deviations; in one direction 0.2 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6), averaged
+/// with fixed shares. Any signal will do: errors
 /// (0 or 1), a confidence, a score, a column. A value that ties with others, or whose rank is known only roughly, gets
 /// the average density over its possible ranks, so nothing is random.
 ///
@@ -127,14 +128,12 @@ impl Default for ConformalMartingale {
 
 /// The share of each bet.
 fn shares(direction: Direction) -> [f64; BETS.len()] {
-    let plays = BETS.map(|(bet, share)| match (bet, direction) {
-        (_, Direction::Both) => share,
-        (Bet::Shift(shift), Direction::Up) if shift > 0.0 => share,
-        (Bet::Shift(shift), Direction::Down) if shift < 0.0 => share,
+    BETS.map(|(bet, one, both)| match (bet, direction) {
+        (_, Direction::Both) => both,
+        (Bet::Shift(shift), Direction::Up) if shift > 0.0 => one,
+        (Bet::Shift(shift), Direction::Down) if shift < 0.0 => one,
         _ => 0.0,
-    });
-    let sum: f64 = plays.iter().sum();
-    plays.map(|share| share / sum)
+    })
 }
 
 /// The average density of each bet between two p-values.
@@ -228,7 +227,7 @@ impl ChangeDetector for ConformalMartingale {
         let won = self.shares.iter().zip(&self.state.wealth).map(|(share, wealth)| share * wealth);
         let best = BETS.iter().zip(won).max_by(|a, b| a.1.total_cmp(&b.1));
         let effect = match best {
-            Some(((Bet::Shift(shift), _), won)) if won > 0.0 => *shift,
+            Some(((Bet::Shift(shift), ..), won)) if won > 0.0 => *shift,
             _ => 0.0,
         };
         ChangeEvidence { statistic: self.statistic(), threshold: self.average_run_length, effect }
