@@ -172,7 +172,27 @@ fn solve(probability: f64, a: f64, b: f64, ln_tail: impl Fn(Tails) -> f64, sign:
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::stats::golden::{assert_close, cases, number, numbers};
     use proptest::prelude::*;
+
+    #[test]
+    fn golden_tails_and_quantiles_match_scipy() {
+        let mut checked = 0;
+        for case in cases("special").iter().filter(|case| case.name.starts_with("beta_")) {
+            let (a, b) = (number(&case.inputs["a"]), number(&case.inputs["b"]));
+            for (x, expected) in numbers(&case.inputs["x"]).into_iter().zip(numbers(&case.outputs["cdf"])) {
+                let found = beta_tails(a, b, x, 1.0 - x).ln_lower.exp();
+                assert_close(found, expected, 1e-9, 1e-300, &format!("{} {x}", case.name));
+            }
+            for (q, expected) in numbers(&case.inputs["q"]).into_iter().zip(numbers(&case.outputs["ppf"])) {
+                // near one the upper tail is the one with digits
+                let found = if q < 0.5 { beta_quantile(q, a, b) } else { beta_upper_quantile(1.0 - q, a, b) };
+                assert_close(found, expected, 1e-9, 1e-15, &format!("{} {q}", case.name));
+                checked += 1;
+            }
+        }
+        assert!(checked > 50);
+    }
 
     #[test]
     fn binomial_probabilities_sum_to_one() {

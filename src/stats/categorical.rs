@@ -89,7 +89,9 @@ pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::stats::binomial;
     use crate::stats::golden::{assert_close, cases, number, numbers};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     #[test]
     fn golden_tables_match_scipy() {
@@ -139,6 +141,37 @@ mod tests {
             }
         }
         assert!(checked > 100);
+    }
+
+    #[test]
+    fn both_statistics_hold_their_level_where_counts_suffice() {
+        let mut random = StdRng::seed_from_u64(11);
+        let mut sample = |size: usize, first: f64| {
+            let mut counts = [0; 5];
+            (0..size).for_each(|_| {
+                let other = random.random_range(1..5);
+                counts[if random.random::<f64>() < first { 0 } else { other }] += 1;
+            });
+            counts
+        };
+        let runs = 4_000;
+        let mut p_values = |first: f64, runs: u64| -> Vec<(f64, f64)> {
+            let mut one = || {
+                let (reference, window) = (sample(1_000, 0.2), sample(200, first));
+                let pearson = homogeneity(&reference, &window).unwrap();
+                (pearson.p_value, likelihood_ratio(&reference, &window).unwrap().p_value)
+            };
+            (0..runs).map(|_| one()).collect()
+        };
+        let null = p_values(0.2, runs);
+        for level in [0.05, 0.01] {
+            for hits in [null.iter().filter(|p| p.0 <= level).count(), null.iter().filter(|p| p.1 <= level).count()] {
+                assert!(binomial::lower(hits as u64, runs, 0.9999) <= level, "{hits} of {runs} at {level}");
+                assert!(binomial::upper(hits as u64, runs, 0.9999) >= 0.8 * level, "{hits} of {runs}: blind");
+            }
+        }
+        let found = p_values(0.35, 100);
+        assert!(found.iter().filter(|p| p.0 <= 0.05 && p.1 <= 0.05).count() >= 90);
     }
 
     #[test]

@@ -4,31 +4,37 @@ use super::permutation::{Arrangements, Compared};
 use std::f64::consts::LN_2;
 
 /// Kullback–Leibler divergence of `p` from `q` in nats (Kullback and Leibler 1951); infinite where `q` is 0 and `p` is not.
+#[cfg(test)]
 pub(crate) fn kullback_leibler(p: &[f64], q: &[f64]) -> f64 {
     sum(p, q, kullback_leibler_term)
 }
 
 /// Jensen–Shannon distance, 0 to 1: the root of the divergence in bits (Lin 1991; Endres and Schindelin 2003).
+#[cfg(test)]
 pub(crate) fn jensen_shannon(p: &[f64], q: &[f64]) -> f64 {
     jensen_shannon_distance(sum(p, q, jensen_shannon_term))
 }
 
 /// Hellinger distance, 0 to 1 (Hellinger 1909).
+#[cfg(test)]
 pub(crate) fn hellinger(p: &[f64], q: &[f64]) -> f64 {
     hellinger_distance(sum(p, q, hellinger_term))
 }
 
 /// Total variation distance, 0 to 1: half the summed absolute difference.
+#[cfg(test)]
 pub(crate) fn total_variation(p: &[f64], q: &[f64]) -> f64 {
     (0.5 * sum(p, q, total_variation_term)).min(1.0)
 }
 
 /// Population stability index, the symmetric form of Kullback and Leibler (Jeffreys 1946); infinite where only one of the
 /// two is 0.
+#[cfg(test)]
 pub(crate) fn psi(p: &[f64], q: &[f64]) -> f64 {
     sum(p, q, psi_term)
 }
 
+#[cfg(test)]
 fn sum(p: &[f64], q: &[f64], term: fn(f64, f64) -> f64) -> f64 {
     p.iter().zip(q).map(|(&p, &q)| term(p, q)).sum()
 }

@@ -1,8 +1,9 @@
 //! The two-sample two-sided Kolmogorov–Smirnov test (Kolmogorov 1933, Smirnov 1939).
 
 use super::kolmogorov::kolmogorov_upper;
-use super::permutation::{Arrangements, Compared, MonteCarlo};
-use super::pooled::Pooled;
+use super::permutation::{Arrangements, MonteCarlo};
+#[cfg(test)]
+use super::{permutation::Compared, pooled::Pooled};
 
 /// Largest n·m for which [`Method::Auto`] computes the exact p-value: some 10 ms at worst.
 const EXACT_CELLS: u64 = 4_000_000;
@@ -115,6 +116,7 @@ pub(crate) fn p_value_with_ties(counts: &[u32], n: u64, m: u64, d: f64, level: f
 }
 
 /// The test of two pooled samples; the effect is the distance D itself.
+#[cfg(test)]
 pub(crate) fn test(pooled: &Pooled, level: f64, seed: u64) -> Compared {
     let (n, m) = (pooled.n, pooled.m);
     let d = largest_lead(&pooled.counts, &pooled.window, n, m) as f64 / (n as f64 * m as f64);

@@ -150,29 +150,51 @@ fn without_ties_nothing_changes() {
     assert_eq!(p_value_with_ties(&[8], 5, 3, f64::NAN, 0.05, 1), 1.0);
 }
 
+/// Rejections at `level` among `runs`, with ties taken into account and without; normal values, rounded if told.
+fn rejections(n: u64, m: u64, rounded: bool, shift: f64, level: f64, runs: u64) -> (u64, u64) {
+    let mut random = StdRng::seed_from_u64(n * 31 + m + u64::from(rounded));
+    let mut sample = |size: u64, shift: f64| -> Vec<f64> {
+        let mut one =
+            || (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt() * (6.283_185_3 * random.random::<f64>()).cos();
+        let all: Vec<f64> = (0..size).map(|_| one() + shift).collect();
+        sorted(&if rounded { all.into_iter().map(f64::round).collect() } else { all })
+    };
+    let (mut hits, mut plain) = (0, 0);
+    for run in 0..runs {
+        let pooled = Pooled::new(&sample(n, 0.0), &sample(m, shift)).unwrap();
+        let found = test(&pooled, level, run);
+        hits += u64::from(found.p_value <= level);
+        plain += u64::from(p_value(n, m, found.statistic, Method::Auto) <= level);
+    }
+    (hits, plain)
+}
+
 #[test]
 fn rounded_data_keep_the_level_and_are_not_blind() {
-    // integers of a normal with standard deviation 1: about six values. The p-value for continuous data rejects .7 %
+    // integers of a normal with standard deviation 1: about six values
     for (n, m) in [(300, 200), (60, 40)] {
-        let mut random = StdRng::seed_from_u64(n + m);
-        let mut sample = |size: u64, shift: f64| -> Vec<f64> {
-            let mut one =
-                || (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt() * (6.283_185_3 * random.random::<f64>()).cos();
-            sorted(&(0..size).map(|_| (one() + shift).round()).collect::<Vec<_>>())
-        };
-        let runs = 2_000;
-        let (mut hits, mut old) = (0, 0);
-        for run in 0..runs {
-            let pooled = Pooled::new(&sample(n, 0.0), &sample(m, 0.0)).unwrap();
-            let found = test(&pooled, 0.05, run);
-            hits += u64::from(found.p_value <= 0.05);
-            old += u64::from(p_value(n, m, found.statistic, Method::Auto) <= 0.05);
-        }
-        assert!(binomial::lower(hits, runs, 0.9999) <= 0.05, "{hits} of {runs}");
-        assert!(hits > 60 && hits > 2 * old, "{hits} of {runs}, before {old}");
+        let (hits, plain) = rejections(n, m, true, 0.0, 0.05, 2_000);
+        assert!(binomial::lower(hits, 2_000, 0.9999) <= 0.05, "{hits} of 2,000");
+        assert!(hits > 60 && hits > 2 * plain, "{hits} of 2,000, without the ties {plain}");
         let shift = 3.6 * (1.0 / n as f64 + 1.0 / m as f64).sqrt();
-        let power = (0..100)
-            .filter(|&run| test(&Pooled::new(&sample(n, 0.0), &sample(m, shift)).unwrap(), 0.05, run).p_value <= 0.05);
-        assert!(power.count() >= 75);
+        assert!(rejections(n, m, true, shift, 0.05, 100).0 >= 75);
+    }
+}
+
+#[test]
+#[ignore = "heavy simulation"]
+fn holds_its_level_and_has_power_at_all_sizes() {
+    for (n, m, runs) in
+        [(20, 20, 10_000), (20, 2_000, 10_000), (200, 200, 10_000), (2_000, 2_000, 2_000), (20_000, 20_000, 300)]
+    {
+        for rounded in [false, true] {
+            for level in [0.05, 0.01] {
+                let (hits, _) = rejections(n, m, rounded, 0.0, level, runs);
+                assert!(binomial::lower(hits, runs, 0.9999) <= level, "{n} {m} {rounded}: {hits} of {runs} at {level}");
+            }
+            let shift = 3.6 * (1.0 / n as f64 + 1.0 / m as f64).sqrt();
+            let (found, _) = rejections(n, m, rounded, shift, 0.05, 100);
+            assert!(found >= 70, "{n} {m} {rounded}: power {found} %");
+        }
     }
 }
