@@ -6,8 +6,8 @@ mod common;
 use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
-    ChunkBuffer, Detector, Feedback, Findings, Heard, KsDrift, Label, LowConfidence, Mahalanobis, ModelVersion,
-    Opinion, OutputDrift, PredictionError, References, Schema, Truth, UserFeedback, predicted_label,
+    ChunkBuffer, Detector, Feedback, Findings, Heard, KsDrift, Label, LowConfidence, Mahalanobis, MmdDrift,
+    ModelVersion, NumericTest, Opinion, OutputDrift, PredictionError, References, Schema, Truth, UserFeedback, predicted_label,
 };
 
 /// Enough chunks that windows of 1,000 end at all places of a chunk.
@@ -95,10 +95,29 @@ fn detectors(c: &mut Criterion<ThreadTime>) {
         inspect(c, OutputDrift::default(), &schema, &references, &chunks);
         inspect(c, Mahalanobis::default(), &schema, &references, &chunks);
         inspect(c, KsDrift::default(), &schema, &references, &chunks);
+        inspect(c, MmdDrift::default(), &schema, &references, &chunks);
         inspect(c, PredictionError::default(), &schema, &references, &truths(&mut stream));
         inspect(c, UserFeedback::default(), &schema, &references, &ratings(&mut stream));
     }
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = detectors }
+/// The tests of a numeric column; of those by permutation at a level that one column can have.
+fn tests(c: &mut Criterion<ThreadTime>) {
+    let mut stream = Stream::new(1);
+    let (schema, references, chunks) = (stream.schema.clone(), stream.references(), stream.chunks(CHUNKS));
+    for test in [
+        NumericTest::KolmogorovSmirnov,
+        NumericTest::KolmogorovSmirnovTies,
+        NumericTest::CramerVonMises,
+        NumericTest::Wasserstein,
+        NumericTest::PopulationStability,
+        NumericTest::JensenShannon,
+        NumericTest::Hellinger,
+    ] {
+        let drift = KsDrift::default().numeric_test(test).named(format!("{test:?}"));
+        inspect(c, drift, &schema, &references, &chunks);
+    }
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = detectors, tests }
 criterion_main!(benches);

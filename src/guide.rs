@@ -101,7 +101,8 @@ pub mod flags {
     //! |---|---|---|
     //! | [`LowConfidence`](crate::LowConfidence) | outputs that the model is not sure of; unusable outputs | nothing: calibrate the model |
     //! | [`Mahalanobis`](crate::Mahalanobis) | inputs unlike the training data, with the columns behind it | a false-alarm rate, for rows exchangeable with the calibration half |
-    //! | [`KsDrift`](crate::KsDrift) | drift of the inputs, column by column | a rate per test or per day, for independent rows |
+    //! | [`KsDrift`](crate::KsDrift) | drift of the inputs, column by column | a rate per test, per day or per number of rows, for independent rows |
+    //! | [`MmdDrift`](crate::MmdDrift) | drift of the numeric inputs together | the same |
     //! | [`OutputDrift`](crate::OutputDrift) | drift of what the model says | the same |
     //! | [`PredictionError`](crate::PredictionError) | predictions that the truth proved wrong; a harmful error rate | 1 % per look, for independent truths |
     //! | [`EstimatedPerformance`](crate::EstimatedPerformance) | a fall of the accuracy that the outputs themselves promise, without labels; blind to concept drift | a rate per window, for outputs exchangeable with the reference's |
@@ -110,6 +111,11 @@ pub mod flags {
     //! | [`UserFeedback`](crate::UserFeedback) | what users corrected, rejected or rated badly | nothing: it takes users at their word |
     //!
     //! When the shares of the classes have changed, [`LabelShift`](crate::LabelShift) estimates how, and re-weights outputs.
+    //!
+    //! The drift detectors share one set of settings ([`WindowDrift`](crate::WindowDrift)): windows of a number of rows or of time,
+    //! the test of a column ([`NumericTest`](crate::NumericTest), [`CategoryTest`](crate::CategoryTest)), how the columns share
+    //! the rate ([`Correction`](crate::Correction)), warnings, the smallest effect worth an alarm. Their
+    //! [`last_readings`](crate::WindowDrift::last_readings) are statistic, p-value and effect of every column at every test.
     //!
     //! You say how many false alarms are acceptable, and the detector derives its threshold. Where the data does not
     //! suffice it is [`Blind`](crate::Blind) and says what it needs: with 99 calibration rows no rate below 1 % can be held.

@@ -17,6 +17,8 @@ const SMALL: u64 = 20_000;
 /// Bins of a reference.
 const BINS: usize = 10;
 
+const SEED: u64 = 0x6269_6e73_2066_6978;
+
 /// Values beyond this would overflow the sums of a distance; they count as this far.
 const FAR: f64 = 1e280;
 
@@ -56,11 +58,8 @@ impl Numeric {
             _ => return Err("not computed: constant in the reference"),
         }
         let ordered = |reference: Vec<f64>, test| Ok(Numeric::Ordered { reference, test });
-        let binned = |distance| match Bins::new(&reference, BINS) {
-            Some(bins) => {
-                let counts = bins.count(&reference);
-                Ok(Numeric::Binned { distance, bins, reference: counts.clone(), counts })
-            }
+        let binned = |distance| match Bins::split(&reference, BINS, SEED) {
+            Some((bins, reference)) => Ok(Numeric::Binned { distance, counts: reference.clone(), bins, reference }),
             None => Err("not computed: no value in the reference"),
         };
         match settings.numeric {

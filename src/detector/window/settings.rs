@@ -29,8 +29,9 @@ pub enum NumericTest {
     /// Wasserstein distance of order 1, by permutation. The statistic has the unit of the column; the effect is in standard
     /// deviations of the reference. One far outlier may hide a change: the others do not have that weakness.
     Wasserstein,
-    /// Population stability index over ten equal shares of the reference with open ends, by permutation. The effect is the
-    /// index.
+    /// Population stability index over ten bins with open ends, by permutation. A seeded quarter of the reference places the
+    /// bins at its quantiles, the other values are compared: counts of the values that placed the bins are equal by
+    /// construction, and would break the rate. The effect is the index.
     PopulationStability,
     /// Jensen–Shannon distance (base 2) over the same bins, by permutation. The effect is the distance, from 0 to 1.
     JensenShannon,
