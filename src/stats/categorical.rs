@@ -70,12 +70,6 @@ pub(crate) fn likelihood_ratio(reference: &[u64], window: &[u64]) -> Option<Homo
     Some(Homogeneity { statistic, p_value: chi_square_upper(statistic, pearson.degrees_of_freedom), ..pearson })
 }
 
-/// Cramér's V of two samples of `total` values together (Cramér 1946), 0 to 1: the effect size that belongs to Pearson's
-/// statistic.
-pub(crate) fn cramers_v(pearson: f64, total: u64) -> f64 {
-    (pearson / total.max(1) as f64).clamp(0.0, 1.0).sqrt()
-}
-
 /// P(chi-square with the given degrees of freedom > statistic); 1 at or below 0.
 pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64 {
     if statistic <= 0.0 || degrees_of_freedom == 0 {
@@ -107,14 +101,6 @@ mod tests {
             assert_close(found.statistic, number(&expected["statistic"]), 1e-11, 0.0, &case.name);
             assert_close(found.p_value, number(&expected["pvalue"]), 1e-9, 0.0, &case.name);
             assert_eq!(Some(found.degrees_of_freedom as u64), expected["dof"].as_u64());
-            let total = counts(0).iter().chain(&counts(1)).sum();
-            assert_close(
-                cramers_v(found.statistic, total),
-                number(&case.outputs["cramers_v"]),
-                1e-11,
-                1e-15,
-                &case.name,
-            );
             let ratio = likelihood_ratio(&counts(0), &counts(1)).unwrap();
             let expected = &case.outputs["log-likelihood_correction_False"];
             assert_close(ratio.statistic, number(&expected["statistic"]), 1e-11, 1e-12, &case.name);

@@ -21,12 +21,6 @@ pub(crate) fn hellinger(p: &[f64], q: &[f64]) -> f64 {
     hellinger_distance(sum(p, q, hellinger_term))
 }
 
-/// Total variation distance, 0 to 1: half the summed absolute difference.
-#[cfg(test)]
-pub(crate) fn total_variation(p: &[f64], q: &[f64]) -> f64 {
-    (0.5 * sum(p, q, total_variation_term)).min(1.0)
-}
-
 /// Population stability index, the symmetric form of Kullback and Leibler (Jeffreys 1946); infinite where only one of the
 /// two is 0.
 #[cfg(test)]
@@ -53,10 +47,6 @@ fn hellinger_term(p: f64, q: f64) -> f64 {
     difference * difference
 }
 
-fn total_variation_term(p: f64, q: f64) -> f64 {
-    (p - q).abs()
-}
-
 fn psi_term(p: f64, q: f64) -> f64 {
     if p == q { 0.0 } else { (q - p) * (q / p).ln() }
 }
@@ -71,21 +61,16 @@ fn hellinger_distance(squares: f64) -> f64 {
 
 /// A distance between the counts of two samples over the same cells.
 ///
-/// Cells that are empty in both samples are left out. [`Psi`](Distance::Psi) and
-/// [`KullbackLeibler`](Distance::KullbackLeibler) add half a count to every other cell, so that an empty one leaves them
-/// finite.
+/// Cells that are empty in both samples are left out. [`Psi`](Distance::Psi) adds half a count to every other cell, so that an
+/// empty one leaves it finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Distance {
     /// Population stability index; 0 upwards.
     Psi,
     /// Jensen–Shannon distance, 0 to 1.
     JensenShannon,
-    /// Divergence of the window from the reference in nats; 0 upwards.
-    KullbackLeibler,
     /// Hellinger distance, 0 to 1.
     Hellinger,
-    /// Total variation distance, 0 to 1.
-    TotalVariation,
 }
 
 impl Distance {
@@ -108,16 +93,10 @@ impl Distance {
         let smooth = |(a, b): (f64, f64)| ((a + 0.5) * n_smooth, (b + 0.5) * m_smooth);
         match self {
             Distance::Psi => counts.map(smooth).map(|(p, q)| psi_term(p, q)).sum(),
-            Distance::KullbackLeibler => {
-                counts.map(smooth).map(|(p, q)| kullback_leibler_term(q, p)).sum::<f64>().max(0.0)
-            }
             Distance::JensenShannon => {
                 jensen_shannon_distance(counts.map(shares).map(|(p, q)| jensen_shannon_term(p, q)).sum())
             }
             Distance::Hellinger => hellinger_distance(counts.map(shares).map(|(p, q)| hellinger_term(p, q)).sum()),
-            Distance::TotalVariation => {
-                (0.5 * counts.map(shares).map(|(p, q)| total_variation_term(p, q)).sum::<f64>()).min(1.0)
-            }
         }
     }
 }

@@ -234,7 +234,7 @@ impl KsWindow {
     }
 
     /// The values in arrival order, as they came: pushed into a new window they restore this one.
-    /// JSON has no NaN or infinity: write such a value as null.
+    #[cfg(test)]
     pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
         self.window.iter().map(|&(value, _)| value)
     }

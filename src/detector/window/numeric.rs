@@ -179,8 +179,6 @@ pub(super) fn distance_name(distance: Distance) -> &'static str {
         Distance::Psi => "PSI",
         Distance::JensenShannon => "Jensen–Shannon distance",
         Distance::Hellinger => "Hellinger distance",
-        Distance::KullbackLeibler => "Kullback–Leibler divergence",
-        Distance::TotalVariation => "total variation",
     }
 }
 
