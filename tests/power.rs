@@ -123,9 +123,6 @@ fn entries(scenario: Scenario) -> Vec<Entry> {
             range.average_run_length(between(1e7, 1e1, s))
         }));
         entries.push(entry("KSWIN", false, |s| Kswin::default().alpha(between(1e-14, 0.05, s))));
-        entries.push(entry("KSWIN 300/100", false, |s| {
-            Kswin::default().window(300).recent(100).alpha(between(1e-14, 0.05, s))
-        }));
     }
     entries
 }

@@ -162,9 +162,12 @@ struct Mean {
 }
 
 impl Mean {
-    fn push(&mut self, value: f64) {
+    /// Returns the weight of the value: 1/n.
+    fn push(&mut self, value: f64) -> f64 {
         self.n += 1;
-        self.value += (1.0 / self.n as f64) * (value - self.value);
+        let weight = 1.0 / self.n as f64;
+        self.value += weight * (value - self.value);
+        weight
     }
 }
 

@@ -195,7 +195,7 @@ impl ChangeDetector for Adwin {
             self.state = State::default();
         }
         self.insert(value);
-        if self.state.width % self.clock != 0 || self.state.width <= self.grace_period {
+        if !self.state.width.is_multiple_of(self.clock) || self.state.width <= self.grace_period {
             return Change::None;
         }
         let Some(cut) = self.find_cut() else { return Change::None };

@@ -27,10 +27,10 @@ enum Bet {
 ///
 /// One direction is for errors, where each value says little and a slow rise matters; both directions are for numbers.
 const BETS: [(Bet, f64, f64); 9] = [
-    (Bet::Shift(0.2), 0.8, 0.15),
+    (Bet::Shift(0.25), 0.8, 0.15),
     (Bet::Shift(0.7), 0.2, 0.0),
     (Bet::Shift(1.0), 0.0, 0.31),
-    (Bet::Shift(-0.2), 0.8, 0.15),
+    (Bet::Shift(-0.25), 0.8, 0.15),
     (Bet::Shift(-0.7), 0.2, 0.0),
     (Bet::Shift(-1.0), 0.0, 0.31),
     (Bet::Spread(1.5), 0.0, 0.03),
@@ -61,8 +61,8 @@ static PAID: LazyLock<Vec<[f64; BETS.len()]>> = LazyLock::new(|| {
 ///
 /// Each value is ranked among the baseline and everything before it. As long as all are exchangeable, the rank is
 /// uniform and independent of the earlier ones, whatever the distribution; a bet against that is a density of the rank,
-/// and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by 0.2 and 1
-/// standard deviations; in one direction 0.2 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6), averaged
+/// and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by 0.25 and 1
+/// standard deviations; in one direction 0.25 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6), averaged
 /// with fixed shares. Any signal will do: errors
 /// (0 or 1), a confidence, a score, a column. A value that ties with others, or whose rank is known only roughly, gets
 /// the average density over its possible ranks, so nothing is random.
