@@ -83,7 +83,7 @@ impl ChangeDetector for Eddm {
         if value < 0.5 {
             return state.change;
         }
-        state.distances.push((state.values - state.last_error) as f64);
+        state.distances.push(state.values.saturating_sub(state.last_error) as f64);
         state.last_error = state.values;
         if state.values > self.warm_up {
             let distance = state.distances.mean.value + 2.0 * state.distances.standard_deviation();
