@@ -62,14 +62,13 @@ static PAID: LazyLock<Vec<[f64; BETS.len()]>> = LazyLock::new(|| {
 /// Each value is ranked among the baseline and everything before it. As long as all are exchangeable, the rank is
 /// uniform and independent of the earlier ones, whatever the distribution; a bet against that is a density of the rank,
 /// and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by 0.25 and 1
-/// standard deviations; in one direction 0.25 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6), averaged
-/// with fixed shares. Any signal will do: errors
-/// (0 or 1), a confidence, a score, a column. A value that ties with others, or whose rank is known only roughly, gets
-/// the average density over its possible ranks, so nothing is random.
+/// standard deviations; in one direction 0.25 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6),
+/// averaged with fixed shares. Any signal will do: errors (0 or 1), a confidence, a score, a column. A value that ties
+/// with others, or whose rank is known only roughly, gets the average density over its possible ranks, so nothing is random.
 ///
-/// **Guarantee**: if baseline and stream are independent draws of one distribution, known to nobody, the average run length to a
-/// false alarm is at least the stated one: exactly, without a condition on the baseline, and with ties. It does not hold for dependent
-/// values (sessions, seasons).
+/// **Guarantee**: if baseline and stream are independent draws of one distribution, whichever it is, the average run length
+/// to a false alarm is at least the stated one: for every size of the baseline, averaged over baselines, and with ties; so
+/// n values alarm with a probability of at most n / length. It does not hold for dependent values (sessions, seasons).
 ///
 /// **Limits**: the stream is part of what a value is ranked among, so that the guarantee is exact; a change that comes
 /// when little has been seen, or that creeps, blurs itself and is found later. The effect is the shift of the most
