@@ -1,9 +1,9 @@
 //! How soon the stream detectors find a change, each tuned to at most 1 % of null streams with any alarm.
 //!
 //! `cargo test --release --no-default-features --test power -- --ignored --nocapture` prints the table. Streams: 4,000
-//! points, change at 2,000: errors at a rate of 0.1 that becomes 0.3 (at once, or over 1,000 points) or 0.15; values from
-//! N(0, 1) that become N(1, 1) (at once, or over 1,000 points) or N(0, 4). The classical detectors give the alarms of
-//! River's, see the golden sequences beside them.
+//! points, change at 2,000: errors at a rate of 0.1 that becomes 0.3 (at once, or over 1,000 points) or 0.15; values
+//! from N(0, 1) that become N(1, 1) (at once, or over 1,000 points) or N(0, 4). The classical detectors give the
+//! alarms of River's, see the golden sequences beside them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
@@ -201,7 +201,8 @@ fn ranking(tuned: &[(Entry, f64)], scenario: Scenario, seeds: u64) -> Vec<Found>
     found
 }
 
-/// The values as column 0 of ten, in windows of 200 against a reference of 500: null rate, share found and median delay.
+/// The values as column 0 of ten, in windows of 200 against a reference of 500: null rate, share found and median
+/// delay.
 fn windows(scenario: Scenario, seeds: std::ops::Range<u64>) -> Vec<Option<usize>> {
     let schema = Arc::new(Schema::numeric(10, Target::classes(["no", "yes"])).unwrap());
     let run = |seed: u64| {

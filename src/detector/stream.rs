@@ -83,8 +83,8 @@ pub trait ChangeDetector: Send + 'static {
     /// Short and stable, such as "adwin".
     fn name(&self) -> &str;
 
-    /// Forgets the stream and takes over the values of the signal in the reference (none if it has no such values), in an
-    /// order that says nothing. Detectors that compare the stream with its own past only reset.
+    /// Forgets the stream and takes over the values of the signal in the reference (none if it has no such values), in
+    /// an order that says nothing. Detectors that compare the stream with its own past only reset.
     ///
     /// # Errors
     /// A setting is out of its range; the message says which.

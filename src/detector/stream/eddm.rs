@@ -10,9 +10,9 @@ const FORMAT: u32 = 1;
 /// EDDM, the early drift detection method (Baena-García et al. 2006), as River has it.
 ///
 /// Classical: it claims no false-alarm rate, and alarms often without any change. Values are errors: at least 0.5 is
-/// wrong. The distance between errors (mean plus two standard deviations) is compared with the largest that it has been;
-/// the statistic is their ratio, and the effect its fall below 1. A verdict stays until the next error. Memory: a few
-/// numbers.
+/// wrong. The distance between errors (mean plus two standard deviations) is compared with the largest that it has
+/// been; the statistic is their ratio, and the effect its fall below 1. A verdict stays until the next error. Memory:
+/// a few numbers.
 #[derive(Debug, Clone)]
 pub struct Eddm {
     warning: f64,

@@ -9,9 +9,9 @@ const FORMAT: u32 = 1;
 
 /// HDDM-A: averages compared by Hoeffding's bound (Frías-Blanco et al. 2015), as River has it.
 ///
-/// Classical: its confidences hold for one comparison, not for a stream; it claims no false-alarm rate. Values are clamped
-/// to 0..=1. The mean of all values is compared with the mean at the moment when its upper bound was lowest (downwards: its
-/// lower bound highest); the effect is their difference. Memory: a few numbers.
+/// Classical: its confidences hold for one comparison, not for a stream; it claims no false-alarm rate. Values are
+/// clamped to 0..=1. The mean of all values is compared with the mean at the moment when its upper bound was lowest
+/// (downwards: its lower bound highest); the effect is their difference. Memory: a few numbers.
 #[derive(Debug, Clone)]
 pub struct HddmA {
     drift: f64,
