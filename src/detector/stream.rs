@@ -83,8 +83,8 @@ pub trait ChangeDetector: Send + 'static {
     /// Short and stable, such as "adwin".
     fn name(&self) -> &str;
 
-    /// Forgets the stream and takes over the values of the signal in the reference (none if it has no such values), in an
-    /// order that says nothing. Detectors that compare the stream with its own past only reset.
+    /// Forgets the stream and takes over the values of the signal in the reference (none if it has no such values), in
+    /// an order that says nothing. Detectors that compare the stream with its own past only reset.
     ///
     /// # Errors
     /// A setting is out of its range; the message says which.
@@ -162,9 +162,12 @@ struct Mean {
 }
 
 impl Mean {
-    fn push(&mut self, value: f64) {
+    /// Returns the weight of the value: 1/n.
+    fn push(&mut self, value: f64) -> f64 {
         self.n += 1;
-        self.value += (1.0 / self.n as f64) * (value - self.value);
+        let weight = 1.0 / self.n as f64;
+        self.value += weight * (value - self.value);
+        weight
     }
 }
 

@@ -10,10 +10,11 @@ const FORMAT: u32 = 1;
 
 /// ADWIN, adaptive windowing (Bifet and Gavaldà 2007), as River has it.
 ///
-/// Classical: δ bounds the chance of a wrong cut at one place, not that of a stream, and the bound is an approximation; it claims no
-/// false-alarm rate. The window is kept as buckets of 1, 2, 4, … values; every [`clock`](Adwin::clock) values each border
-/// between two buckets, the last one included, is tried as a cut. The effect is the difference of the means on both sides
-/// of the cut, newer less older. Memory: at most `max_buckets` + 1 buckets (16 bytes each) per doubling of the window.
+/// Classical: δ bounds the chance of a wrong cut at one place, not that of a stream, and the bound is an
+/// approximation; it claims no false-alarm rate. The window is kept as buckets of 1, 2, 4, … values; every
+/// [`clock`](Adwin::clock) values each border between two buckets, the last one included, is tried as a cut. The
+/// effect is the difference of the means on both sides of the cut, newer less older. Memory: at most `max_buckets` + 1
+/// buckets (16 bytes each) per doubling of the window.
 #[derive(Debug, Clone)]
 pub struct Adwin {
     delta: f64,
@@ -195,7 +196,7 @@ impl ChangeDetector for Adwin {
             self.state = State::default();
         }
         self.insert(value);
-        if self.state.width % self.clock != 0 || self.state.width <= self.grace_period {
+        if !self.state.width.is_multiple_of(self.clock) || self.state.width <= self.grace_period {
             return Change::None;
         }
         let Some(cut) = self.find_cut() else { return Change::None };
@@ -252,8 +253,8 @@ mod tests {
         assert_eq!((next, adwin.width()), (1_000, 1_000));
     }
 
-    /// River once left out the border after the last bucket of each size. Here it is the only one that shows the change: two
-    /// zeros in a bucket of two, then five thousands.
+    /// River once left out the border after the last bucket of each size. Here it is the only one that shows the
+    /// change: two zeros in a bucket of two, then five thousands.
     #[test]
     fn the_last_bucket_of_a_row_is_tried_too() {
         let mut adwin = Adwin::default().delta(0.9).clock(7).grace_period(0).min_window(2);

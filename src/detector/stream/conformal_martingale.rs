@@ -16,7 +16,8 @@ use ranks::Ranks;
 
 const FORMAT: u32 = 1;
 
-/// What is bet on: the values have moved by so many standard deviations, or spread by this factor, on the scale of normal scores.
+/// What is bet on: the values have moved by so many standard deviations, or spread by this factor, on the scale of
+/// normal scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Bet {
     Shift(f64),
@@ -27,10 +28,10 @@ enum Bet {
 ///
 /// One direction is for errors, where each value says little and a slow rise matters; both directions are for numbers.
 const BETS: [(Bet, f64, f64); 9] = [
-    (Bet::Shift(0.2), 0.8, 0.15),
+    (Bet::Shift(0.25), 0.8, 0.15),
     (Bet::Shift(0.7), 0.2, 0.0),
     (Bet::Shift(1.0), 0.0, 0.31),
-    (Bet::Shift(-0.2), 0.8, 0.15),
+    (Bet::Shift(-0.25), 0.8, 0.15),
     (Bet::Shift(-0.7), 0.2, 0.0),
     (Bet::Shift(-1.0), 0.0, 0.31),
     (Bet::Spread(1.5), 0.0, 0.03),
@@ -56,28 +57,29 @@ static PAID: LazyLock<Vec<[f64; BETS.len()]>> = LazyLock::new(|| {
     (0..=CELLS).map(paid).collect()
 });
 
-/// A conformal test martingale (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman 2021) over the ranks of the values,
-/// in the Shiryaev–Roberts form (Shin, Ramdas, Rinaldo 2022).
+/// A conformal test martingale (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman 2021) over the ranks of the
+/// values, in the Shiryaev–Roberts form (Shin, Ramdas, Rinaldo 2022).
 ///
 /// Each value is ranked among the baseline and everything before it. As long as all are exchangeable, the rank is
-/// uniform and independent of the earlier ones, whatever the distribution; a bet against that is a density of the rank,
-/// and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by 0.2 and 1
-/// standard deviations; in one direction 0.2 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6), averaged
-/// with fixed shares. Any signal will do: errors
-/// (0 or 1), a confidence, a score, a column. A value that ties with others, or whose rank is known only roughly, gets
-/// the average density over its possible ranks, so nothing is random.
+/// uniform and independent of the earlier ones, whatever the distribution; a bet against that is a density of the
+/// rank, and M ← (M + 1) · density. The bets are the densities of the rank after a shift of normal scores (by 0.25 and
+/// 1 standard deviations; in one direction 0.25 and 0.7) or a change of their spread (by the factors 1.5, 2.5, 0.6),
+/// averaged with fixed shares. Any signal will do: errors (0 or 1), a confidence, a score, a column. A value that ties
+/// with others, or whose rank is known only roughly, gets the average density over its possible ranks, so nothing is
+/// random.
 ///
-/// **Guarantee**: if baseline and stream are independent draws of one distribution, known to nobody, the average run length to a
-/// false alarm is at least the stated one: exactly, without a condition on the baseline, and with ties. It does not hold for dependent
-/// values (sessions, seasons).
+/// **Guarantee**: if baseline and stream are independent draws of one distribution, whichever it is, the average run length
+/// to a false alarm is at least the stated one: for every size of the baseline, averaged over baselines, and with
+/// ties; so n values alarm with a probability of at most n / length. It does not hold for dependent values (sessions,
+/// seasons).
 ///
 /// **Limits**: the stream is part of what a value is ranked among, so that the guarantee is exact; a change that comes
 /// when little has been seen, or that creeps, blurs itself and is found later. The effect is the shift of the most
 /// successful bet in standard deviations of normal scores, 0 if that bets on the spread.
 ///
 /// **Baseline**: the reference's values; with fewer than [`baseline`](ConformalMartingale::baseline) of them, and after
-/// an alarm, the first ones of the stream complete it, and the detector is blind until then. **Memory**: up to 1,000 values of the
-/// baseline and 2,001 counts, 40 KB.
+/// an alarm, the first ones of the stream complete it, and the detector is blind until then. **Memory**: up to 1,000
+/// values of the baseline and 2,001 counts, 40 KB.
 #[derive(Debug, Clone)]
 pub struct ConformalMartingale {
     average_run_length: f64,

@@ -10,10 +10,10 @@ const FORMAT: u32 = 1;
 /// The tabular cumulative-sum chart (Page 1954) for a change of the mean, as River has it.
 ///
 /// Classical: it claims no false-alarm rate. Mean and standard deviation are those of the first
-/// [`warm_up`](Cusum::warm_up) values of the stream; slack and threshold are in such standard deviations, 0.5 and 5 as in
-/// the textbooks. That is an alarm every few hundred values without any change, sooner if the warm-up was unlucky. After
-/// a constant warm-up, every later change of the value is an alarm. The effect is the mean deviation since the sum was
-/// last 0, in standard deviations. Memory: a few numbers.
+/// [`warm_up`](Cusum::warm_up) values of the stream; slack and threshold are in such standard deviations, 0.5 and 5 as
+/// in the textbooks. That is an alarm every few hundred values without any change, sooner if the warm-up was unlucky.
+/// After a constant warm-up, every later change of the value is an alarm. The effect is the mean deviation since the
+/// sum was last 0, in standard deviations. Memory: a few numbers.
 #[derive(Debug, Clone)]
 pub struct Cusum {
     threshold: f64,

@@ -9,9 +9,9 @@ const FORMAT: u32 = 1;
 
 /// DDM, the drift detection method (Gama, Medas, Castillo, Rodrigues 2004), as River has it.
 ///
-/// Classical: it claims no false-alarm rate. Values are errors: 0 right, 1 wrong; others are clamped to that range. The
-/// error rate plus its standard deviation is compared with the lowest that it has been; the effect is the rise of the error
-/// rate since. A stream that was without errors so far alarms at the first one. Memory: a few numbers.
+/// Classical: it claims no false-alarm rate. Values are errors: 0 right, 1 wrong; others are clamped to that range.
+/// The error rate plus its standard deviation is compared with the lowest that it has been; the effect is the rise of
+/// the error rate since. A stream that was without errors so far alarms at the first one. Memory: a few numbers.
 #[derive(Debug, Clone)]
 pub struct Ddm {
     warning: f64,

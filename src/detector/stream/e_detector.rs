@@ -12,27 +12,29 @@ const FORMAT: u32 = 1;
 /// Confidence of the limit on the baseline's mean.
 const CONFIDENCE: f64 = 0.95;
 
-/// Means that are bet on, as parts of the way from the limit to the end of the range, and their share of the false alarms.
+/// Means that are bet on, as parts of the way from the limit to the end of the range, and their share of the false
+/// alarms.
 const BETS: [(f64, f64); 5] = [(0.025, 0.3), (0.05, 0.25), (0.1, 0.2), (0.2, 0.15), (0.4, 0.1)];
 
 /// The e-detector for the mean of a bounded signal (Shin, Ramdas, Rinaldo 2022): the Shiryaev–Roberts sum of betting
 /// e-processes.
 ///
-/// Values lie in 0..=1 unless [`range`](EDetector::range) says otherwise; those outside are clamped. If m is a limit that the
-/// mean does not exceed, 1 + λ(x − m) has a mean of at most 1 for every stake λ from 0 to 1/m; the statistic is
-/// M ← (M + 1)(1 + λ(x − m)), averaged over five stakes, and an alarm comes at the stated average run length. The effect is
-/// the distance from the limit to the mean that the most successful stake bets on.
+/// Values lie in 0..=1 unless [`range`](EDetector::range) says otherwise; those outside are clamped. If m is a limit
+/// that the mean does not exceed, 1 + λ(x − m) has a mean of at most 1 for every stake λ from 0 to 1/m; the statistic
+/// is M ← (M + 1)(1 + λ(x − m)), averaged over five stakes, and an alarm comes at the stated average run length. The
+/// effect is the distance from the limit to the mean that the most successful stake bets on.
 ///
 /// **Guarantee**: with a probability of at least 0.95 over the baseline, the average run length to a false alarm is at least the
-/// stated one, if baseline and stream have independent values of one mean (for the stream it is enough that each value's
-/// expectation, given the past, is not beyond the limit). m is the one-sided 95 % limit of Clopper and Pearson (1934) for a
-/// baseline of zeros and ones, else the better of Hoeffding's (1963) and the empirical Bernstein limit (Maurer and Pontil
-/// 2009) at 97.5 % each; in both directions, each side has half of the error. The price is that changes smaller than the
-/// distance from the mean to its limit are not found: [`ConformalMartingale`](super::ConformalMartingale) finds them.
+/// stated one, if baseline and stream have independent values of one mean (for the stream it is enough that each
+/// value's expectation, given the past, is not beyond the limit). m is the one-sided 95 % limit of Clopper and Pearson
+/// (1934) for a baseline of zeros and ones, else the better of Hoeffding's (1963) and the empirical Bernstein limit
+/// (Maurer and Pontil 2009) at 97.5 % each; in both directions, each side has half of the error. The price is that
+/// changes smaller than the distance from the mean to its limit are not found:
+/// [`ConformalMartingale`](super::ConformalMartingale) finds them.
 ///
 /// **Baseline**: the reference's values; with fewer than [`baseline`](EDetector::baseline) of them, and after an alarm,
-/// the first ones of the stream complete it, and the detector is blind until then. Memory: the baseline while it is being
-/// collected, then a few numbers.
+/// the first ones of the stream complete it, and the detector is blind until then. Memory: the baseline while it is
+/// being collected, then a few numbers.
 #[derive(Debug, Clone)]
 pub struct EDetector {
     average_run_length: f64,

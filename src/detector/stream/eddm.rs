@@ -10,9 +10,9 @@ const FORMAT: u32 = 1;
 /// EDDM, the early drift detection method (Baena-García et al. 2006), as River has it.
 ///
 /// Classical: it claims no false-alarm rate, and alarms often without any change. Values are errors: at least 0.5 is
-/// wrong. The distance between errors (mean plus two standard deviations) is compared with the largest that it has been;
-/// the statistic is their ratio, and the effect its fall below 1. A verdict stays until the next error. Memory: a few
-/// numbers.
+/// wrong. The distance between errors (mean plus two standard deviations) is compared with the largest that it has
+/// been; the statistic is their ratio, and the effect its fall below 1. A verdict stays until the next error. Memory:
+/// a few numbers.
 #[derive(Debug, Clone)]
 pub struct Eddm {
     warning: f64,
@@ -83,7 +83,7 @@ impl ChangeDetector for Eddm {
         if value < 0.5 {
             return state.change;
         }
-        state.distances.push((state.values - state.last_error) as f64);
+        state.distances.push(state.values.saturating_sub(state.last_error) as f64);
         state.last_error = state.values;
         if state.values > self.warm_up {
             let distance = state.distances.mean.value + 2.0 * state.distances.standard_deviation();

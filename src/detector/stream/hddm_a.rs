@@ -9,9 +9,9 @@ const FORMAT: u32 = 1;
 
 /// HDDM-A: averages compared by Hoeffding's bound (Frías-Blanco et al. 2015), as River has it.
 ///
-/// Classical: its confidences hold for one comparison, not for a stream; it claims no false-alarm rate. Values are clamped
-/// to 0..=1. The mean of all values is compared with the mean at the moment when its upper bound was lowest (downwards: its
-/// lower bound highest); the effect is their difference. Memory: a few numbers.
+/// Classical: its confidences hold for one comparison, not for a stream; it claims no false-alarm rate. Values are
+/// clamped to 0..=1. The mean of all values is compared with the mean at the moment when its upper bound was lowest
+/// (downwards: its lower bound highest); the effect is their difference. Memory: a few numbers.
 #[derive(Debug, Clone)]
 pub struct HddmA {
     drift: f64,
@@ -59,13 +59,13 @@ impl HddmA {
         self
     }
 
-    /// What a difference of means says, `rise` since `cut`.
-    fn judge(&self, rise: f64, cut: &Cut) -> Change {
+    /// What a difference of means says, `rise` since `cut`; `weight` is that of one value.
+    fn judge(&self, rise: f64, cut: &Cut, weight: f64) -> Change {
         let (n, before) = (self.state.all.n as f64, cut.mean.n as f64);
-        if n == before || rise < 0.0 {
+        if n == before || rise <= 0.0 {
             return Change::None;
         }
-        let half = (n - before) / before * (1.0 / n) / 2.0;
+        let half = (n - before) / before * weight / 2.0;
         let square = rise * rise;
         if square >= half * self.logarithms[1] {
             Change::Drift
@@ -99,19 +99,19 @@ impl ChangeDetector for HddmA {
             self.state = State::default();
         }
         let State { all, lowest, highest, .. } = &mut self.state;
-        all.push(value.clamp(0.0, 1.0));
-        let bound = (1.0 / (2.0 * all.n as f64) * self.logarithms[0]).sqrt();
+        let weight = all.push(value.clamp(0.0, 1.0));
+        let bound = (weight / 2.0 * self.logarithms[0]).sqrt();
         let now = Cut { mean: *all, bound };
         if lowest.mean.n == 0 || lowest.mean.value + lowest.bound >= all.value + bound {
             *lowest = now;
         }
-        if highest.mean.n == 0 || highest.mean.value - highest.bound <= all.value - bound {
+        if self.two_sided && (highest.mean.n == 0 || highest.mean.value - highest.bound <= all.value - bound) {
             *highest = now;
         }
         let State { all, lowest, highest, .. } = &self.state;
-        let mut change = self.judge(all.value - lowest.mean.value, lowest);
+        let mut change = self.judge(all.value - lowest.mean.value, lowest, weight);
         if self.two_sided && change != Change::Drift {
-            let down = self.judge(highest.mean.value - all.value, highest);
+            let down = self.judge(highest.mean.value - all.value, highest, weight);
             change = if down == Change::None { change } else { down };
         }
         self.state.drift = change == Change::Drift;

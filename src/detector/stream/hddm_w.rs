@@ -9,9 +9,9 @@ const FORMAT: u32 = 1;
 
 /// HDDM-W: exponentially weighted averages compared by McDiarmid's bound (Frías-Blanco et al. 2015), as River has it.
 ///
-/// Classical: its confidences hold for one comparison, not for a stream; it claims no false-alarm rate. Values are clamped
-/// to 0..=1. The average up to the moment when its upper bound was lowest (downwards: its lower bound highest) is compared
-/// with that since; the effect is their difference. Memory: a few numbers.
+/// Classical: its confidences hold for one comparison, not for a stream; it claims no false-alarm rate. Values are
+/// clamped to 0..=1. The average up to the moment when its upper bound was lowest (downwards: its lower bound highest)
+/// is compared with that since; the effect is their difference. Memory: a few numbers.
 #[derive(Debug, Clone)]
 pub struct HddmW {
     drift: f64,

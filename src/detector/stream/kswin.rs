@@ -15,9 +15,9 @@ const FORMAT: u32 = 1;
 /// KSWIN, Kolmogorov–Smirnov windowing (Raab, Heusinger, Schleif 2020), as River has it.
 ///
 /// Classical: its level holds for one test, and there is one per value; it claims no false-alarm rate. The newest
-/// [`recent`](Kswin::recent) values of a sliding window are compared with as many that are drawn from the rest of it, by
-/// the two-sample test, at a distance D of more than 0.1. The draws are seeded, so a run can be repeated. The effect is
-/// D. Memory: about 32 bytes per value of the window.
+/// [`recent`](Kswin::recent) values of a sliding window are compared with as many that are drawn from the rest of it,
+/// by the two-sample test, at a distance D of more than 0.1. The draws are seeded, so a run can be repeated. The
+/// effect is D. Memory: about 32 bytes per value of the window.
 #[derive(Debug, Clone)]
 pub struct Kswin {
     alpha: f64,

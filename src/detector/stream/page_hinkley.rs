@@ -9,9 +9,9 @@ const FORMAT: u32 = 1;
 
 /// The Page–Hinkley test (Page 1954, Hinkley 1971) for a change of the mean, as River has it.
 ///
-/// Classical: it claims no false-alarm rate, and its threshold is in units of the signal. The sum of deviations from the running
-/// mean, less a slack, is compared with its lowest (downwards: highest) point so far. The effect is the mean deviation
-/// since that point. Memory: a few numbers.
+/// Classical: it claims no false-alarm rate, and its threshold is in units of the signal. The sum of deviations from
+/// the running mean, less a slack, is compared with its lowest (downwards: highest) point so far. The effect is the
+/// mean deviation since that point. Memory: a few numbers.
 #[derive(Debug, Clone)]
 pub struct PageHinkley {
     threshold: f64,

@@ -18,8 +18,8 @@ const FORMAT: u32 = 1;
 /// The signal that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
-    /// Each first truth about a prediction of the served model: 1 if it was wrong, 0 if it was right; for values, the absolute
-    /// error. Corrections and retractions do not count.
+    /// Each first truth about a prediction of the served model: 1 if it was wrong, 0 if it was right; for values, the
+    /// absolute error. Corrections and retractions do not count.
     Error,
     /// Classes: 1 − the largest probability of each output.
     Confidence,
@@ -32,8 +32,8 @@ pub enum Signal {
 /// Puts a [`ChangeDetector`] on a signal of the stream.
 ///
 /// Raises an alarm when the detector finds a drift, and one when it begins to warn. Values that are missing or not
-/// finite, and outputs and truths that cannot be used, are left out. The baseline is what the serving reference has of the
-/// signal: a column's values always; outputs and errors only if they are those of the served model.
+/// finite, and outputs and truths that cannot be used, are left out. The baseline is what the serving reference has of
+/// the signal: a column's values always; outputs and errors only if they are those of the served model.
 ///
 /// # Examples
 /// ```

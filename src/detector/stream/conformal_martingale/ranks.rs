@@ -6,8 +6,8 @@ const POINTS: usize = 1_000;
 /// Counts of the values so far: at each point, and in each gap between two.
 ///
 /// The points are values of the baseline. Given that a new value lies in a gap, its rank among the values there is
-/// uniform, as they are exchangeable; at a point it ties. So a range of ranks, each as likely as the other, is all that a
-/// bet needs, and the order inside a gap need not be kept.
+/// uniform, as they are exchangeable; at a point it ties. So a range of ranks, each as likely as the other, is all
+/// that a bet needs, and the order inside a gap need not be kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ranks {
     points: Vec<f64>,
@@ -56,7 +56,8 @@ impl Ranks {
         &self.counts
     }
 
-    /// The range of p-values of the next value, from few smaller ones (0) to many (1); then the value is one of the earlier ones.
+    /// The range of p-values of the next value, from few smaller ones (0) to many (1); then the value is one of the
+    /// earlier ones.
     pub(super) fn rank(&mut self, value: f64) -> (f64, f64) {
         let place = self.place(value);
         let (less, equal) = (self.before(place), self.counts[place]);
