@@ -7,7 +7,8 @@ use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
     ChunkBuffer, Detector, Feedback, Findings, Heard, KsDrift, Label, LowConfidence, Mahalanobis, MmdDrift,
-    ModelVersion, NumericTest, Opinion, OutputDrift, PredictionError, References, Schema, Truth, UserFeedback, predicted_label,
+    ModelVersion, NumericTest, Opinion, OutputDrift, PredictionError, References, Schema, Truth, UserFeedback,
+    predicted_label,
 };
 
 /// Enough chunks that windows of 1,000 end at all places of a chunk.

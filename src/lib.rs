@@ -138,8 +138,8 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
     Alarm, CategoryTest, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict,
-    KsDrift, Level, LowConfidence, Mahalanobis, MmdDrift, NumericTest, OutputDrift, PredictionError, Reading, Threshold,
-    UserFeedback, WindowDrift, detector_fn,
+    KsDrift, Level, LowConfidence, Mahalanobis, MmdDrift, NumericTest, OutputDrift, PredictionError, Reading,
+    Threshold, UserFeedback, WindowDrift, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{

@@ -1,8 +1,8 @@
 //! Drift of the inputs: column by column, window against reference.
 
+use super::window::WindowDrift;
 use super::window::marginals::Marginals;
 use super::window::source::{Baseline, Levels, Numbers, Restored, Source};
-use super::window::WindowDrift;
 use crate::chunk::Chunk;
 use crate::error::BoxError;
 use crate::reference::References;

@@ -58,7 +58,8 @@ impl Shown {
     fn baseline(&self, target: &Target) -> Baseline {
         let rows = self.values.len() as u64;
         let missing = self.values.iter().filter(|value| !value.is_finite()).count() as u64;
-        let numbers = |name: &str, rows| vec![Numbers { name: name.into(), values: self.values.clone(), missing, rows }];
+        let numbers =
+            |name: &str, rows| vec![Numbers { name: name.into(), values: self.values.clone(), missing, rows }];
         match target {
             Target::Classes(names) => {
                 let codes = self.codes.iter().map(|&code| (code, 1));

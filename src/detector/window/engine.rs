@@ -221,7 +221,8 @@ impl Stream {
     /// Goes on by rows of a chunk.
     fn pass(&mut self, chunk: &Chunk<'_>, rows: Range<usize>) {
         self.observations += rows.len() as u64;
-        if let (Some(&sequence), Some(&time)) = (chunk.sequence()[rows.clone()].last(), chunk.times()[rows].iter().max())
+        if let (Some(&sequence), Some(&time)) =
+            (chunk.sequence()[rows.clone()].last(), chunk.times()[rows].iter().max())
         {
             (self.sequence, self.latest) = (sequence, Some(self.forward(time)));
         }

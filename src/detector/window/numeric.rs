@@ -128,7 +128,9 @@ impl Numeric {
     /// Is it a test by permutation?
     pub(super) fn permutes(&self) -> bool {
         match self {
-            Numeric::Ks { window, tied } => *tied && window.reference_len() * window.capacity() as u64 > EXACT_TIED_CELLS,
+            Numeric::Ks { window, tied } => {
+                *tied && window.reference_len() * window.capacity() as u64 > EXACT_TIED_CELLS
+            }
             Numeric::Ordered { test: Ordered::CramerVonMises { permutes }, .. } => *permutes,
             Numeric::Ordered { test: Ordered::Wasserstein { .. }, .. } | Numeric::Binned { .. } => true,
         }

@@ -21,12 +21,8 @@ const NUMERIC: [NumericTest; 7] = [
     NumericTest::Hellinger,
 ];
 
-const CATEGORY: [CategoryTest; 4] = [
-    CategoryTest::ChiSquare,
-    CategoryTest::GTest,
-    CategoryTest::PopulationStability,
-    CategoryTest::JensenShannon,
-];
+const CATEGORY: [CategoryTest; 4] =
+    [CategoryTest::ChiSquare, CategoryTest::GTest, CategoryTest::PopulationStability, CategoryTest::JensenShannon];
 
 fn shifted(noise: &mut Noise) -> f64 {
     noise.normal() + 1.0
@@ -68,7 +64,11 @@ fn permutations_that_cannot_prove_the_level_are_blind_and_name_it() {
     let mut fixed = psi.clone().false_alarm_rate(0.001);
     fixed.rebase(&references).unwrap();
     assert_eq!(reasons(&fixed).len(), 8);
-    assert!(reasons(&fixed)[0].contains("needs a level of 0.0001 per column, here it has 6.3e-5"), "{:?}", fixed.blind());
+    assert!(
+        reasons(&fixed)[0].contains("needs a level of 0.0001 per column, here it has 6.3e-5"),
+        "{:?}",
+        fixed.blind()
+    );
     // the missing shares are still tested
     let holes = plain.observations(100, |noise| if noise.chance(0.5) { f64::NAN } else { noise.normal() + 1.0 });
     let alarms = plain.show(&mut fixed, &holes);
@@ -172,7 +172,8 @@ fn a_busy_time_window_keeps_a_uniform_sample() {
 
 #[test]
 fn rates_per_day_and_run_lengths_follow_the_time_and_the_number_of_observations() {
-    let level = |drift: KsDrift, days: f64, observations: u64| drift.settings.level(settings::Passed { days, observations });
+    let level =
+        |drift: KsDrift, days: f64, observations: u64| drift.settings.level(settings::Passed { days, observations });
     let per_day = KsDrift::default().false_alarms_per_day(0.1);
     assert_eq!(level(per_day.clone(), 0.25, 7), 0.025);
     assert_eq!(level(per_day.clone(), 0.0, 7), 0.0);
@@ -231,7 +232,8 @@ fn corrections_bound_what_is_behind_an_alarm() {
     // 10 of 40 columns change a little
     let behind = |correction: Correction| {
         let mut plain = Plain::new("corrections", 40);
-        let mut drift = KsDrift::default().window(200).false_alarm_rate(0.05).correction(correction).minimum_effect(0.0);
+        let mut drift =
+            KsDrift::default().window(200).false_alarm_rate(0.05).correction(correction).minimum_effect(0.0);
         let mut column = 0;
         let live = |noise: &mut Noise| {
             column = (column + 1) % 40;
