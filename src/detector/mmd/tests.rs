@@ -25,6 +25,7 @@ fn the_rate_holds_and_a_shift_is_found() {
     let holes = |noise: &mut Noise| if noise.chance(0.2) { f64::NAN } else { noise.normal() };
     let rounded = |noise: &mut Noise| (noise.normal() * 2.0).round();
     let shifted = |noise: &mut Noise| noise.normal() + 0.7;
+    let sparse = |noise: &mut Noise| if noise.chance(0.5) { f64::NAN } else { noise.normal() };
     for columns in [1, 8] {
         for (name, cell) in [("normal", Noise::normal as fn(&mut Noise) -> f64), ("holes", holes), ("rounded", rounded)]
         {
@@ -34,13 +35,13 @@ fn the_rate_holds_and_a_shift_is_found() {
         }
         let found = alarms(&format!("shift {columns}"), &drift(0.001), columns, 20, [Noise::normal, shifted]);
         assert!(found >= 19, "{columns} columns: {found} of 20");
-        let found = alarms(&format!("more holes {columns}"), &drift(0.001), columns, 20, [Noise::normal, holes]);
+        let found = alarms(&format!("more holes {columns}"), &drift(0.001), columns, 20, [Noise::normal, sparse]);
         assert!(found >= 19, "{columns} columns, missing values: {found} of 20");
     }
 }
 
 #[test]
-#[ignore = "minutes: the full grid of sizes and columns"]
+#[ignore = "minutes: the full grid of sizes, columns and kinds of data"]
 fn the_rate_holds_on_the_full_grid() {
     for (reference, window, trials) in
         [(50, 20, 1_000), (4_000, 20, 300), (500, 200, 1_000), (4_000, 2_000, 300), (4_000, 20_000, 60)]

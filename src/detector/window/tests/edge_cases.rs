@@ -162,7 +162,7 @@ fn the_smallest_window_is_tested() {
         let binned =
             [NumericTest::PopulationStability, NumericTest::JensenShannon, NumericTest::Hellinger].contains(&test);
         // both in one of ten bins
-        assert!(if binned { (0.05..0.2).contains(&p) } else { p < 0.01 }, "{test:?}: {p}");
+        assert!(if binned { (0.005..0.2).contains(&p) } else { p < 0.01 }, "{test:?}: {p}");
     }
 }
 
