@@ -138,18 +138,12 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
-<<<<<<< HEAD
     Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale,
     Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate,
     EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor, HarmStatus, HddmA, HddmW, KsDrift,
     Kswin, Level, LivePerformance, LiveReport, LowConfidence, Mahalanobis, MahalanobisDistance, Maturity, Metrics,
     MmdDrift, NoveltyModel, NoveltyScore, NumericTest, OutputDrift, PageHinkley, PredictionError, Reading, RowView,
     Scratch, Signal, StreamDrift, Threshold, UserFeedback, WindowDrift, detector_fn,
-=======
-    Alarm, CategoryTest, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict,
-    KsDrift, Level, LowConfidence, Mahalanobis, MmdDrift, NumericTest, OutputDrift, PredictionError, Reading,
-    Threshold, UserFeedback, WindowDrift, detector_fn,
->>>>>>> i3-window
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{

@@ -3,13 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::Stage;
 use crate::conformance::{self, World};
 use crate::stats::binomial;
-<<<<<<< HEAD
 use crate::{Detector, Stage};
-=======
->>>>>>> i3-window
 
 fn worlds(name: &str) -> [World; 2] {
     [World::classification(name), World::regression(name)]

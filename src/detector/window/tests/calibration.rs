@@ -140,11 +140,7 @@ fn grid(case: Case, trials: usize, rate: f64) {
 #[ignore = "an hour: the full grid of sizes, columns and kinds of data"]
 fn every_test_holds_its_rate_on_the_full_grid() {
     for (reference, window, trials) in
-<<<<<<< HEAD
-        [(20, 20, 2_000), (4_000, 20, 600), (500, 200, 600), (4_000, 2_000, 200), (20_000, 20_000, 60)]
-=======
         [(20, 20, 1_000), (4_000, 20, 250), (500, 200, 500), (4_000, 2_000, 100), (20_000, 20_000, 50)]
->>>>>>> i3-window
     {
         for columns in [1, 8, 64] {
             for missing in [0.0, 0.2] {
