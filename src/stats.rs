@@ -8,15 +8,21 @@ pub(crate) mod binomial;
 pub(crate) mod categorical;
 pub(crate) mod cholesky;
 pub(crate) mod covariance;
+pub(crate) mod ecod;
 pub(crate) mod error;
 pub(crate) mod evidence;
+pub(crate) mod isolation_forest;
 pub(crate) mod kolmogorov;
 pub(crate) mod ks;
 pub(crate) mod ks_window;
 pub(crate) mod mahalanobis;
+pub(crate) mod mincovdet;
 pub(crate) mod moments;
+pub(crate) mod neighbours;
 pub(crate) mod quantile;
 pub(crate) mod sampling;
+pub(crate) mod scale;
+pub(crate) mod tied_classes;
 
 #[cfg(test)]
 mod golden;
