@@ -2,12 +2,16 @@
 
 mod confidence;
 mod conformal;
+mod ecod;
 mod error_rate;
 mod feedback;
 mod homogeneity;
+mod isolation;
 mod ks;
 mod mahalanobis;
+mod neighbours;
 mod output;
+mod output_score;
 mod window;
 
 use std::sync::Arc;
@@ -23,11 +27,15 @@ use crate::stage::{Blind, Snapshot, Stage};
 
 pub use confidence::LowConfidence;
 pub use conformal::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scratch};
+pub use ecod::{Ecod, EmpiricalTails};
 pub use error_rate::{ErrorRate, PredictionError};
 pub use feedback::UserFeedback;
+pub use isolation::{Isolation, IsolationForest};
 pub use ks::KsDrift;
-pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Threshold};
+pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Support, Threshold};
+pub use neighbours::{NearestNeighbours, NeighbourDistance};
 pub use output::OutputDrift;
+pub use output_score::{Energy, LogitEnergy, OutputScore, UnusualOutput};
 pub use window::Correction;
 
 /// How serious an alarm is.

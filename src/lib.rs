@@ -136,11 +136,7 @@ pub use uuid;
 pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
-pub use detector::{
-    Alarm, ConformalDetector, Correction, Covariance, Detector, DetectorFn, ErrorRate, Findings, Guard, GuardVerdict,
-    KsDrift, Level, LowConfidence, Mahalanobis, MahalanobisDistance, NoveltyModel, NoveltyScore, OutputDrift,
-    PredictionError, Reading, RowView, Scratch, Threshold, UserFeedback, detector_fn,
-};
+pub use detector::{Alarm, ConformalDetector, Correction, Covariance, Detector, DetectorFn, Ecod, EmpiricalTails, Energy, ErrorRate, Findings, Guard, GuardVerdict, Isolation, IsolationForest, KsDrift, Level, LogitEnergy, LowConfidence, Mahalanobis, MahalanobisDistance, NearestNeighbours, NeighbourDistance, NoveltyModel, NoveltyScore, OutputDrift, OutputScore, PredictionError, Reading, RowView, Scratch, Support, Threshold, UnusualOutput, UserFeedback, detector_fn};
 pub use error::{BoxError, Error, StageError};
 pub use event::{
     Event, Feedback, Label, ModelVersion, Observation, Opinion, Outcome, Output, PredictionId, Role, predicted_label,

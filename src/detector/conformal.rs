@@ -8,7 +8,7 @@ use super::{Detector, Findings, Guard, GuardVerdict};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
 use crate::event::Observation;
-use crate::reference::{Half, ReferenceRow, References};
+use crate::reference::{Half, Reference, ReferenceRow, References};
 use crate::sample::{Cause, Flag};
 use crate::stage::{Blind, Stage};
 use crate::stats::quantile::conformal_threshold;
@@ -312,6 +312,28 @@ impl Guard for Fitted {
             GuardVerdict::Pass
         }
     }
+}
+
+/// Reports the columns that do not vary; false, with the reason, if no column does.
+pub(super) fn report_blind(reference: &Reference, columns: &[usize], dimension: usize, blind: &mut Vec<Blind>) -> bool {
+    let names = reference.schema().value_columns();
+    let column = |&column: &usize| Blind::column(&names[column], "not computed: it does not vary in the training data");
+    blind.extend(columns.iter().map(column));
+    if dimension == 0 {
+        blind.insert(0, Blind::all("no numeric column varies in the training data"));
+    }
+    dimension > 0
+}
+
+/// The numeric values of the fit half's sample.
+pub(super) fn fit_rows(reference: &Reference) -> Vec<&[f64]> {
+    reference.half(Half::Fit).map(|row| row.values.as_slice()).collect()
+}
+
+/// Each column with its share of the total of the positive parts.
+pub(super) fn column_shares(parts: &[(usize, f64)], chunk: &Chunk<'_>) -> Vec<Cause> {
+    let names = chunk.schema().value_columns();
+    shares(parts.iter().filter(|part| part.1 > 0.0).map(|&(column, part)| (&names[column], part)))
 }
 
 /// Each name with its share of the total.
