@@ -55,6 +55,8 @@ fn truths(stream: &mut Stream) -> Vec<ChunkBuffer> {
                 prediction: made.id,
                 model: ModelVersion::FIRST,
                 predicted,
+                score: None,
+                lane: None,
                 label,
                 replaces: None,
                 predicted_at: made.time,

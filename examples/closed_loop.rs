@@ -21,7 +21,6 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +28,7 @@ use common::model::Kind;
 use common::production::{Production, Setting};
 use common::progress::Progress;
 use common::protocol::{Allowance, Split, never};
-use feedloop::{RunId, SqliteStore};
+use feedloop::{BoxError, RunId, SqliteStore};
 use serde::Serialize;
 
 const INITIAL_ROWS: usize = 400;
@@ -54,7 +53,7 @@ struct Summary {
     seconds: f64,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), BoxError> {
     let started = Instant::now();
     let stream = common::data::wine(SEED);
     let split = Split::after(INITIAL_ROWS, stream.len())?;
@@ -116,7 +115,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// What the runs decided since the last time, one line each.
-fn account(production: &Production<'_>, told: &mut u64) -> Result<String, Box<dyn Error>> {
+fn account(production: &Production<'_>, told: &mut u64) -> Result<String, BoxError> {
     let mut text = String::new();
     let status = production.pipeline.status()?;
     while *told < status.runs {
@@ -129,7 +128,7 @@ fn account(production: &Production<'_>, told: &mut u64) -> Result<String, Box<dy
 }
 
 /// Walks from one sample that was trained on to the model that it helped to make.
-fn walk(production: &Production<'_>) -> Result<(), Box<dyn Error>> {
+fn walk(production: &Production<'_>) -> Result<(), BoxError> {
     let mut example = None;
     production.pipeline.each_sample(|sample| {
         if example.is_none() && sample.batch.is_some() && !sample.flags.is_empty() {

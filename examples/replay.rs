@@ -23,14 +23,14 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 
+use common::arguments::{self, Options};
 use common::data;
 use common::model::Kind;
 use common::protocol::{self, Policy, Profile, Split};
+use feedloop::BoxError;
 
 const USAGE: &str = "\
 usage: replay --csv FILE [options]
@@ -55,77 +55,35 @@ struct Arguments {
 
 impl Arguments {
     /// Reads the arguments; `None` means that help was asked for.
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+    fn parse(mut options: Options) -> Result<Option<Self>, String> {
         let mut csv = None;
         let mut policy = Policy::Loop;
         let mut profile = Profile::Adaptive;
         let mut budget = 0.05;
         let mut model = Kind::Logistic;
         let mut seed = 1;
-        while let Some(word) = words.next() {
-            // Both `--seed 2` and `--seed=2`.
-            let (option, attached) = match word.split_once('=') {
-                Some((option, value)) => (option, Some(value.to_owned())),
-                None => (word.as_str(), None),
-            };
-            let mut value =
-                || attached.clone().or_else(|| words.next()).ok_or_else(|| format!("{option} needs a value"));
-            match option {
+        while let Some(given) = options.next() {
+            match given.name.as_str() {
                 "-h" | "--help" => return Ok(None),
-                "--csv" => csv = Some(PathBuf::from(value()?)),
-                "--policy" => policy = value()?.parse()?,
-                "--profile" => profile = value()?.parse()?,
-                "--budget" => budget = share(option, &value()?)?,
-                "--model" => model = value()?.parse()?,
-                "--seed" => seed = number(option, &value()?, "a whole number of at least 0")?,
-                _ => return Err(format!("unknown argument '{word}'")),
+                "--csv" => csv = Some(PathBuf::from(options.value(&given)?)),
+                "--policy" => policy = options.value(&given)?.parse()?,
+                "--profile" => profile = options.value(&given)?.parse()?,
+                "--budget" => budget = options.share(&given)?,
+                "--model" => model = options.value(&given)?.parse()?,
+                "--seed" => seed = options.number(&given, "a whole number of at least 0")?,
+                unknown => return Err(format!("unknown argument '{unknown}'")),
             }
         }
         Ok(Some(Self { csv: csv.ok_or("--csv FILE is missing")?, policy, profile, budget, model, seed }))
     }
 }
 
-/// Parses the value of an option.
-fn number<T: FromStr>(option: &str, text: &str, expected: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{option}: expected {expected}, found '{text}'"))
-}
-
-/// Parses a share between 0 and 1.
-fn share(option: &str, text: &str) -> Result<f64, String> {
-    const EXPECTED: &str = "a share between 0 and 1";
-    let value: f64 = number(option, text, EXPECTED)?;
-    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{option}: expected {EXPECTED}, found '{text}'")) }
-}
-
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => {
-            eprintln!("replay: {problem}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprint!("replay: {problem}");
-            let mut cause = problem.source();
-            while let Some(inner) = cause {
-                eprint!(": {inner}");
-                cause = inner.source();
-            }
-            eprintln!();
-            ExitCode::FAILURE
-        }
-    }
+    arguments::main("replay", USAGE, Arguments::parse, run)
 }
 
 /// Reads the stream, replays it and prints the account, the JSON last.
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: &Arguments) -> Result<(), BoxError> {
     let stream = data::read_csv(&arguments.csv)?;
     let split = Split::of(&stream)?;
     println!(

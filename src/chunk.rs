@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use ndarray::ArrayView1;
 
 use crate::event::{Feedback, Label, ModelVersion, Observation, PredictionId, predicted_label};
+use crate::sample::Lane;
 use crate::schema::Schema;
 
 /// Most observations of one [`Chunk`].
@@ -13,6 +14,10 @@ pub(crate) const CHUNK_ROWS: usize = 256;
 const STRIDE: usize = CHUNK_ROWS + 8;
 
 /// A truth that joined its prediction, or was taken back.
+///
+/// Outcomes are truths, and so is what people agree on about a row of the [random lane](Lane::Random); what users say is
+/// not. A prediction has one truth at a time, the outcome before people: the same from both comes once, another one as a
+/// correction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Truth {
     /// Position in the stream: comparable with [`Chunk::sequence`].
@@ -23,6 +28,11 @@ pub struct Truth {
     pub model: ModelVersion,
     /// What was predicted, if the output was usable.
     pub predicted: Option<Label>,
+    /// The probability of the predicted class; `None` for a value and for an unusable output.
+    pub score: Option<f64>,
+    /// The lane that drew the row when its truth arrived or before; `None` if no sample of it is known here. Rates over
+    /// [`Lane::Random`] are fair, rates over other truths are those of what happened to be seen.
+    pub lane: Option<Lane>,
     /// The truth; `None` if an earlier one was retracted.
     pub label: Option<Label>,
     /// What was believed before, if this corrects or retracts it.

@@ -4,14 +4,21 @@ mod confidence;
 mod conformal;
 mod ecod;
 mod error_rate;
+mod estimated;
 mod feedback;
+mod harm;
 mod homogeneity;
 mod isolation;
 mod ks;
+mod live;
 mod mahalanobis;
+mod mmd;
 mod neighbours;
 mod output;
 mod output_score;
+mod stream;
+#[cfg(test)]
+mod testing;
 mod window;
 
 use std::sync::Arc;
@@ -25,18 +32,27 @@ use crate::reference::References;
 use crate::sample::Flag;
 use crate::stage::{Blind, Snapshot, Stage};
 
+pub use crate::stats::metrics::Metrics;
 pub use confidence::LowConfidence;
 pub use conformal::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scratch};
 pub use ecod::{Ecod, EmpiricalTails};
 pub use error_rate::{ErrorRate, PredictionError};
+pub use estimated::{EstimatedPerformance, Estimates};
 pub use feedback::UserFeedback;
+pub use harm::{HarmMonitor, HarmStatus};
 pub use isolation::{Isolation, IsolationForest};
 pub use ks::KsDrift;
+pub use live::{LivePerformance, LiveReport, Maturity};
 pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Support, Threshold};
+pub use mmd::MmdDrift;
 pub use neighbours::{NearestNeighbours, NeighbourDistance};
 pub use output::OutputDrift;
 pub use output_score::{Energy, LogitEnergy, OutputScore, UnusualOutput};
-pub use window::Correction;
+pub use stream::{
+    Adwin, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Cusum, Ddm, Direction, EDetector, Eddm, HddmA,
+    HddmW, Kswin, PageHinkley, Signal, StreamDrift,
+};
+pub use window::{CategoryTest, Correction, NumericTest, WindowDrift};
 
 /// How serious an alarm is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -173,6 +189,14 @@ pub trait Detector: Stage {
     fn guard(&self) -> Option<Arc<dyn Guard>> {
         None
     }
+
+    /// Takes over a share of the [budget of the pipeline](crate::PipelineBuilder::false_alarms_per_day), in expected false
+    /// alarms per day; `true` if the detector now holds it. One that cannot, or that was told a rate of its own, changes
+    /// nothing. Called before the first `rebase`, maybe more than once: the last share counts.
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        let _ = false_alarms_per_day;
+        false
+    }
 }
 
 impl<D: Detector + ?Sized> Detector for Box<D> {
@@ -182,6 +206,10 @@ impl<D: Detector + ?Sized> Detector for Box<D> {
 
     fn guard(&self) -> Option<Arc<dyn Guard>> {
         (**self).guard()
+    }
+
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        (**self).alarm_budget(false_alarms_per_day)
     }
 }
 

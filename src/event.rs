@@ -217,6 +217,14 @@ pub fn predicted_label(target: &Target, output: &[f64]) -> Option<Label> {
     }
 }
 
+/// The probability of the predicted class; `None` for a value and for an unusable output.
+pub(crate) fn predicted_probability(target: &Target, output: &[f64]) -> Option<f64> {
+    match target {
+        Target::Classes(_) => top_class(output).map(|(_, probability)| probability),
+        Target::Value => None,
+    }
+}
+
 /// What the world said about a prediction, possibly late.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {

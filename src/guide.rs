@@ -104,7 +104,12 @@ pub mod flags {
     //! | [`KsDrift`](crate::KsDrift) | drift of the inputs, column by column | a rate per test or per day, for independent rows |
     //! | [`OutputDrift`](crate::OutputDrift) | drift of what the model says | the same |
     //! | [`PredictionError`](crate::PredictionError) | predictions that the truth proved wrong; a harmful error rate | 1 % per look, for independent truths |
+    //! | [`EstimatedPerformance`](crate::EstimatedPerformance) | a fall of the accuracy that the outputs themselves promise, without labels; blind to concept drift | a rate per window, for outputs exchangeable with the reference's |
+    //! | [`LivePerformance`](crate::LivePerformance) | nothing: it reports metrics at equal label maturity | nothing: it raises no alarm |
+    //! | [`HarmMonitor`](crate::HarmMonitor) | a true rise of the live error beyond a tolerance, on the random lane | the chance of ever raising a false alarm |
     //! | [`UserFeedback`](crate::UserFeedback) | what users corrected, rejected or rated badly | nothing: it takes users at their word |
+    //!
+    //! When the shares of the classes have changed, [`LabelShift`](crate::LabelShift) estimates how, and re-weights outputs.
     //!
     //! You say how many false alarms are acceptable, and the detector derives its threshold. Where the data does not
     //! suffice it is [`Blind`](crate::Blind) and says what it needs: with 99 calibration rows no rate below 1 % can be held.
@@ -126,13 +131,43 @@ pub mod flags {
     //! # }
     //! ```
     //!
+    //! [`false_alarms_per_day`](crate::PipelineBuilder::false_alarms_per_day) states one budget for the whole pipeline: it is
+    //! divided evenly over the detectors that can hold a share and were told no rate of their own.
+    //!
+    //! ```
+    //! # use feedloop::{BoxError, Dataset, KsDrift, Label, OutputDrift, Pipeline, Schema, Target};
+    //! # use std::sync::Arc;
+    //! # fn main() -> Result<(), BoxError> {
+    //! # let schema = Arc::new(Schema::numeric(2, Target::classes(["no", "yes"]))?);
+    //! # let rows = (0..300_u32).map(|i| ([f64::from(i % 17), f64::from(i % 23)], Label::Class(i % 2)));
+    //! # let training = Dataset::from_values(schema.clone(), rows)?;
+    //! let pipeline = Pipeline::builder("guide", schema)
+    //!     .training_data(training)
+    //!     .detect(KsDrift::default()) // half of the budget
+    //!     .detect(OutputDrift::default()) // the other half
+    //!     .false_alarms_per_day(0.1) // one in ten days
+    //!     .build()?;
+    //! # let _ = pipeline;
+    //! # Ok(())
+    //! # }
+    //! ```
+    //!
+    //! **What is true**: an outcome; and what people agree on about a row of the random lane. Detectors hear each
+    //! [`Truth`](crate::Truth) once, with the lane that drew its row, so that a rate over the random lane is fair. What people say of
+    //! flagged rows, and what users say, labels samples but is no truth for detectors.
+    //!
     //! Flags are [limited per detector and minute](crate::PipelineBuilder::flags_per_minute), so that a broken feed cannot
     //! flood the store; what exceeds the limit is counted.
     //!
     //! **Three references** stand behind the detectors ([`References`](crate::References)): the *training* data of the served
     //! model; the *serving* baseline, which moves only when a promoted model was kept; and the *anchor*, the first one, which
-    //! never moves, so that slow drift shows in [`Status::drift_since_start`](crate::Status::drift_since_start).
+    //! never moves, so that slow drift shows in [`Status::cumulative_drift`](crate::Status::cumulative_drift).
     //! A [`Reference`](crate::Reference) is small and mergeable, and holds a sample of at most 4,096 encoded rows.
+    //!
+    //! **Alarms** are *open* until somebody, or the run that they set off, [acknowledges](crate::Control::acknowledge_alarms) them:
+    //! then the drift trigger is quiet and auto-labelling goes on. They stay in the [status](crate::Status::alarms), because
+    //! the stream still differs from the baseline, until the baseline moves: that alone *clears* them. A rollback brings
+    //! the baseline back and leaves alarms as they are. [`Control::alarms`](crate::Control::alarms) lists all that ever were.
 }
 
 pub mod gates {

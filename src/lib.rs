@@ -10,7 +10,7 @@
 //!
 //! | part | what it decides | defaults |
 //! |---|---|---|
-//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`OutputDrift`], [`PredictionError`], [`UserFeedback`] |
+//! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`], [`KsDrift`], [`MmdDrift`], [`OutputDrift`], [`PredictionError`], [`EstimatedPerformance`], [`LivePerformance`], [`HarmMonitor`], [`UserFeedback`] |
 //! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`] |
 //! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
 //! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
@@ -117,6 +117,7 @@ mod event;
 mod files;
 mod gate;
 pub mod guide;
+mod label_shift;
 mod pipeline;
 mod reference;
 mod retrain;
@@ -136,7 +137,15 @@ pub use uuid;
 pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
-pub use detector::{Alarm, ConformalDetector, Correction, Covariance, Detector, DetectorFn, Ecod, EmpiricalTails, Energy, ErrorRate, Findings, Guard, GuardVerdict, Isolation, IsolationForest, KsDrift, Level, LogitEnergy, LowConfidence, Mahalanobis, MahalanobisDistance, NearestNeighbours, NeighbourDistance, NoveltyModel, NoveltyScore, OutputDrift, OutputScore, PredictionError, Reading, RowView, Scratch, Support, Threshold, UnusualOutput, UserFeedback, detector_fn};
+pub use detector::{
+    Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale,
+    Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Ecod, Eddm, EmpiricalTails, Energy,
+    ErrorRate, EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor, HarmStatus, HddmA, HddmW,
+    Isolation, IsolationForest, KsDrift, Kswin, Level, LivePerformance, LiveReport, LogitEnergy, LowConfidence,
+    Mahalanobis, MahalanobisDistance, Maturity, Metrics, MmdDrift, NearestNeighbours, NeighbourDistance, NoveltyModel,
+    NoveltyScore, NumericTest, OutputDrift, OutputScore, PageHinkley, PredictionError, Reading, RowView, Scratch,
+    Signal, StreamDrift, Support, Threshold, UnusualOutput, UserFeedback, WindowDrift, detector_fn,
+};
 pub use error::{BoxError, Error, StageError};
 pub use event::{
     Event, Feedback, Label, ModelVersion, Observation, Opinion, Outcome, Output, PredictionId, Role, predicted_label,
@@ -146,9 +155,10 @@ pub use gate::{
     Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
     SchemaGate, gate_fn,
 };
+pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
-    Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind,
-    PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
+    Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode,
+    Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{

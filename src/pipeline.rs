@@ -1,5 +1,7 @@
 //! The pipeline: in which order the stages work, and nothing else.
 
+mod alarms;
+mod anchor;
 mod builder;
 mod checkpoint;
 mod control;
@@ -23,7 +25,7 @@ use chrono::{DateTime, Utc};
 use crate::chunk::ChunkBuffer;
 use crate::clock::Clock;
 use crate::dataset::Dataset;
-use crate::detector::{Detector, Findings, Guard, GuardVerdict};
+use crate::detector::{Detector, Findings, Guard, GuardVerdict, Reading};
 use crate::error::Error;
 use crate::event::{Event, ModelVersion, Observation, PredictionId};
 use crate::gate::QualityGate;
@@ -33,6 +35,7 @@ use crate::schema::Schema;
 use crate::store::Store;
 use crate::trigger::RetrainTrigger;
 
+pub use alarms::{Acknowledged, AlarmRecord, AlarmState, Cleared};
 pub use builder::{Mode, PipelineBuilder};
 pub use control::Control;
 pub use isolated::StageStatus;
@@ -87,6 +90,8 @@ pub struct Pipeline {
     router: Option<Isolated<dyn LabelRouter>>,
     trigger: Option<Box<dyn RetrainTrigger>>,
     references: References,
+    /// How far the serving baseline is from the anchor; measured when it moves.
+    cumulative_drift: Vec<Reading>,
     /// The version that the stages are based on.
     stage_model: ModelVersion,
     ledger: Ledger,

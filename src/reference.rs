@@ -279,6 +279,23 @@ pub struct References {
 }
 
 impl References {
+    /// Rows with an output of the served model and a label: of the serving reference or, if it has none, of the training
+    /// reference.
+    pub(crate) fn judged(&self) -> Vec<&ReferenceRow> {
+        let target = self.serving.schema().target();
+        let judged = |row: &&ReferenceRow| {
+            row.output.len() == target.output_width() && row.label.is_some_and(|label| label.fits(target))
+        };
+        let of = |reference: &'_ Arc<Reference>| reference.model() == self.model;
+        let mut rows: Vec<_> = Vec::new();
+        for reference in [&self.serving, &self.training].into_iter().filter(|reference| of(reference)) {
+            if rows.is_empty() {
+                rows.extend(reference.sample().filter(judged));
+            }
+        }
+        rows
+    }
+
     /// All three the same: the state at the start.
     pub fn starting_with(reference: Arc<Reference>) -> Self {
         References {

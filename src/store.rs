@@ -34,7 +34,7 @@ pub enum Kind {
     Model,
     /// A promotion or rollback.
     Promotion,
-    /// A drift alarm; state `open` or `acknowledged`.
+    /// A drift alarm; state = its [`AlarmState`](crate::AlarmState), rank = minus its number.
     Alarm,
     /// Outcomes and feedback whose prediction is not known here; state `waiting` or `joined`.
     Parked,

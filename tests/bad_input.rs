@@ -1121,6 +1121,7 @@ fn build_reports_every_mistake_at_once() {
         .remember(0, 0)
         .inbox(4, 4)
         .segment_by("nothing")
+        .false_alarms_per_day(f64::NAN)
         .build();
     let Err(Error::Build(mistakes)) = built else { panic!("it must not build") };
     let expected = [
@@ -1137,6 +1138,7 @@ fn build_reports_every_mistake_at_once() {
         "remember",
         "inbox",
         "segment_by",
+        "false_alarms_per_day",
         "two detectors",
     ];
     for about in expected {

@@ -4,84 +4,12 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Annotator, Artifact, Chunk, ConfidenceRouter, Event, Findings, FnTrainer, Lane, ManualClock, MemoryStore, Mode,
-    ModelSlot, Pipeline, PipelineBuilder, Profile, PromotionKind, ReviewQueue, RunId, RunState, SampleState, TrainJob,
-    detector_fn, new_labels,
+    Annotator, Artifact, ConfidenceRouter, FnTrainer, Lane, Mode, Profile, PromotionKind, RunId, RunState, SampleState,
+    TrainJob, new_labels,
 };
-use support::{Rng, base, evaluator, first_model, fit, load, observation, schema, start, truth};
-
-/// Drives a pipeline: serves rows of a moving concept, lets people answer everything, polls.
-struct Host {
-    pipeline: Pipeline,
-    slot: ModelSlot<f64>,
-    queue: ReviewQueue,
-    clock: ManualClock,
-    rng: Rng,
-    rows: std::collections::HashMap<feedloop::PredictionId, Vec<f64>>,
-    served: u64,
-}
-
-impl Host {
-    fn new(change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host {
-        let clock = ManualClock::starting_at(start());
-        let store = Arc::new(MemoryStore::new());
-        let slot = ModelSlot::new(0.5, load).inline();
-        let flag_all = detector_fn("everything", |chunk: &Chunk<'_>, findings: &mut Findings| {
-            chunk.ids().iter().for_each(|id| findings.flag(*id, 1.0, 0.5));
-            Ok(())
-        });
-        let builder = Pipeline::builder("closed", schema())
-            .training_data(base())
-            .first_model(first_model())
-            .detect(flag_all)
-            .explore(0.2)
-            .label_batch(20)
-            .learn_from_outcomes(0.0)
-            .flags_per_minute(u32::MAX)
-            .deploy(slot.clone())
-            .clock(clock.clone())
-            .store(store.clone());
-        let pipeline = change(builder).build().unwrap();
-        let queue = ReviewQueue::open(store, "closed", schema().target().clone(), Arc::new(clock.clone()));
-        Host { pipeline, slot, queue, clock, rng: Rng(5), rows: Default::default(), served: 0 }
-    }
-
-    /// Serves `rows` rows whose truth lies at `concept`; two people in turn answer every question.
-    fn turn(&mut self, rows: usize, concept: f64) {
-        self.clock.advance(TimeDelta::minutes(10));
-        let mut events = Vec::new();
-        for _ in 0..rows {
-            let values = vec![self.rng.unit(), self.rng.unit()];
-            let served = self.slot.get();
-            let mut observation = observation(self.served, served.version, served.model, &values);
-            observation.time = feedloop::Clock::now(&self.clock);
-            self.served += 1;
-            self.rows.insert(observation.id, values);
-            events.push(Event::Prediction(observation));
-        }
-        self.pipeline.ingest(events).unwrap();
-        self.pipeline.poll().unwrap();
-        let people = if (self.served / rows as u64).is_multiple_of(2) { ["ann", "bob"] } else { ["bob", "ann"] };
-        for (turn, who) in people.into_iter().enumerate() {
-            let waiting = self.queue.waiting().unwrap() as usize;
-            let share = if turn == 0 { waiting / 2 } else { waiting };
-            for ticket in self.queue.claim(who, share, TimeDelta::minutes(5)).unwrap() {
-                let id = ticket.task.sample;
-                self.queue.annotate(id, who, truth(&self.rows[&id], concept), 1.0, None).unwrap();
-            }
-        }
-        self.pipeline.poll().unwrap();
-    }
-
-    fn run_states(&self) -> Vec<RunState> {
-        let runs = self.pipeline.status().unwrap().runs;
-        (1..=runs).map(|id| self.pipeline.run(RunId(id)).unwrap().unwrap().state).collect()
-    }
-}
+use support::host::Host;
+use support::{evaluator, fit};
 
 #[test]
 fn auto_labels_are_trained_on_only_after_people_have_audited_their_cohort() {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Alarm, Ask, Chunk, ConfidenceRouter, Deduplicate, Event, Feedback, Findings, FnTrainer, Kind, KsDrift, Label,
-    LabelConsistency, Level, LowConfidence, Mahalanobis, ManualClock, MemoryStore, ModelSlot, ModelVersion,
+    Alarm, AlarmRecord, Ask, Chunk, ConfidenceRouter, Deduplicate, Event, Feedback, Findings, FnTrainer, Kind, KsDrift,
+    Label, LabelConsistency, Level, LowConfidence, Mahalanobis, ManualClock, MemoryStore, ModelSlot, ModelVersion,
     Observation, Opinion, Outcome, OutputDrift, Pipeline, PipelineBuilder, PredictionError, PredictionId, Profile,
     Relevance, ReviewQueue, Route, RouteContext, Sample, SampleState, SchemaGate, Store, TrainJob, TriggerExt,
     UserFeedback, any, detector_fn, drift, minutes, new_labels, router_fn,
@@ -38,6 +38,7 @@ struct Simulation {
     /// Versions that were quarantined once.
     quarantined: Vec<ModelVersion>,
     annotations: BTreeMap<PredictionId, usize>,
+    alarms: Vec<AlarmRecord>,
 }
 
 fn builder(
@@ -96,6 +97,7 @@ impl Simulation {
             batches: BTreeMap::new(),
             quarantined: Vec::new(),
             annotations: BTreeMap::new(),
+            alarms: Vec::new(),
         }
     }
 
@@ -230,7 +232,7 @@ impl Simulation {
                     1 => drop(pipeline.freeze("test")),
                     2 => drop(pipeline.cancel_run("test")),
                     3..=7 => drop(pipeline.retrain_now("test")),
-                    8 => drop(pipeline.acknowledge_alarms()),
+                    8 => drop(pipeline.acknowledge_alarms("ada")),
                     9 | 10 => drop(pipeline.rollback("test")),
                     _ => drop(pipeline.unfreeze()),
                 }
@@ -260,6 +262,13 @@ impl Simulation {
             assert!(world.samples[id].annotations.len() >= *before, "an annotation of {id} is gone");
         }
         self.annotations = world.samples.values().map(|s| (s.id(), s.annotations.len())).collect();
+        for (before, now) in self.alarms.iter().zip(&world.alarms) {
+            let kept = before.alarm == now.alarm && before.raised == now.raised;
+            assert!(kept && (before.acknowledged.is_none() || before.acknowledged == now.acknowledged), "{now:?}");
+            assert!(before.cleared.is_none() || before.cleared == now.cleared, "{now:?}");
+        }
+        assert!(world.alarms.len() >= self.alarms.len(), "an alarm is gone");
+        self.alarms.clone_from(&world.alarms);
         for sample in world.samples.values() {
             let judges = sample.lane.judges();
             let auto = sample.annotations.iter().any(|a| matches!(a.annotator, feedloop::Annotator::Model(_)));
@@ -311,16 +320,20 @@ fn dump(store: &dyn Store) -> MemoryDump {
 #[test]
 fn the_invariants_hold_whatever_happens() {
     let (mut samples, mut batches, mut promotions, mut rollbacks) = (0, 0, 0, 0);
+    let mut alarms = 0;
     for seed in 0..20 {
         let (world, _) = Simulation::new(seed).run(240);
         samples += world.samples.len();
         batches += world.batches.len();
         promotions += world.promotions.len();
+        alarms += world.alarms.iter().filter(|alarm| alarm.acknowledged.is_some()).count();
         rollbacks += world.promotions.iter().filter(|p| p.kind == feedloop::PromotionKind::Rollback).count();
     }
-    eprintln!("{samples} samples, {batches} batches, {promotions} changes of the champion, {rollbacks} rollbacks");
+    eprintln!(
+        "{samples} samples, {batches} batches, {promotions} changes of the champion, {rollbacks} rollbacks, {alarms} alarms"
+    );
     // Were these small, the simulation would have shown nothing.
-    assert!(samples > 2_000 && batches > 40 && promotions > 5 && rollbacks > 0);
+    assert!(samples > 2_000 && batches > 40 && promotions > 5 && rollbacks > 0 && alarms > 10);
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! The policy `loop`: feedloop itself on a stream.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-use feedloop::MemoryStore;
+use feedloop::{BoxError, MemoryStore};
 
 use super::data::Stream;
 use super::model::Kind;
@@ -18,7 +17,7 @@ use super::protocol::{Allowance, Outcome, Policy, Profile, Split};
 ///
 /// # Errors
 /// If the stream is too short, or the pipeline cannot work.
-pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64) -> Result<Outcome, Box<dyn Error>> {
+pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64) -> Result<Outcome, BoxError> {
     let split = Split::of(stream)?;
     let started = Instant::now();
     let setting = Setting {

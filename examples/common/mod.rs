@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each example includes all of this module and uses a part of it")]
 #![allow(unreachable_pub, reason = "an example is a binary: nothing outside can reach these items anyway")]
 
+pub mod arguments;
 pub mod data;
 pub mod loop_policy;
 pub mod model;

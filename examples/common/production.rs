@@ -1,7 +1,6 @@
 //! Production, simulated around a feedloop pipeline: a stream is served row by row, people answer from the true labels.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -80,7 +79,7 @@ impl<'a> Production<'a> {
         split: &Split,
         setting: &Setting,
         store: Arc<dyn Store>,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, BoxError> {
         let initial: Vec<usize> = (0..split.initial).collect();
         let first = train(stream, setting.kind, &initial, None, setting.seed);
         let classes = (0..stream.classes).map(|class| format!("class-{class}"));
@@ -146,7 +145,7 @@ impl<'a> Production<'a> {
     ///
     /// # Errors
     /// If the loop takes no more events.
-    pub fn serve(&mut self, batch: &Range<usize>) -> Result<usize, Box<dyn Error>> {
+    pub fn serve(&mut self, batch: &Range<usize>) -> Result<usize, BoxError> {
         self.clock.advance(TimeDelta::hours(1));
         let mut right = 0;
         let mut events = Vec::with_capacity(batch.len());
@@ -175,7 +174,7 @@ impl<'a> Production<'a> {
     ///
     /// # Errors
     /// If the review queue cannot be used.
-    pub fn answer(&mut self, labels: usize) -> Result<usize, Box<dyn Error>> {
+    pub fn answer(&mut self, labels: usize) -> Result<usize, BoxError> {
         let annotator = format!("annotator-{}", self.people % 3);
         self.people += 1;
         let tickets = self.queue.claim(&annotator, labels, TimeDelta::minutes(10))?;
@@ -191,7 +190,7 @@ impl<'a> Production<'a> {
     ///
     /// # Errors
     /// If the store or a stage fails.
-    pub fn poll(&mut self) -> Result<(), Box<dyn Error>> {
+    pub fn poll(&mut self) -> Result<(), BoxError> {
         self.pipeline.poll()?;
         Ok(())
     }
@@ -200,7 +199,7 @@ impl<'a> Production<'a> {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn census(&self) -> Result<Census, Box<dyn Error>> {
+    pub fn census(&self) -> Result<Census, BoxError> {
         let mut census = Census::default();
         self.pipeline.each_sample(|sample| {
             census.flagged += usize::from(!sample.flags.is_empty());

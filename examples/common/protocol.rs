@@ -4,12 +4,12 @@
 //! all its labels, which only the judge knows; then the policy may buy labels of that batch and retrain; the new model
 //! serves from the next batch on (prequential accuracy).
 
-use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use std::time::Instant;
 
+use feedloop::BoxError;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index;
@@ -213,7 +213,7 @@ pub fn run(
     budget: f64,
     kind: Kind,
     seed: u64,
-) -> Result<Outcome, Box<dyn Error>> {
+) -> Result<Outcome, BoxError> {
     match policy {
         Policy::Never => Ok(never(stream, &Split::of(stream)?, kind, seed)),
         Policy::Scheduled => Ok(scheduled(stream, &Split::of(stream)?, budget, kind, seed)),

@@ -7,9 +7,11 @@ use hashbrown::HashSet;
 use super::World;
 use crate::chunk::{ChunkBuffer, Heard, Truth};
 use crate::detector::{Alarm, Detector, Findings, GuardVerdict};
-use crate::event::{Feedback, Label, ModelVersion, Observation, Opinion, PredictionId, predicted_label};
+use crate::event::{
+    Feedback, Label, ModelVersion, Observation, Opinion, PredictionId, predicted_label, predicted_probability,
+};
 use crate::reference::{Reference, References};
-use crate::sample::Flag;
+use crate::sample::{Flag, Lane};
 use crate::stage::Snapshot;
 
 /// Checks that the detectors which `make` makes keep the promises of [`Detector`], as they are and boxed.
@@ -285,7 +287,7 @@ fn stream(world: &mut World) -> Vec<Event> {
     (world.missing, world.unusable) = (0.05, 0.02);
     let schema = world.schema().clone();
     let mut events = Vec::with_capacity(EVENTS);
-    let mut open: Vec<(PredictionId, u64, Option<Label>)> = Vec::new();
+    let mut open: Vec<(PredictionId, u64, Option<Label>, Option<f64>)> = Vec::new();
     let mut known: Vec<Truth> = Vec::new();
     for number in 0..EVENTS as u64 {
         world.shift = if number < EVENTS as u64 / 2 { 0.0 } else { 1.0 };
@@ -297,14 +299,28 @@ fn stream(world: &mut World) -> Vec<Event> {
             if world.noise().chance(0.01) {
                 observation.row.values[1] = f64::INFINITY;
             }
-            open.push((observation.id, number, predicted_label(schema.target(), observation.output())));
+            let (target, output) = (schema.target(), observation.output());
+            let score = predicted_probability(target, output);
+            open.push((observation.id, number, predicted_label(target, output), score));
             events.push(Event::Observed(Box::new(observation)));
         } else if what < 0.85 {
-            let (prediction, made, predicted) = open.swap_remove(pick(open.len()));
+            let (prediction, made, predicted, score) = open.swap_remove(pick(open.len()));
             let label = if world.noise().chance(0.7) { predicted } else { None }.unwrap_or_else(|| world.label());
             let model = ModelVersion::FIRST;
             let (sequence, label, predicted_at) = (number, Some(label), world.time(made));
-            let truth = Truth { sequence, prediction, model, predicted, label, replaces: None, predicted_at, time };
+            let lane = [None, Some(Lane::Random), Some(Lane::Flagged), Some(Lane::Outcome)][number as usize % 4];
+            let truth = Truth {
+                sequence,
+                prediction,
+                model,
+                predicted,
+                score,
+                lane,
+                label,
+                replaces: None,
+                predicted_at,
+                time,
+            };
             known.push(truth);
             events.push(Event::Known(truth));
         } else if what < 0.9 && !known.is_empty() {
@@ -317,7 +333,7 @@ fn stream(world: &mut World) -> Vec<Event> {
             }
             events.push(Event::Known(truth));
         } else {
-            let (prediction, _, predicted) = open[pick(open.len())];
+            let (prediction, _, predicted, _) = open[pick(open.len())];
             let opinion = match (world.noise().uniform() * 5.0) as u32 {
                 0 => Opinion::Correction(world.label()),
                 1 => Opinion::Correction(Label::Class(9)),

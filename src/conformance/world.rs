@@ -150,21 +150,38 @@ impl World {
         }
     }
 
-    /// A reference of `rows` fresh observations with their outputs.
+    /// A reference of `rows` fresh observations with their outputs and labels.
     pub fn reference(&mut self, rows: usize) -> Reference {
         self.reference_of(rows, true)
     }
 
-    /// A reference of `rows` fresh observations without outputs.
+    /// A reference of `rows` fresh observations with labels, without outputs.
     pub fn reference_without_outputs(&mut self, rows: usize) -> Reference {
         self.reference_of(rows, false)
+    }
+
+    /// A label for which the output is right: the class drawn with its probabilities, or the value with some noise. Drawn by
+    /// the id, so that it uses up no randomness.
+    pub(crate) fn drawn_label(&self, observation: &Observation) -> Option<Label> {
+        let mut left = unit_interval(self.noise.seed ^ 1, observation.id.bytes());
+        match self.schema.target() {
+            Target::Value => observation.output().first().map(|value| Label::Value(value + left - 0.5)),
+            Target::Classes(_) => {
+                let drawn = observation.output().iter().position(|&p| {
+                    left -= p;
+                    left < 0.0
+                });
+                drawn.map(|class| Label::Class(class as u32))
+            }
+        }
     }
 
     fn reference_of(&mut self, rows: usize, outputs: bool) -> Reference {
         let mut builder = Reference::builder(self.schema.clone());
         for _ in 0..rows {
             let observation = self.observation();
-            let pushed = builder.push(&observation.row, outputs.then_some(observation.output()), None);
+            let label = self.drawn_label(&observation);
+            let pushed = builder.push(&observation.row, outputs.then_some(observation.output()), label);
             debug_assert!(pushed.is_ok(), "a row of this schema");
         }
         builder.finish()

@@ -63,9 +63,7 @@ pub trait NoveltyModel: Send + Sync + 'static {
 
     /// The scores of a chunk, to the bit those of [`NoveltyModel::score`]; worth writing where columns are faster than rows.
     fn scores(&self, chunk: &Chunk<'_>, scratch: &mut Scratch, out: &mut [f64]) {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = self.score(scratch.row.read(chunk, row), &mut scratch.work);
-        }
+        scratch.each_row(chunk, |row, work| self.score(row, work), out);
     }
 
     /// The columns behind a high score with their shares, in any order; those without a positive share are left out later.
@@ -88,6 +86,20 @@ pub struct Scratch {
     /// To be used at will.
     pub work: Vec<f64>,
     row: RowBuffer,
+}
+
+impl Scratch {
+    /// The score of each row of a chunk, put together row by row.
+    pub(super) fn each_row(
+        &mut self,
+        chunk: &Chunk<'_>,
+        score: impl Fn(RowView<'_>, &mut Vec<f64>) -> f64,
+        out: &mut [f64],
+    ) {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = score(self.row.read(chunk, row), &mut self.work);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -330,16 +342,11 @@ pub(super) fn fit_rows(reference: &Reference) -> Vec<&[f64]> {
     reference.half(Half::Fit).map(|row| row.values.as_slice()).collect()
 }
 
-/// Each column with its share of the total of the positive parts.
+/// Each column with its share of the total.
 pub(super) fn column_shares(parts: &[(usize, f64)], chunk: &Chunk<'_>) -> Vec<Cause> {
     let names = chunk.schema().value_columns();
-    shares(parts.iter().filter(|part| part.1 > 0.0).map(|&(column, part)| (&names[column], part)))
-}
-
-/// Each name with its share of the total.
-pub(super) fn shares<'a>(parts: impl Iterator<Item = (&'a String, f64)> + Clone) -> Vec<Cause> {
-    let total: f64 = parts.clone().map(|(_, part)| part).sum();
-    parts.map(|(name, part)| Cause { column: name.clone(), share: part / total }).collect()
+    let total: f64 = parts.iter().map(|part| part.1).sum();
+    parts.iter().map(|&(column, part)| Cause { column: names[column].clone(), share: part / total }).collect()
 }
 
 #[cfg(test)]

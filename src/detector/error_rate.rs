@@ -41,6 +41,8 @@ pub struct ErrorRate {
 /// unusable output. A correction flags only a prediction that was not known to be wrong before, never one that it makes
 /// right; a retraction takes the truth out of the window. Truths that do not fit the target are left out and counted.
 ///
+/// A truth is an outcome, or what people agree on about a row of the random lane (see [`Truth`]).
+///
 /// **Window**: the last `window` predictions whose truth arrived, of any model, each counted for the model that made it.
 /// A correction of one that has left the window no longer counts. **Memory**: the window.
 ///

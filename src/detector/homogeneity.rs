@@ -2,7 +2,7 @@
 
 use statrs::function::factorial::ln_binomial;
 
-use crate::stats::categorical::homogeneity;
+use crate::stats::categorical::Homogeneity;
 
 /// Fewest expected counts of a cell that the chi-square approximation may rest on. At 5 the tail beyond 1e-4 is
 /// several times too light (Poisson(5) reaches the critical count in 7e-4 of the cases).
@@ -37,7 +37,7 @@ pub(super) fn fisher(k: u64, n: u64, l: u64, m: u64) -> f64 {
 /// Two samples of levels compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Levels {
-    /// Pearson's chi-square statistic over all levels.
+    /// The statistic of the diffuse test over all levels.
     pub(super) statistic: f64,
     /// Half the summed absolute difference of the shares.
     pub(super) total_variation: f64,
@@ -47,12 +47,17 @@ pub(super) struct Levels {
 
 /// Tests whether two count vectors over the same levels come from one distribution; `None` if there is nothing to compare.
 ///
-/// Twice the smaller of two p-values: Pearson's chi-square (1900) over the levels with at least 20 expected counts in
-/// both samples, the others pooled; and the exact test of each level for itself, times their number (Bonferroni).
+/// Twice the smaller of two p-values: a `diffuse` test (Pearson's chi-square 1900, or G) over the levels with at least 20
+/// expected counts in both samples, the others pooled; and the exact test of each level for itself, times their number (Bonferroni).
 /// The first sees a diffuse change, the second a rare or new level. The p-value is 1 without being computed where the total
 /// variation is below `minimum_effect`.
-pub(super) fn levels(reference: &[u64], window: &[u64], minimum_effect: f64) -> Option<Levels> {
-    let all = homogeneity(reference, window)?;
+pub(super) fn levels(
+    reference: &[u64],
+    window: &[u64],
+    minimum_effect: f64,
+    diffuse: impl Fn(&[u64], &[u64]) -> Option<Homogeneity>,
+) -> Option<Levels> {
+    let all = diffuse(reference, window)?;
     let found = Levels { statistic: all.statistic, total_variation: all.total_variation, p_value: 1.0 };
     if found.total_variation < minimum_effect {
         return Some(found);
@@ -78,7 +83,7 @@ pub(super) fn levels(reference: &[u64], window: &[u64], minimum_effect: f64) -> 
     // of two levels, one says what the other says
     let exact = exact * if present == 2 { 1.0 } else { present as f64 };
     // whether there is a second test follows from the totals of the levels, which both tests take as given
-    let p_value = homogeneity(&left, &right).map_or(exact, |diffuse| 2.0 * exact.min(diffuse.p_value));
+    let p_value = diffuse(&left, &right).map_or(exact, |diffuse| 2.0 * exact.min(diffuse.p_value));
     Some(Levels { p_value: p_value.min(1.0), ..found })
 }
 
@@ -86,6 +91,7 @@ pub(super) fn levels(reference: &[u64], window: &[u64], minimum_effect: f64) -> 
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::stats::categorical::homogeneity;
 
     #[test]
     fn fisher_sums_the_hypergeometric_tail() {
@@ -121,16 +127,16 @@ mod tests {
     #[test]
     fn few_counts_are_left_to_the_exact_test() {
         // three of a new level in 1,000: the exact tail is (1000/5096)³ = 0.0076; chi-square says 4.6e-4
-        let found = levels(&[4096, 0], &[997, 3], 0.0).unwrap();
+        let found = levels(&[4096, 0], &[997, 3], 0.0, homogeneity).unwrap();
         assert!((0.0075..0.05).contains(&found.p_value), "{found:?}");
     }
 
     #[test]
     fn a_new_level_and_a_diffuse_change_are_both_seen() {
         let reference = [500, 500, 500, 500, 0];
-        assert!(levels(&reference, &[100, 100, 100, 90, 10], 0.0).unwrap().p_value < 1e-4);
-        assert!(levels(&reference, &[130, 70, 125, 75, 0], 0.0).unwrap().p_value < 1e-4);
-        assert_eq!(levels(&reference, &[100, 100, 100, 100, 0], 0.0).unwrap().p_value, 1.0);
-        assert!(levels(&reference, &[0, 0, 0, 0, 0], 0.0).is_none());
+        assert!(levels(&reference, &[100, 100, 100, 90, 10], 0.0, homogeneity).unwrap().p_value < 1e-4);
+        assert!(levels(&reference, &[130, 70, 125, 75, 0], 0.0, homogeneity).unwrap().p_value < 1e-4);
+        assert_eq!(levels(&reference, &[100, 100, 100, 100, 0], 0.0, homogeneity).unwrap().p_value, 1.0);
+        assert!(levels(&reference, &[0, 0, 0, 0, 0], 0.0, homogeneity).is_none());
     }
 }

@@ -72,7 +72,9 @@ impl NoveltyModel for Forest {
     }
 
     fn causes(&self, row: RowView<'_>, chunk: &Chunk<'_>) -> Vec<Cause> {
-        column_shares(&self.contributions(row.values), chunk)
+        let mut parts = self.contributions(row.values);
+        parts.retain(|part| part.1 > 0.0);
+        column_shares(&parts, chunk)
     }
 }
 

@@ -1,26 +1,22 @@
 //! Drift of the outputs: what the model says, window against reference.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize};
-
-use super::window::{Columns, Floats, Levels, Numbers, Settings, Window, WindowState};
-use super::{Detector, Findings};
+use super::window::WindowDrift;
+use super::window::marginals::Marginals;
+use super::window::rows::Floats;
+use super::window::source::{Baseline, Levels, Numbers, Restored, Source};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
 use crate::event::{Label, predicted_label, top_class};
 use crate::reference::{ReferenceRow, References};
 use crate::schema::{MISSING_CODE, Target};
-use crate::stage::{Blind, Snapshot, Stage};
-
-const FORMAT: u32 = 1;
 
 /// Drift of the outputs: a window of predictions against those of the serving reference.
 ///
 /// Classification: homogeneity of the predicted classes (Pearson's chi-square 1900 over common classes, Fisher's exact
-/// test 1922 for each class), and the two-sample Kolmogorov–Smirnov test on the largest probability. Regression:
-/// Kolmogorov–Smirnov on the value, and the share of unusable values. Each pair shares the level (Bonferroni). The effect is
-/// the total variation, the distance D, or the change of the unusable share.
+/// test 1922 for each class), and the two-sample Kolmogorov–Smirnov test on the largest probability (Rabanser et al. 2019).
+/// Regression: Kolmogorov–Smirnov on the value, and the share of unusable values. Other tests:
+/// [`NumericTest`](crate::NumericTest), [`CategoryTest`](crate::CategoryTest). Windows, rates and the guarantee:
+/// [`WindowDrift`].
 ///
 /// **Baseline**: the outputs kept in the reference's sample; they should be out-of-sample predictions, otherwise the
 /// model looks surer there than it ever will again. If it has none, or those of another model, it is blind ("the
@@ -28,225 +24,125 @@ const FORMAT: u32 = 1;
 /// already wrong then stays unseen.
 ///
 /// **Unusable outputs** are a class of their own, or a mass of their own. **Memory**: one window, and the baseline.
-/// **Guarantee**: as [`KsDrift`](super::KsDrift): the rate per test, for independent observations that are distributed as the
-/// baseline's, on average over baselines.
-#[derive(Debug, Clone)]
-pub struct OutputDrift {
-    name: Cow<'static, str>,
-    settings: Settings,
+pub type OutputDrift = WindowDrift<Outputs>;
+
+/// The outputs of the model; see [`OutputDrift`].
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
     target: Option<Target>,
-    source: Source,
-    window: Option<Window>,
+    /// The first outputs of the model, if the reference has none.
+    live: Option<Shown>,
+    /// Those of the newest chunk.
+    chunk: Shown,
+}
+
+/// Outputs, as they are compared.
+#[derive(Debug, Clone, Default)]
+struct Shown {
     codes: Vec<u32>,
     values: Vec<f64>,
 }
 
-/// Where the baseline comes from.
-#[derive(Debug, Clone)]
-enum Source {
-    Reference,
-    /// The first outputs of the model.
-    Live(Baseline),
-}
+impl Shown {
+    /// Adds the predicted class (missing if unusable) and largest probability, or no class and the value (NaN if unusable).
+    fn push(&mut self, target: &Target, output: &[f64]) {
+        let (code, value) = match predicted_label(target, output) {
+            Some(Label::Class(class)) => (class, top_class(output).map_or(f64::NAN, |(_, probability)| probability)),
+            Some(Label::Value(value)) => (MISSING_CODE, value),
+            None => (MISSING_CODE, f64::NAN),
+        };
+        self.codes.push(code);
+        self.values.push(value);
+    }
 
-/// Outputs that a window is compared with.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Baseline {
-    codes: Vec<u32>,
-    #[serde(with = "crate::schema::row_floats")]
-    values: Vec<f64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct State {
-    live: Option<(Vec<u32>, Floats)>,
-    window: Option<WindowState>,
-}
-
-impl Default for OutputDrift {
-    /// Windows of 1,000, a false-alarm rate of 0.01 per test, effects of at least 0.05.
-    fn default() -> Self {
-        OutputDrift {
-            name: "output_drift".into(),
-            settings: Settings::default(),
-            target: None,
-            source: Source::Reference,
-            window: None,
-            codes: Vec::new(),
-            values: Vec::new(),
+    fn baseline(&self, target: &Target) -> Baseline {
+        let rows = self.values.len() as u64;
+        let missing = self.values.iter().filter(|value| !value.is_finite()).count() as u64;
+        let numbers =
+            |name: &str, rows| vec![Numbers { name: name.into(), values: self.values.clone(), missing, rows }];
+        match target {
+            Target::Classes(names) => {
+                let codes = self.codes.iter().map(|&code| (code, 1));
+                let levels = vec![Levels::new("predicted class", names.len(), codes)];
+                // an output without a largest probability is a class of its own already: rows = 0 leaves out that test
+                Baseline { numbers: numbers("largest probability", 0), levels, blind: Vec::new() }
+            }
+            Target::Value => Baseline { numbers: numbers("predicted value", rows), ..Baseline::default() },
         }
     }
 }
 
-impl OutputDrift {
-    /// Another name, for a second one in the same pipeline.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = Cow::Owned(name.into());
-        self
-    }
+impl Source for Outputs {
+    const NAME: &'static str = "output_drift";
+    const FORMAT: u32 = 2;
+    type Tests = Marginals;
+    type State = Option<(Vec<u32>, Floats)>;
 
-    /// Observations per window, at least 2; 1,000 unless told.
-    pub fn window(mut self, observations: usize) -> Self {
-        self.settings.window = observations;
-        self
-    }
-
-    /// Tests the last window each time `every` observations have come (1 to the window), instead of once per window.
-    pub fn sliding(mut self, every: usize) -> Self {
-        self.settings.sliding(every);
-        self
-    }
-
-    /// Chance of a false alarm per test of the window: above 0, at most 0.5.
-    pub fn false_alarm_rate(mut self, per_test: f64) -> Self {
-        self.settings.per_test(per_test);
-        self
-    }
-
-    /// Expected false alarms per day; see [`KsDrift::false_alarms_per_day`](super::KsDrift::false_alarms_per_day).
-    pub fn false_alarms_per_day(mut self, rate: f64) -> Self {
-        self.settings.per_day(rate);
-        self
-    }
-
-    /// Smallest effect worth an alarm, from 0 to below 1; 0.05 unless told.
-    pub fn minimum_effect(mut self, effect: f64) -> Self {
-        self.settings.minimum_effect = effect;
-        self
-    }
-
-    fn compare_with(&self, baseline: Baseline) -> Option<Window> {
-        let rows = baseline.values.len() as u64;
-        let missing = baseline.values.iter().filter(|value| !value.is_finite()).count() as u64;
-        let (numbers, levels) = match self.target.as_ref()? {
-            Target::Classes(names) => {
-                // an output without a largest probability is a class of its own already: rows = 0 leaves out that test
-                let (probability, _) = Numbers::new("largest probability", self.settings.window, baseline.values, 0, 0);
-                let codes = baseline.codes.into_iter().map(|code| (code, 1));
-                (probability, vec![Levels::new("predicted class", names.len(), codes)])
-            }
-            Target::Value => {
-                (Numbers::new("predicted value", self.settings.window, baseline.values, missing, rows).0, Vec::new())
-            }
-        };
-        Some(Window::new(self.settings.clone(), vec![numbers], levels))
-    }
-}
-
-/// The predicted class (missing if unusable) and largest probability, or no class and the value (NaN if unusable).
-fn read(target: &Target, output: &[f64]) -> (u32, f64) {
-    match predicted_label(target, output) {
-        Some(Label::Class(class)) => (class, top_class(output).map_or(f64::NAN, |(_, probability)| probability)),
-        Some(Label::Value(value)) => (MISSING_CODE, value),
-        None => (MISSING_CODE, f64::NAN),
-    }
-}
-
-impl Baseline {
-    fn push(&mut self, code: u32, value: f64) {
-        self.codes.push(code);
-        self.values.push(value);
-    }
-}
-
-impl Stage for OutputDrift {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn rebase(&mut self, references: &References) -> Result<(), BoxError> {
-        self.settings.check()?;
+    fn rebase(&mut self, references: &References) -> Result<Option<Baseline>, BoxError> {
         let target = references.serving.schema().target().clone();
-        let mut baseline = Baseline::default();
+        let mut shown = Shown::default();
         // Outputs of another model differ from this one's without any drift.
         let same = references.serving.model() == references.model;
         let usable = |row: &&ReferenceRow| same && row.output.len() == target.output_width();
         for row in references.serving.sample().filter(usable) {
-            let (code, value) = read(&target, &row.output);
-            baseline.push(code, value);
+            shown.push(&target, &row.output);
         }
+        let baseline = (!shown.values.is_empty()).then(|| shown.baseline(&target));
+        self.live = baseline.is_none().then_some(shown);
         self.target = Some(target);
-        if baseline.values.is_empty() {
-            (self.source, self.window) = (Source::Live(baseline), None);
-        } else {
-            (self.source, self.window) = (Source::Reference, self.compare_with(baseline));
+        Ok(baseline)
+    }
+
+    fn read(&mut self, chunk: &Chunk<'_>) -> Result<(), BoxError> {
+        let target = self.target.as_ref().ok_or_else(|| message("rebase comes before inspect"))?;
+        self.chunk.codes.clear();
+        self.chunk.values.clear();
+        for row in 0..chunk.len() {
+            self.chunk.push(target, chunk.output(row));
         }
         Ok(())
     }
 
-    fn blind(&self) -> Vec<Blind> {
-        match (&self.source, &self.window) {
-            (Source::Live(baseline), None) => vec![Blind::all(format!(
-                "the reference has no outputs; {} of the first {} outputs of the model are there to compare with",
-                baseline.values.len(),
-                self.settings.window
-            ))],
-            (_, Some(window)) if window.tests() == 0 => vec![Blind::all("the baseline has no usable output")],
-            _ => Vec::new(),
-        }
+    fn values<'a>(&'a self, _: &Chunk<'a>, _: usize) -> &'a [f64] {
+        &self.chunk.values
     }
 
-    fn snapshot(&self) -> Result<Snapshot, BoxError> {
-        let live = match &self.source {
-            Source::Reference => None,
-            Source::Live(baseline) => Some((baseline.codes.clone(), Floats(baseline.values.clone()))),
-        };
-        Snapshot::save(FORMAT, &State { live, window: self.window.as_ref().map(Window::save) })
+    fn codes<'a>(&'a self, _: &Chunk<'a>, _: usize) -> &'a [u32] {
+        &self.chunk.codes
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
-        let state: State = snapshot.load(FORMAT)?;
-        let mut window = match (&self.source, state.live) {
-            (Source::Reference, None) => self.window.clone(),
-            // the reference has outputs by now, or has lost them: what was compared with the other is worth nothing
-            (Source::Reference, Some(_)) | (Source::Live(_), None) => return Ok(()),
-            (Source::Live(_), Some((codes, Floats(values)))) => {
-                let baseline = Baseline { codes, values };
-                if baseline.codes.len() != baseline.values.len() || baseline.values.len() > self.settings.window {
+    fn learn(&mut self, rows: usize) -> (usize, Option<Baseline>) {
+        let (Some(live), Some(target)) = (&mut self.live, &self.target) else { return (0, None) };
+        let taken = self.chunk.values.len().min(rows - live.values.len());
+        live.codes.extend_from_slice(&self.chunk.codes[..taken]);
+        live.values.extend_from_slice(&self.chunk.values[..taken]);
+        (taken, (live.values.len() == rows).then(|| live.baseline(target)))
+    }
+
+    fn waits_for(&self, rows: usize) -> String {
+        let shown = self.live.as_ref().map_or(0, |live| live.values.len());
+        format!(
+            "the reference has no outputs; {shown} of the first {rows} outputs of the model are there to compare with"
+        )
+    }
+
+    fn save(&self) -> Self::State {
+        self.live.as_ref().map(|live| (live.codes.clone(), Floats(live.values.clone())))
+    }
+
+    fn load(&mut self, state: Self::State, rows: usize) -> Result<Restored, BoxError> {
+        match (&mut self.live, &self.target, state) {
+            (None, _, None) => Ok(Restored::Same),
+            (Some(live), Some(target), Some((codes, Floats(values)))) => {
+                if codes.len() != values.len() || values.len() > rows {
                     return Err(message("the saved baseline is longer than a window, or uneven"));
                 }
-                let full = baseline.values.len() == self.settings.window;
-                self.source = Source::Live(baseline.clone());
-                if full { self.compare_with(baseline) } else { None }
+                *live = Shown { codes, values };
+                Ok(Restored::Own((live.values.len() == rows).then(|| live.baseline(target))))
             }
-        };
-        match (&mut window, state.window) {
-            (Some(window), Some(state)) => window.load(state)?,
-            (None, None) => {}
-            _ => return Err(message("the saved window and its baseline do not belong together")),
+            // the reference has outputs by now, or has lost them: what was compared with the other is worth nothing
+            _ => Ok(Restored::Void),
         }
-        self.window = window;
-        Ok(())
-    }
-}
-
-impl Detector for OutputDrift {
-    fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
-        let target = self.target.as_ref().ok_or_else(|| message("rebase comes before inspect"))?;
-        self.codes.clear();
-        self.values.clear();
-        for row in 0..chunk.len() {
-            let (code, value) = read(target, chunk.output(row));
-            self.codes.push(code);
-            self.values.push(value);
-        }
-        let mut from = 0;
-        if let (Source::Live(baseline), None) = (&mut self.source, &self.window) {
-            from = chunk.len().min(self.settings.window - baseline.values.len());
-            for (&code, &value) in self.codes.iter().zip(&self.values).take(from) {
-                baseline.push(code, value);
-            }
-            if baseline.values.len() == self.settings.window {
-                let baseline = baseline.clone();
-                self.window = self.compare_with(baseline);
-            }
-        }
-        if let Some(window) = &mut self.window {
-            let (values, codes) = (self.values.as_slice(), self.codes.as_slice());
-            let (times, sequence) = (chunk.times(), chunk.sequence());
-            window.push(from, &Columns { values: |_| values, codes: |_| codes, times, sequence }, findings);
-        }
-        Ok(())
     }
 }
 

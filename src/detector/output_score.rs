@@ -161,8 +161,12 @@ impl NoveltyScore for LogitEnergy {
         let schema = references.training.schema();
         match schema.field_index(&self.field).map(|field| schema.slot(field)) {
             Some(Slot::Values { at, len, .. }) => Ok(Some(Box::new(Logits(at..at + len)))),
-            Some(_) => Err(message(format!("field `{}` holds no numbers: logits are an embedding or a number", self.field))),
-            None => Err(message(format!("the schema has no field `{}`: name the one that holds the logits", self.field))),
+            Some(_) => {
+                Err(message(format!("field `{}` holds no numbers: logits are an embedding or a number", self.field)))
+            }
+            None => {
+                Err(message(format!("the schema has no field `{}`: name the one that holds the logits", self.field)))
+            }
         }
     }
 }

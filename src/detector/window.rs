@@ -1,394 +1,241 @@
-//! The window that [`KsDrift`](super::KsDrift) and [`OutputDrift`](super::OutputDrift) compare with their reference.
+//! Windows of the stream against a reference.
 
-use chrono::{DateTime, Utc};
+mod category;
+mod engine;
+pub(super) mod marginals;
+mod numeric;
+pub(super) mod rows;
+pub(super) mod settings;
+pub(super) mod source;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::homogeneity::{fisher, levels};
-use super::{Alarm, Findings, Level, Reading};
+use super::{Detector, Findings, Reading};
+use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
-use crate::schema::{MISSING_CODE, row_floats};
-use crate::stats::ks::{Method, p_value};
-use crate::stats::ks_window::KsWindow;
+use crate::reference::References;
+use crate::stage::{Blind, Snapshot, Stage};
+use engine::{Window, WindowState};
+use marginals::Marginals;
+use settings::Settings;
+use source::{Restored, Source};
 
-/// How the tests of one window share its false-alarm rate. Both bound the chance of *any* false alarm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Correction {
-    /// Every test gets the same part (Bonferroni 1936).
-    #[default]
-    Bonferroni,
-    /// Step by step (Holm 1979): as strict for the first, more readings behind the same alarm.
-    Holm,
-}
+pub use settings::{CategoryTest, Correction, NumericTest};
 
-/// The chance of a false alarm that the user accepts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Rate {
-    PerTest(f64),
-    PerDay(f64),
-}
-
-/// Most false alarms per test, however long the last test is ago.
-const HIGHEST_LEVEL: f64 = 0.05;
-
-/// Up to this product of two sample sizes the exact p-value costs little.
-const SMALL: u64 = 20_000;
-
+/// Drift between a window of the stream and a reference; what is compared, is `S`'s to say.
+///
+/// It is used under its short names: [`KsDrift`](crate::KsDrift) compares the inputs column by column,
+/// [`OutputDrift`](crate::OutputDrift) the outputs of the model, [`MmdDrift`](crate::MmdDrift) the numeric inputs together.
+/// All have the settings below.
+///
+/// One alarm per test of the window at most; its readings are the columns behind it, largest effect first.
+///
+/// **Windows** do not overlap by default: one test per [`window`](WindowDrift::window) observations;
+/// [`sliding`](WindowDrift::sliding) tests more often, [`time_window`](WindowDrift::time_window) by the clock of the
+/// observations. A moved reference starts the window afresh.
+///
+/// **Rates**: a test of the window has a *level*, the chance of an alarm if nothing has changed. The user states it
+/// [per test](WindowDrift::false_alarm_rate), [per day](WindowDrift::false_alarms_per_day) or as an
+/// [average run length](WindowDrift::average_run_length) (the last one told counts), and it is shared by the columns
+/// ([`Correction`]). A test by permutation can prove no level below 0.0001 per column: where less is asked, the column is
+/// blind ("not computed") and the reason names the level.
+///
+/// **Guarantee**: if observations are independent and distributed as the reference's, a test alarms with a probability
+/// of at most its level, on average over references. It does not hold for dependent observations (sessions, seasons, one
+/// noisy client): those *are* a change of the window.
 #[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub(super) window: usize,
-    every: Option<usize>,
-    rate: Rate,
-    pub(super) correction: Correction,
-    pub(super) minimum_effect: f64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            window: 1000,
-            every: None,
-            rate: Rate::PerTest(0.01),
-            correction: Correction::Bonferroni,
-            minimum_effect: 0.05,
-        }
-    }
-}
-
-impl Settings {
-    pub(super) fn sliding(&mut self, every: usize) {
-        self.every = Some(every);
-    }
-
-    pub(super) fn per_test(&mut self, rate: f64) {
-        self.rate = Rate::PerTest(rate);
-    }
-
-    pub(super) fn per_day(&mut self, rate: f64) {
-        self.rate = Rate::PerDay(rate);
-    }
-
-    pub(super) fn check(&self) -> Result<(), BoxError> {
-        if self.window < 2 {
-            return Err(message(format!("the window is {}, at least 2 observations are needed", self.window)));
-        }
-        if let Some(every) = self.every.filter(|every| !(1..=self.window).contains(every)) {
-            return Err(message(format!(
-                "sliding by {every} was asked, from 1 to the window ({}) is allowed",
-                self.window
-            )));
-        }
-        match self.rate {
-            Rate::PerTest(rate) if !(rate > 0.0 && rate <= 0.5) => {
-                return Err(message(format!("the false-alarm rate is {rate}, above 0 and at most 0.5 is allowed")));
-            }
-            Rate::PerDay(rate) if !(rate > 0.0 && rate.is_finite()) => {
-                return Err(message(format!("{rate} false alarms per day were asked, more than 0 is allowed")));
-            }
-            _ => {}
-        }
-        if !(0.0..1.0).contains(&self.minimum_effect) {
-            let text = format!("the minimum effect is {}, from 0 to below 1 is allowed", self.minimum_effect);
-            return Err(message(text));
-        }
-        Ok(())
-    }
-}
-
-/// A numeric column: its window against its reference.
-#[derive(Debug, Clone)]
-pub(super) struct Numbers {
-    name: String,
-    /// Without reference values if the distribution cannot be compared.
-    window: KsWindow,
-    /// What came since the last test: counted in one go, while the counts of the column are at hand.
-    fresh: Vec<f64>,
-    /// Rows of the reference without a finite value, and all rows; no rows = the missing share is not tested.
-    missing: u64,
-    rows: u64,
-}
-
-impl Numbers {
-    /// A window of `capacity` against `values` (not finite = missing) with `missing` of `rows` rows missing; the reason if
-    /// their distribution cannot be compared.
-    pub(super) fn new(
-        name: &str,
-        capacity: usize,
-        mut values: Vec<f64>,
-        missing: u64,
-        rows: u64,
-    ) -> (Self, Option<&'static str>) {
-        values.retain(|value| value.is_finite());
-        let reason = match values.first() {
-            None => Some("not computed: no value in the reference"),
-            Some(first) if values.iter().all(|value| value == first) => Some("not computed: constant in the reference"),
-            _ => None,
-        };
-        if reason.is_some() {
-            values.clear();
-        }
-        let window = KsWindow::new(&values, capacity);
-        (Numbers { name: name.into(), window, fresh: Vec::new(), missing, rows }, reason)
-    }
-
-    fn latest(&self, count: usize) -> Vec<f64> {
-        let all = self.window.len() + self.fresh.len();
-        self.window.values().chain(self.fresh.iter().copied()).skip(all.saturating_sub(count)).collect()
-    }
-
-    /// Counts what came since the last test; it pushes out what is older than a window.
-    fn count(&mut self, capacity: usize) {
-        if self.fresh.len() >= capacity {
-            self.window.clear();
-        }
-        self.window.extend(self.fresh.drain(..));
-    }
-}
-
-/// Reference of a category column: counts by code, then unseen, then missing.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Levels {
-    pub(super) name: String,
-    pub(super) counts: Vec<u64>,
-}
-
-impl Levels {
-    pub(super) fn new(name: &str, allowed: usize, codes: impl IntoIterator<Item = (u32, u64)>) -> Self {
-        let mut counts = vec![0; allowed + 2];
-        for (code, count) in codes {
-            let level = level_of(code, counts.len());
-            counts[level] += count;
-        }
-        Levels { name: name.into(), counts }
-    }
-
-    fn tested(&self) -> bool {
-        self.counts.iter().any(|&count| count > 0)
-    }
-}
-
-fn level_of(code: u32, levels: usize) -> usize {
-    if code == MISSING_CODE { levels - 1 } else { (code as usize).min(levels - 2) }
-}
-
-/// One result that matters.
-struct Found {
-    reading: Reading,
-    p_value: f64,
-    text: String,
-}
-
-/// A window over some columns, tested each time it is full.
-#[derive(Debug, Clone)]
-pub(super) struct Window {
+pub struct WindowDrift<S: Source> {
+    name: Cow<'static, str>,
     settings: Settings,
-    numbers: Vec<Numbers>,
-    levels: Vec<Levels>,
-    codes: Vec<Vec<u32>>,
-    /// Room to count the codes of a column in.
-    counts: Vec<u64>,
-    /// Observations towards the next test; the columns may remember older ones, which fall out before it.
-    filled: usize,
-    tested_at: Option<DateTime<Utc>>,
+    source: S,
+    window: Option<Window<S::Tests>>,
+    rebased: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Floats(#[serde(with = "row_floats")] pub(super) Vec<f64>);
-
-/// What the stream left.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct WindowState {
-    columns: Vec<String>,
-    filled: usize,
-    values: Vec<Floats>,
-    codes: Vec<Vec<u32>>,
-    tested_at: Option<DateTime<Utc>>,
+#[derive(Serialize, Deserialize)]
+struct State<S> {
+    source: S,
+    window: Option<WindowState>,
 }
 
-/// The columns of a chunk as the window wants them.
-pub(super) struct Columns<'a, V, C> {
-    pub(super) values: V,
-    pub(super) codes: C,
-    pub(super) times: &'a [DateTime<Utc>],
-    pub(super) sequence: &'a [u64],
+impl<S: Source> Default for WindowDrift<S> {
+    /// Windows of 1,000, a false-alarm rate of 0.01 per test, effects of at least 0.05, no warnings.
+    fn default() -> Self {
+        let (settings, source) = (Settings::default(), S::default());
+        WindowDrift { name: S::NAME.into(), settings, source, window: None, rebased: false }
+    }
 }
 
-impl Window {
-    pub(super) fn new(settings: Settings, numbers: Vec<Numbers>, levels: Vec<Levels>) -> Self {
-        let codes = vec![Vec::new(); levels.len()];
-        Window { settings, numbers, levels, codes, counts: Vec::new(), filled: 0, tested_at: None }
+impl<S: Source> WindowDrift<S> {
+    /// Another name, for a second one in the same pipeline.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Cow::Owned(name.into());
+        self
     }
 
-    /// Number of tests that share the level of a window.
-    pub(super) fn tests(&self) -> usize {
-        let distributions = self.numbers.iter().filter(|column| column.window.reference_len() > 0).count();
-        let missing = self.numbers.iter().filter(|column| column.rows > 0).count();
-        distributions + missing + self.levels.iter().filter(|column| column.tested()).count()
+    /// Observations per window, at least 2; 1,000 unless told. Of a time window: the most that are kept, at least 20.
+    pub fn window(mut self, observations: usize) -> Self {
+        self.settings.window = observations;
+        self
     }
 
-    /// Adds rows `from..` of the columns, testing as often as the window fills.
-    pub(super) fn push<'a, V, C>(&mut self, from: usize, columns: &Columns<'a, V, C>, findings: &mut Findings)
-    where
-        V: Fn(usize) -> &'a [f64],
-        C: Fn(usize) -> &'a [u32],
-    {
-        let rows = columns.times.len();
-        if self.tests() == 0 || from >= rows {
-            return;
-        }
-        let mut at = from;
-        self.tested_at.get_or_insert(columns.times[at]);
-        while at < rows {
-            let end = rows.min(at + self.settings.window - self.filled);
-            for (column, numbers) in self.numbers.iter_mut().enumerate() {
-                numbers.fresh.extend_from_slice(&(columns.values)(column)[at..end]);
-            }
-            for (column, codes) in self.codes.iter_mut().enumerate() {
-                codes.extend_from_slice(&(columns.codes)(column)[at..end]);
-            }
-            self.filled += end - at;
-            if self.filled == self.settings.window {
-                self.test(columns.times[end - 1], columns.sequence[end - 1], findings);
-                let step = self.settings.every.unwrap_or(self.settings.window);
-                self.codes.iter_mut().for_each(|codes| drop(codes.drain(..step)));
-                self.filled -= step;
-            }
-            at = end;
-        }
+    /// Tests the last window each time `every` observations have come (1 to the window), instead of once per window.
+    pub fn sliding(mut self, every: usize) -> Self {
+        self.settings.every = Some(every);
+        self
     }
 
-    /// The level of a test at `now`; the time of the last test never goes back.
-    fn level(&mut self, now: DateTime<Utc>) -> f64 {
-        let before = self.tested_at.unwrap_or(now);
-        self.tested_at = Some(before.max(now));
-        match self.settings.rate {
-            Rate::PerTest(rate) => rate,
-            Rate::PerDay(rate) => {
-                let days = (now - before).num_milliseconds().max(0) as f64 / 86_400_000.0;
-                (rate * days).min(HIGHEST_LEVEL)
-            }
-        }
+    /// Windows of time that do not overlap, at least a millisecond long; they start at multiples of `length` since 1970 (UTC).
+    ///
+    /// The time is that of the observations and only moves forward: a late one counts as made now. A window is tested when
+    /// the first observation after it arrives. Of more observations than [`window`](WindowDrift::window), a uniform sample
+    /// is compared: those with the smallest hash of their position in the stream. With fewer than 20, the window is not tested
+    /// but goes on to the end of the next one, and the stage says so. Windows of time do not slide.
+    pub fn time_window(mut self, length: Duration) -> Self {
+        self.settings.time = Some(length);
+        self
     }
 
-    fn test(&mut self, now: DateTime<Utc>, sequence: u64, findings: &mut Findings) {
-        let level = self.level(now);
-        let mut found = self.compare(level);
-        found.sort_by(|a, b| a.p_value.total_cmp(&b.p_value));
-        let tests = self.tests();
-        let accepted = |(rank, result): (usize, &Found)| {
-            let share = match self.settings.correction {
-                Correction::Bonferroni => tests,
-                Correction::Holm => tests - rank,
-            };
-            !(level > 0.0 && result.p_value <= level / share as f64)
-        };
-        let behind = found.iter().enumerate().position(accepted).unwrap_or(found.len());
-        found.truncate(behind);
-        found.sort_by(|a, b| b.reading.effect.total_cmp(&a.reading.effect).then(a.p_value.total_cmp(&b.p_value)));
-        let mut named = hashbrown::HashSet::new();
-        found.retain(|result| named.insert(result.reading.column.clone()));
-        if found.is_empty() {
-            return;
-        }
-        let named: Vec<_> = found.iter().take(3).map(|result| result.text.as_str()).collect();
-        let text = format!(
-            "{} of {} columns differ from the reference in {} observations: {}{}",
-            found.len(),
-            self.numbers.len() + self.levels.len(),
-            self.settings.window,
-            named.join(", "),
-            if found.len() > named.len() { ", …" } else { "" },
-        );
-        let readings = found.into_iter().map(|result| result.reading).collect();
-        findings.alarm(Alarm { detector: String::new(), level: Level::Drift, sequence, text, readings });
+    /// Chance of a false alarm per test of the window, over all columns: above 0, at most 0.5; 0.01 unless told.
+    pub fn false_alarm_rate(mut self, per_test: f64) -> Self {
+        self.settings.per_test(per_test);
+        self
     }
 
-    /// Every test that may reach `level` with enough effect to matter. The others count as p = 1, which only makes the
-    /// correction stricter.
-    fn compare(&mut self, level: f64) -> Vec<Found> {
-        let mut found = Vec::new();
-        let least = self.settings.minimum_effect;
-        for column in &mut self.numbers {
-            column.count(self.settings.window);
-            let (n, m) = (column.window.reference_len(), column.window.compared() as u64);
-            let d = column.window.distance();
-            // the exact p-value may cost milliseconds: not where the approximate one is far above the level
-            let hopeless = || n * m > SMALL && p_value(n, m, d, Method::Asymptotic) > 4.0 * level;
-            if n > 0 && m > 0 && d >= least && !hopeless() {
-                let p = p_value(n, m, d, Method::Auto);
-                found.push(Found::new(&column.name, d, d, p, format!("{} (D {d:.3}, p {p:.1e})", column.name)));
-            }
-            let (rows, missing) = (column.window.len() as u64, column.window.missing() as u64);
-            let (before, after) = (column.missing as f64 / column.rows as f64, missing as f64 / rows as f64);
-            // a reference without rows gives NaN, which is never enough
-            if (after - before).abs() >= least {
-                let p = fisher(column.missing, column.rows, missing, rows);
-                let shares = format!("{:.1} % → {:.1} %", 100.0 * before, 100.0 * after);
-                let text = format!("{} (missing {shares}, p {p:.1e})", column.name);
-                found.push(Found::new(&column.name, after - before, (after - before).abs(), p, text));
-            }
-        }
-        for (column, codes) in self.levels.iter().zip(&self.codes) {
-            self.counts.clear();
-            self.counts.resize(column.counts.len(), 0);
-            for &code in codes {
-                self.counts[level_of(code, column.counts.len())] += 1;
-            }
-            if let Some(test) = levels(&column.counts, &self.counts, least).filter(|test| test.total_variation >= least)
-            {
-                let (effect, p) = (test.total_variation, test.p_value);
-                let text = format!("{} (total variation {effect:.3}, p {p:.1e})", column.name);
-                found.push(Found::new(&column.name, test.statistic, effect, p, text));
-            }
-        }
-        found
+    /// Expected false alarms per day: a test gets this rate times the days since the last one (at most 0.05), so
+    /// that the budget holds whatever the traffic is. Observations without passing time give no level: no alarm.
+    ///
+    /// Several detectors share one budget by
+    /// [`PipelineBuilder::false_alarms_per_day`](crate::PipelineBuilder::false_alarms_per_day); a rate stated here goes before.
+    pub fn false_alarms_per_day(mut self, rate: f64) -> Self {
+        self.settings.per_day(rate);
+        self
     }
 
-    pub(super) fn save(&self) -> WindowState {
-        WindowState {
-            columns: self.columns().map(str::to_owned).collect(),
-            filled: self.filled,
-            values: self.numbers.iter().map(|column| Floats(column.latest(self.filled))).collect(),
-            codes: self.codes.clone(),
-            tested_at: self.tested_at,
-        }
+    /// Expected observations from one false alarm to the next, at least: a test gets the number of observations since the
+    /// last one divided by this (at most 0.05).
+    pub fn average_run_length(mut self, observations: u64) -> Self {
+        self.settings.run_length(observations);
+        self
     }
 
-    pub(super) fn load(&mut self, state: WindowState) -> Result<(), BoxError> {
-        if !state.columns.iter().map(String::as_str).eq(self.columns()) {
-            return Err(message("the saved window has other columns than the reference"));
-        }
-        let full = state.values.iter().any(|values| values.0.len() != state.filled)
-            || state.codes.iter().any(|codes| codes.len() != state.filled);
-        if full || state.values.len() != self.numbers.len() || state.codes.len() != self.codes.len() {
-            return Err(message("the columns of the saved window have different lengths"));
-        }
-        if state.filled >= self.settings.window {
-            let (found, window) = (state.filled, self.settings.window);
-            return Err(message(format!(
-                "the saved window holds {found} observations, fewer than {window} are expected"
-            )));
-        }
-        for (column, values) in self.numbers.iter_mut().zip(&state.values) {
-            column.window.clear();
-            column.fresh.clone_from(&values.0);
-        }
-        self.codes = state.codes;
-        self.filled = state.filled;
-        self.tested_at = state.tested_at;
+    /// Raises an alarm of [`Level::Warning`](crate::Level::Warning) where a drift alarm would need a rate `times` as high
+    /// (above 1, finite): so under no change, warnings and drift alarms together come at `times` the stated rate at most. A
+    /// drift alarm takes the place of the warning. Off unless told.
+    pub fn warnings(mut self, times: f64) -> Self {
+        self.settings.warn(times);
+        self
+    }
+
+    /// Smallest effect worth an alarm, from 0 to below 1; 0.05 unless told.
+    ///
+    /// For the distance D, 0.05 is a shift of an eighth of a standard deviation, or 5 points of missing values. In windows of
+    /// 1,000 only larger distances are significant; in large windows it keeps significant trifles away.
+    pub fn minimum_effect(mut self, effect: f64) -> Self {
+        self.settings.minimum_effect = effect;
+        self
+    }
+
+    /// Statistic, p-value and effect of every test of the newest window, alarm or not: to be kept as metrics. Empty until the
+    /// first test since the start.
+    ///
+    /// Where nothing could become of it, the p-value is an approximation, or absent if the test is one by permutation: the
+    /// effect is below the minimum, or the p-value is far above the level.
+    pub fn last_readings(&self) -> Vec<Reading> {
+        self.window.as_ref().map(Window::readings).unwrap_or_default()
+    }
+}
+
+impl<S: Source<Tests = Marginals>> WindowDrift<S> {
+    /// How the columns share the rate of a test.
+    pub fn correction(mut self, correction: Correction) -> Self {
+        self.settings.correction = correction;
+        self
+    }
+
+    /// The test of numeric columns.
+    pub fn numeric_test(mut self, test: NumericTest) -> Self {
+        self.settings.numeric = test;
+        self
+    }
+
+    /// The test of category columns.
+    pub fn category_test(mut self, test: CategoryTest) -> Self {
+        self.settings.category = test;
+        self
+    }
+}
+
+impl<S: Source> Stage for WindowDrift<S> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rebase(&mut self, references: &References) -> Result<(), BoxError> {
+        self.settings.check()?;
+        let baseline = self.source.rebase(references)?;
+        self.window = baseline.map(|baseline| Window::new(&self.settings, baseline));
+        self.rebased = true;
         Ok(())
     }
 
-    fn columns(&self) -> impl Iterator<Item = &str> {
-        let numbers = self.numbers.iter().map(|column| column.name.as_str());
-        numbers.chain(self.levels.iter().map(|column| column.name.as_str()))
+    fn blind(&self) -> Vec<Blind> {
+        match &self.window {
+            Some(window) => window.blind(),
+            None if self.rebased => vec![Blind::all(self.source.waits_for(self.settings.window))],
+            None => Vec::new(),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, BoxError> {
+        let state = State { source: self.source.save(), window: self.window.as_ref().map(Window::save) };
+        Snapshot::save(S::FORMAT, &state)
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
+        let state: State<S::State> = snapshot.load(S::FORMAT)?;
+        match self.source.load(state.source, self.settings.window)? {
+            Restored::Same => {}
+            Restored::Own(baseline) => {
+                self.window = baseline.map(|baseline| Window::new(&self.settings, baseline));
+            }
+            Restored::Void => return Ok(()),
+        }
+        match (&mut self.window, state.window) {
+            (Some(window), Some(state)) => window.load(state),
+            (None, None) => Ok(()),
+            _ => Err(message("the saved window and its baseline do not belong together")),
+        }
     }
 }
 
-impl Found {
-    fn new(column: &str, statistic: f64, effect: f64, p_value: f64, text: String) -> Self {
-        let reading = Reading { column: column.into(), statistic, p_value: Some(p_value), effect };
-        Found { reading, p_value, text }
+impl<S: Source> Detector for WindowDrift<S> {
+    fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
+        if !self.rebased {
+            return Err(message("rebase comes before inspect"));
+        }
+        self.source.read(chunk)?;
+        let mut from = 0;
+        if self.window.is_none() {
+            let (taken, baseline) = self.source.learn(self.settings.window);
+            self.window = baseline.map(|baseline| Window::new(&self.settings, baseline));
+            from = taken;
+        }
+        if let Some(window) = &mut self.window {
+            window.push(&self.source, chunk, from, findings);
+        }
+        Ok(())
+    }
+
+    fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
+        self.settings.budget(false_alarms_per_day)
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;

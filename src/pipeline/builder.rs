@@ -24,6 +24,7 @@ use crate::retrain::recipe::MOST_ROWS;
 use crate::retrain::{Artifact, Deployer, Evaluator, Trainer};
 use crate::router::LabelRouter;
 use crate::schema::{FieldKind, Row, Schema, Target};
+use crate::stage::isolate;
 use crate::store::{MemoryStore, Store};
 use crate::trigger::RetrainTrigger;
 
@@ -57,6 +58,7 @@ pub struct PipelineBuilder {
     rows: usize,
     parts: Parts,
     segment: Option<String>,
+    false_alarms_per_day: Option<f64>,
     mistakes: Vec<String>,
 }
 
@@ -106,6 +108,7 @@ impl PipelineBuilder {
                 weight_clip: None,
             },
             segment: None,
+            false_alarms_per_day: None,
             mistakes: Vec::new(),
         }
     }
@@ -126,6 +129,17 @@ impl PipelineBuilder {
     /// Adds a detector.
     pub fn detect(mut self, detector: impl Detector) -> Self {
         self.detectors.push(Box::new(detector));
+        self
+    }
+
+    /// Expected false alarms per day that all detectors together may raise: one budget, divided evenly.
+    ///
+    /// Its shares go to the detectors that can hold one ([`Detector::alarm_budget`]: [`KsDrift`](crate::KsDrift),
+    /// [`OutputDrift`](crate::OutputDrift)) and were told no rate of their own; a detector with a rate of its own has it beside
+    /// the budget. Flags are no alarms: they have [`flags_per_minute`](Self::flags_per_minute). The budget holds if each
+    /// share holds, so under the assumptions of each detector; whether they are dependent on each other does not matter.
+    pub fn false_alarms_per_day(mut self, rate: f64) -> Self {
+        self.false_alarms_per_day = Some(rate);
         self
     }
 
@@ -271,7 +285,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Predictions that the ledger remembers (about 80 bytes each), and how many of the newest with their whole row;
+    /// Predictions that the ledger remembers (about 90 bytes each), and how many of the newest with their whole row;
     /// 65,536 and 4,096 unless told. A truth that comes later than that finds no row.
     pub fn remember(mut self, predictions: usize, rows: usize) -> Self {
         (self.ledger, self.rows) = (predictions, rows);
@@ -333,6 +347,7 @@ impl PipelineBuilder {
         let mut mistakes = std::mem::take(&mut self.mistakes);
         let reference = self.reference_or_fit(&mut mistakes);
         self.check_parts(&mut mistakes);
+        self.share_budget(&mut mistakes);
         let references = References::starting_with(reference);
         let mut detectors: Vec<_> = self.detectors.into_iter().map(Isolated::new).collect();
         let mut gates: Vec<_> = self.gates.into_iter().map(Isolated::new).collect();
@@ -358,6 +373,7 @@ impl PipelineBuilder {
             router,
             trigger: self.trigger,
             references,
+            cumulative_drift: Vec::new(),
             stage_model: ModelVersion::FIRST,
             ledger: Ledger::new(self.ledger, self.rows),
             findings: Findings::new(),
@@ -408,6 +424,33 @@ impl PipelineBuilder {
             mistakes.push("the training data has another schema than the pipeline".into());
         }
         reference
+    }
+
+    /// Gives each detector that can hold it an equal share of the budget.
+    fn share_budget(&mut self, mistakes: &mut Vec<String>) {
+        let Some(budget) = self.false_alarms_per_day else { return };
+        if !(budget > 0.0 && budget.is_finite()) {
+            mistakes.push(format!("false_alarms_per_day: {budget} was asked, a finite number above 0 is allowed"));
+            return;
+        }
+        let mut give = |share: f64| {
+            let mut holders = 0_u32;
+            for detector in &mut self.detectors {
+                match isolate(|| Ok(detector.alarm_budget(share))) {
+                    Ok(holds) => holders += u32::from(holds),
+                    Err(error) => mistakes.push(format!("`{}`: {error}", detector.name())),
+                }
+            }
+            holders
+        };
+        match give(budget) {
+            0 => mistakes.push(
+                "false_alarms_per_day: no detector can hold the budget; each has a rate of its own, or raises no alarms at a stated rate"
+                    .into(),
+            ),
+            1 => {}
+            holders => drop(give(budget / f64::from(holders))),
+        }
     }
 
     fn check_parts(&mut self, mistakes: &mut Vec<String>) {

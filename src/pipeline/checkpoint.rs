@@ -34,7 +34,11 @@ impl Pipeline {
         }
         let since = self.sequence - self.flow.checkpointed_sequence;
         let old = self.flow.checkpointed_at.is_none_or(|at| self.now - at >= self.settings.checkpoint_after);
-        if since >= self.settings.checkpoint_every || (since > 0 && old) { self.checkpoint() } else { Ok(()) }
+        if since >= self.settings.checkpoint_every || ((since > 0 || self.flow.unsaved) && old) {
+            self.checkpoint()
+        } else {
+            Ok(())
+        }
     }
 
     /// Saves the state of every stage and the ledger, together with what they produced.
@@ -61,6 +65,7 @@ impl Pipeline {
         self.outbox.push_with_samples(vec![stages, ledger])?;
         self.flow.checkpointed_at = Some(self.now);
         self.flow.checkpointed_sequence = self.sequence;
+        self.flow.unsaved = false;
         Ok(())
     }
 
@@ -86,9 +91,7 @@ impl Pipeline {
                 self.ledger.restore(&bytes).map_err(failed)?;
             }
         }
-        self.flow.alarms_raised = self.outbox.count(Kind::Alarm, None)?;
-        self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some("open"))?;
-        self.flow.last_alarm = (self.flow.open_alarms > 0).then_some(self.now);
+        self.reopen_alarms()?;
         // Samples kept after the last checkpoint: the stream goes on behind them.
         let (position, time) = self.outbox.cursor()?;
         newest = newest.max(position);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::Thread;
 
+use super::alarms::{self, AlarmRecord};
 use super::lineage::{self, Lineage};
 use super::recorder::Shared;
 use super::{Pipeline, Status};
@@ -147,12 +148,21 @@ impl Control {
         self.with(move |pipeline| pipeline.readmit(id, &who))?
     }
 
-    /// Marks every open alarm as seen.
+    /// Takes note of every open alarm in the name of `who`; see [`Pipeline::acknowledge_alarms`].
     ///
     /// # Errors
     /// The worker has ended, or the store fails.
-    pub fn acknowledge_alarms(&self) -> Result<usize, Error> {
-        self.with(Pipeline::acknowledge_alarms)?
+    pub fn acknowledge_alarms(&self, who: &str) -> Result<usize, Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.acknowledge_alarms(&who))?
+    }
+
+    /// Alarms and what became of them, newest first; see [`Pipeline::alarms`].
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn alarms(&self, before: Option<u64>, limit: usize) -> Result<Vec<AlarmRecord>, Error> {
+        alarms::page(&*self.store, &self.pipeline, before, limit)
     }
 
     /// Asks a stage again that is down after three failures in a row.

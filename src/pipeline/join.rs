@@ -1,9 +1,14 @@
 //! What arrives joins what is known: predictions, outcomes and feedback, early, late, corrected, retracted.
 
 use super::Pipeline;
+use super::label::{people_say, settled_truth, world_says};
+use super::ledger::Entry;
 use crate::chunk::{Heard, Truth};
+use crate::clock::from_micros;
 use crate::error::Error;
-use crate::event::{Feedback, Label, Observation, Opinion, Outcome, PredictionId, Role};
+use crate::event::{
+    Feedback, Label, Observation, Opinion, Outcome, PredictionId, Role, predicted_label, predicted_probability,
+};
 use crate::sample::{Annotation, Annotator, Lane};
 use crate::stats::sampling::unit_interval;
 use crate::store::{Indexed, Kind};
@@ -84,41 +89,55 @@ impl Pipeline {
         // The prediction may sit in the open chunk: it is inspected without knowing the truth.
         self.inspect();
         self.recall(id)?;
-        let schema = self.schema.clone();
-        let (target, sequence, now) = (schema.target(), self.sequence, self.now);
-        let Some(entry) = self.ledger.get_mut(id) else {
+        let Some(entry) = self.ledger.get(id).copied() else {
             return self.take_late_outcome(outcome);
         };
-        let before = entry.truth(target);
+        let before = entry.truth(self.schema.target());
         if before == outcome.label {
             self.counters.duplicate_outcomes += 1;
             return Ok(());
         }
-        entry.set_truth(outcome.label);
-        let truth = Truth {
-            sequence,
-            prediction: id,
-            model: entry.model,
-            predicted: entry.predicted(target),
-            label: outcome.label,
-            replaces: before,
-            predicted_at: entry.time(),
-            time: now,
+        // What people agreed on was a truth before this one, and is one again if this one is taken back.
+        let people = match entry.lane {
+            Some(Lane::Random) => self.outbox.sample(id)?.and_then(|sample| people_say(sample)),
+            _ => None,
         };
-        let (sampled, row_sequence) = (entry.sampled, entry.sequence);
+        if let Some(entry) = self.ledger.get_mut(id) {
+            entry.set_truth(outcome.label);
+        }
         self.count_outcome(before, outcome.label);
-        self.buffer.push_truth(truth);
-        let annotation = self.annotation(id, outcome.label, Annotator::GroundTruth);
-        if sampled {
+        let labelled = self.label_by_outcome(id, &entry, outcome.label);
+        let (replaces, label) = (before.or(people), outcome.label.or(people));
+        if label != replaces {
+            self.buffer.push_truth(Truth {
+                sequence: self.sequence,
+                prediction: id,
+                model: entry.model,
+                predicted: entry.predicted(self.schema.target()),
+                score: entry.score(),
+                lane: self.ledger.get(id).and_then(|entry| entry.lane),
+                label,
+                replaces,
+                predicted_at: entry.time(),
+                time: self.now,
+            });
+        }
+        labelled
+    }
+
+    /// Labels the sample of a prediction, or makes one of it for its label's sake.
+    fn label_by_outcome(&mut self, id: PredictionId, entry: &Entry, label: Option<Label>) -> Result<(), Error> {
+        let annotation = self.annotation(id, label, Annotator::GroundTruth);
+        if entry.lane.is_some() {
             return self.annotate(annotation, true);
         }
         let share = self.settings.outcome_share;
-        if outcome.label.is_none() || unit_interval(self.settings.seed ^ 1, id.bytes()) >= share {
+        if label.is_none() || unit_interval(self.settings.seed ^ 1, id.bytes()) >= share {
             return Ok(());
         }
-        match self.ledger.row(row_sequence).cloned() {
+        match self.ledger.row(entry.sequence).cloned() {
             Some(row) => {
-                self.keep(row, row_sequence, Lane::Outcome, share, Vec::new())?;
+                self.keep(row, entry.sequence, Lane::Outcome, share, Vec::new())?;
                 self.annotate(annotation, true)
             }
             None => {
@@ -126,6 +145,30 @@ impl Pipeline {
                 Ok(())
             }
         }
+    }
+
+    /// Tells the detectors what is true of a sample, if it is not `before` any more.
+    pub(super) fn tell(&mut self, id: PredictionId, before: Option<Label>) -> Result<(), Error> {
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        let label = settled_truth(sample);
+        if label == before {
+            return Ok(());
+        }
+        let (target, made) = (self.schema.target(), &sample.observation);
+        self.buffer.push_truth(Truth {
+            sequence: self.sequence,
+            prediction: id,
+            model: made.model,
+            predicted: predicted_label(target, made.output()),
+            score: predicted_probability(target, made.output()),
+            lane: Some(sample.lane),
+            label,
+            replaces: before,
+            // As exact as the ledger's.
+            predicted_at: from_micros(made.time.timestamp_micros()),
+            time: self.now,
+        });
+        Ok(())
     }
 
     /// What became of a prediction after the checkpoint that the ledger was restored from: its sample knows.
@@ -138,7 +181,7 @@ impl Pipeline {
         let truth = sample.annotations.iter().rev().find(|a| a.annotator == Annotator::GroundTruth);
         let truth = truth.map(|annotation| annotation.label);
         if let Some(entry) = self.ledger.get_mut(id) {
-            entry.sampled = true;
+            entry.lane = Some(sample.lane);
             if let Some(label) = truth {
                 entry.set_truth(label);
             }
@@ -158,15 +201,16 @@ impl Pipeline {
     /// An outcome of a prediction that the ledger does not know: its sample may, else it is parked.
     pub(super) fn take_late_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
         if let Some(sample) = self.outbox.sample(outcome.prediction)? {
-            let truths = sample.annotations.iter().rev();
-            let known = truths.clone().find(|a| a.annotator == Annotator::GroundTruth).and_then(|a| a.label);
+            let (known, before) = (world_says(sample), settled_truth(sample));
             if known == outcome.label {
                 self.counters.duplicate_outcomes += 1;
                 return Ok(());
             }
             self.count_outcome(known, outcome.label);
             let annotation = self.annotation(outcome.prediction, outcome.label, Annotator::GroundTruth);
-            return self.annotate(annotation, true);
+            let annotated = self.annotate(annotation, true);
+            self.tell(outcome.prediction, before)?;
+            return annotated;
         }
         self.park(outcome.prediction, Parked::Outcome(outcome))
     }

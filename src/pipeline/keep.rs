@@ -11,7 +11,6 @@ use crate::retrain::RunId;
 use crate::router::{Ask, Route, RouteContext};
 use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleState};
 use crate::stage::isolate;
-use crate::store::{Indexed, Kind};
 
 use super::flow::JUDGING_PRIORITY;
 
@@ -99,7 +98,11 @@ impl Pipeline {
     }
 
     pub(super) fn keep_one(&mut self, id: PredictionId, lane: Lane, flags: Vec<Flag>) -> Result<(), Error> {
-        let Some((sequence, sampled)) = self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled)) else {
+        let Some((sequence, sampled)) = self.ledger.get(id).map(|entry| (entry.sequence, entry.lane.is_some())) else {
+            // The truth about a sample may come when its prediction is long forgotten here.
+            if self.outbox.sample(id)?.is_some() {
+                return self.add_flags(id, flags);
+            }
             self.counters.without_row += 1;
             return Ok(());
         };
@@ -118,7 +121,7 @@ impl Pipeline {
     /// asked about first and blind, and never auto-labelled.
     pub(super) fn compare(&mut self, observation: Observation, inclusion: f64, run: RunId) -> Result<(), Error> {
         let id = observation.id;
-        match self.ledger.get(id).map(|entry| (entry.sequence, entry.sampled)) {
+        match self.ledger.get(id).map(|entry| (entry.sequence, entry.lane.is_some())) {
             Some((sequence, false)) => {
                 self.keep(observation, sequence, Lane::Comparison, inclusion, Vec::new())?;
                 if let Some(sample) = self.outbox.sample(id)? {
@@ -134,6 +137,9 @@ impl Pipeline {
                     return Ok(());
                 }
                 (sample.lane, sample.inclusion, sample.compared) = (Lane::Comparison, inclusion, Some(run));
+                if let Some(entry) = self.ledger.get_mut(id) {
+                    entry.lane = Some(Lane::Comparison);
+                }
                 let reason = Reason::new("compared", "candidate and served model disagree on it");
                 let ask = Ask { priority: JUDGING_PRIORITY, overlap: 1, blind: true };
                 if sample.state == SampleState::Skipped {
@@ -146,23 +152,13 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn add_flags(&mut self, id: PredictionId, flags: Vec<Flag>) -> Result<(), Error> {
+    /// Adds flags to a sample that is there; the same flag again, of a log that is replayed, says nothing new.
+    pub(super) fn add_flags(&mut self, id: PredictionId, mut flags: Vec<Flag>) -> Result<(), Error> {
         if let Some(sample) = self.outbox.sample(id)? {
-            sample.flags.extend(flags);
+            flags.retain(|flag| !sample.flags.contains(flag));
+            sample.flags.append(&mut flags);
             self.outbox.touch(id);
         }
-        Ok(())
-    }
-
-    pub(super) fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
-        self.counters.alarms += 1;
-        self.flow.alarms_raised += 1;
-        self.flow.open_alarms += 1;
-        self.flow.last_alarm = Some(self.now);
-        let id = format!("{:012}", self.flow.alarms_raised);
-        let indexed = Indexed { state: "open", rank: self.flow.alarms_raised as i64, due: None };
-        let write = self.outbox.json(Kind::Alarm, &id, indexed, &alarm)?;
-        self.outbox.push(vec![write]);
         Ok(())
     }
 
@@ -177,10 +173,13 @@ impl Pipeline {
     ) -> Result<(), Error> {
         let id = observation.id;
         if let Some(entry) = self.ledger.get_mut(id) {
-            entry.sampled = true;
+            entry.lane = Some(lane);
         }
         // A host that replays its log after a crash names predictions again: what is known of them stays.
-        if self.outbox.sample(id)?.is_some() {
+        if let Some(known) = self.outbox.sample(id)? {
+            if let Some(entry) = self.ledger.get_mut(id) {
+                entry.lane = Some(known.lane);
+            }
             self.counters.duplicate_predictions += 1;
             return self.add_flags(id, flags);
         }

@@ -5,10 +5,10 @@ use chrono::TimeDelta;
 use super::Pipeline;
 use super::outbox::{at, parse};
 use crate::error::Error;
-use crate::event::{PredictionId, predicted_label, top_class};
+use crate::event::{Label, PredictionId, predicted_label, top_class};
 use crate::review;
 use crate::router::{Ask, Audited, CohortVerdict};
-use crate::sample::{Annotation, Annotator, Reason, Sample, SampleState};
+use crate::sample::{Annotation, Annotator, Lane, Reason, Sample, SampleState};
 use crate::schema::Target;
 use crate::store::{Expect, Indexed, Kind, Write};
 
@@ -116,6 +116,7 @@ impl Pipeline {
         let human = matches!(annotation.annotator, Annotator::Human(_));
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
         let before = sample.label.clone();
+        let told = settled_truth(sample);
         let was = sample.state;
         sample.annotations.push(annotation.clone());
         sample.label = resolve(sample);
@@ -142,6 +143,12 @@ impl Pipeline {
         let changed = said(&before) != said(&sample.label);
         let sample = sample.clone();
         self.outbox.touch(id);
+        if human {
+            // An outcome is told where it joins. This comes before whatever may fail, so that it comes once.
+            self.tell(id, told)?;
+            self.flow.unsaved |= !self.buffer.is_empty();
+            self.inspect();
+        }
         if write {
             let indexed = Indexed { state: "applied", rank: at(annotation.time), due: None };
             let key = format!("{id}/{by}/{count}");
@@ -281,28 +288,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Marks every open alarm as seen; the router may auto-label again, and the drift trigger waits for the next one.
-    /// Returns how many there were.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub fn acknowledge_alarms(&mut self) -> Result<usize, Error> {
-        let mut open = Vec::new();
-        self.outbox.commit()?;
-        self.outbox.each(Kind::Alarm, "open", |record| {
-            open.push(record);
-            Ok(())
-        })?;
-        for record in &open {
-            let indexed = Indexed { state: "acknowledged", rank: record.rank, due: None };
-            let write = self.outbox.raw(Kind::Alarm, &record.key.id, indexed, record.body.to_vec());
-            self.outbox.push(vec![write]);
-        }
-        self.flow.open_alarms = 0;
-        self.outbox.commit()?;
-        Ok(open.len())
-    }
-
     /// Lets the annotations of a quarantined sample count after all: a person has looked at it.
     ///
     /// # Errors
@@ -340,20 +325,48 @@ fn is_disputed(sample: &Sample) -> bool {
 /// The label that counts: the truth before people, people (by majority once enough of them have answered) before users,
 /// users before the model. What an annotator said last is what counts of them; a retraction takes it back.
 pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
+    let newest = newest(sample);
+    let find = |wanted: fn(&Annotator) -> bool| newest.iter().rev().find(|a| wanted(&a.annotator)).copied();
+    find(|a| matches!(a, Annotator::GroundTruth))
+        .or_else(|| agreed(&newest, sample.overlap))
+        .or_else(|| find(|a| matches!(a, Annotator::User(_))))
+        .or_else(|| find(|a| matches!(a, Annotator::Model(_))))
+        .cloned()
+}
+
+/// What the detectors are told is true of a sample: the outcome, or what people agree on if the random lane drew the row.
+/// Rows of other lanes were asked about for a reason, and a rate over them would be no rate of the stream.
+pub(super) fn settled_truth(sample: &Sample) -> Option<Label> {
+    world_says(sample).or_else(|| people_say(sample).filter(|_| sample.lane == Lane::Random))
+}
+
+/// The newest outcome, if it was not taken back.
+pub(super) fn world_says(sample: &Sample) -> Option<Label> {
+    sample.annotations.iter().rev().find(|a| a.annotator == Annotator::GroundTruth).and_then(|a| a.label)
+}
+
+/// What people agree on.
+pub(super) fn people_say(sample: &Sample) -> Option<Label> {
+    agreed(&newest(sample), sample.overlap).and_then(|annotation| annotation.label)
+}
+
+/// What each annotator said last, if it was a label.
+fn newest(sample: &Sample) -> Vec<&Annotation> {
     let mut newest: Vec<&Annotation> = Vec::new();
     for annotation in &sample.annotations {
         newest.retain(|other| other.annotator != annotation.annotator);
         newest.push(annotation);
     }
     newest.retain(|annotation| annotation.label.is_some());
-    let find = |wanted: fn(&Annotator) -> bool| newest.iter().rev().find(|a| wanted(&a.annotator)).copied();
-    if let Some(truth) = find(|a| matches!(a, Annotator::GroundTruth)) {
-        return Some(truth.clone());
+    newest
+}
+
+/// The newest annotation with the label that most people gave, once enough of them have answered.
+fn agreed<'a>(newest: &[&'a Annotation], overlap: u32) -> Option<&'a Annotation> {
+    let by_people = newest.iter().copied().filter(|a| matches!(a.annotator, Annotator::Human(_)));
+    let people: Vec<Annotation> = by_people.clone().cloned().collect();
+    match review::consensus(&people, overlap) {
+        review::Consensus::Agreed(label, _) => by_people.rev().find(|annotation| annotation.label == Some(label)),
+        _ => None,
     }
-    let people: Vec<Annotation> =
-        newest.iter().filter(|a| matches!(a.annotator, Annotator::Human(_))).map(|a| (*a).clone()).collect();
-    if let review::Consensus::Agreed(label, _) = review::consensus(&people, sample.overlap) {
-        return people.into_iter().rev().find(|annotation| annotation.label == Some(label));
-    }
-    find(|a| matches!(a, Annotator::User(_))).or_else(|| find(|a| matches!(a, Annotator::Model(_)))).cloned()
 }

@@ -9,11 +9,16 @@ use uuid::Uuid;
 
 use crate::clock::from_micros;
 use crate::error::{BoxError, message};
-use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
+use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label, predicted_probability};
+use crate::sample::Lane;
 use crate::schema::{Schema, Target};
 
+/// Version of the format on disk, in front of the entries.
+const FORMAT: u64 = 2;
 /// Bytes of one entry on disk.
-const ENTRY_BYTES: usize = 16 + 5 * 8 + 1;
+const ENTRY_BYTES: usize = 16 + 6 * 8 + 1;
+/// A lane on disk is its place here, from 1; 0 is none.
+const LANES: [Lane; 4] = [Lane::Random, Lane::Comparison, Lane::Flagged, Lane::Outcome];
 
 /// What is remembered of every prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,15 +29,21 @@ pub(super) struct Entry {
     pub(super) model: ModelVersion,
     /// Predicted class or value; NaN if the output was not usable.
     predicted: f64,
+    /// Probability of the predicted class; NaN if there is none.
+    score: f64,
     /// The truth so far; NaN if none.
     truth: f64,
-    /// Is there a sample of it?
-    pub(super) sampled: bool,
+    /// The lane that made a sample of it, if there is one.
+    pub(super) lane: Option<Lane>,
 }
 
 impl Entry {
     pub(super) fn predicted(&self, target: &Target) -> Option<Label> {
         as_label(self.predicted, target)
+    }
+
+    pub(super) fn score(&self) -> Option<f64> {
+        Some(self.score).filter(|score| !score.is_nan())
     }
 
     pub(super) fn truth(&self, target: &Target) -> Option<Label> {
@@ -58,7 +69,7 @@ fn as_label(number: f64, target: &Target) -> Option<Label> {
 
 /// The newest predictions as fixed small entries, and the whole rows of the very newest.
 ///
-/// Memory: about 80 bytes per entry, and one [`Observation`] per kept row. Neither grows.
+/// Memory: about 90 bytes per entry, and one [`Observation`] per kept row. Neither grows.
 pub(super) struct Ledger {
     entries: Vec<Entry>,
     capacity: usize,
@@ -116,8 +127,9 @@ impl Ledger {
             time: observation.time.timestamp_micros(),
             model: observation.model,
             predicted,
+            score: predicted_probability(schema.target(), observation.output()).unwrap_or(f64::NAN),
             truth: f64::NAN,
-            sampled: false,
+            lane: None,
         });
         self.rows.push_back((sequence, observation));
         Ok(if self.rows.len() > self.most_rows { self.rows.pop_front().map(|(_, row)| row) } else { None })
@@ -161,7 +173,8 @@ impl Ledger {
 
     /// The entries, oldest first, for a checkpoint.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
+        let mut bytes = Vec::with_capacity(8 + self.entries.len() * ENTRY_BYTES);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
         let (newer, older) = self.entries.split_at(if self.entries.len() < self.capacity { 0 } else { self.next });
         for entry in older.iter().chain(newer) {
             bytes.extend_from_slice(entry.id.bytes());
@@ -169,18 +182,23 @@ impl Ledger {
             bytes.extend_from_slice(&entry.time.to_le_bytes());
             bytes.extend_from_slice(&entry.model.0.to_le_bytes());
             bytes.extend_from_slice(&entry.predicted.to_bits().to_le_bytes());
+            bytes.extend_from_slice(&entry.score.to_bits().to_le_bytes());
             bytes.extend_from_slice(&entry.truth.to_bits().to_le_bytes());
-            bytes.push(u8::from(entry.sampled));
+            let lane = LANES.iter().zip(1..).find(|(lane, _)| entry.lane == Some(**lane));
+            bytes.push(lane.map_or(0, |(_, place)| place));
         }
         bytes
     }
 
     /// Takes over the entries of a checkpoint.
     pub(super) fn restore(&mut self, bytes: &[u8]) -> Result<(), BoxError> {
-        if !bytes.len().is_multiple_of(ENTRY_BYTES) {
+        let Some(entries) = bytes.strip_prefix(&FORMAT.to_le_bytes()) else {
+            return Err(message(format!("the saved ledger is not of format {FORMAT}, which this release reads")));
+        };
+        if !entries.len().is_multiple_of(ENTRY_BYTES) {
             return Err(message("the saved ledger is cut off"));
         }
-        for chunk in bytes.chunks_exact(ENTRY_BYTES) {
+        for chunk in entries.chunks_exact(ENTRY_BYTES) {
             let word = |at: usize| {
                 let mut eight = [0; 8];
                 eight.copy_from_slice(&chunk[at..at + 8]);
@@ -194,8 +212,9 @@ impl Ledger {
                     time: word(24) as i64,
                     model: ModelVersion(word(32)),
                     predicted: f64::from_bits(word(40)),
-                    truth: f64::from_bits(word(48)),
-                    sampled: chunk[56] != 0,
+                    score: f64::from_bits(word(48)),
+                    truth: f64::from_bits(word(56)),
+                    lane: (chunk[64] as usize).checked_sub(1).and_then(|place| LANES.get(place)).copied(),
                 });
             }
         }
@@ -248,11 +267,16 @@ mod tests {
         for n in 0..13 {
             ledger.insert(&schema, n, observation(&schema, n)).unwrap();
         }
-        ledger.get_mut(observation(&schema, 9).id).unwrap().set_truth(Some(Label::Class(0)));
+        let entry = ledger.get_mut(observation(&schema, 9).id).unwrap();
+        entry.set_truth(Some(Label::Class(0)));
+        entry.lane = Some(Lane::Outcome);
         let bytes = ledger.to_bytes();
         let mut again = Ledger::new(8, 2);
         again.restore(&bytes).unwrap();
         assert_eq!(again.to_bytes(), bytes);
-        assert!(again.restore(&bytes[1..]).is_err());
+        let entry = again.get(observation(&schema, 9).id).unwrap();
+        assert_eq!((entry.lane, entry.score()), (Some(Lane::Outcome), Some(0.8)));
+        assert!(again.restore(&bytes[..bytes.len() - 1]).unwrap_err().to_string().contains("cut off"));
+        assert!(again.restore(&bytes[1..]).unwrap_err().to_string().contains("format 2"));
     }
 }

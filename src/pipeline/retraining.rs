@@ -514,17 +514,22 @@ impl Pipeline {
         }
         self.retraining.redeploy =
             self.retraining.state.champion != ModelVersion::FIRST && self.retraining.parts.deployer.is_some();
-        for (name, training) in [("reference/training", true), ("reference/serving", false)] {
+        let references = &mut self.references;
+        for (name, place) in [
+            ("reference/training", &mut references.training),
+            ("reference/serving", &mut references.serving),
+            ("reference/anchor", &mut references.anchor),
+        ] {
             if let Some(bytes) = self.outbox.read_raw(Kind::Control, name)? {
                 let reference: Reference = serde_json::from_slice(&bytes)
                     .map_err(|e| Error::Corrupt(format!("the stored {name} cannot be read: {e}")))?;
                 if reference.schema().fingerprint() != self.schema.fingerprint() {
                     return Err(Error::Corrupt(format!("the stored {name} is of another schema")));
                 }
-                let reference = Arc::new(reference);
-                if training { self.references.training = reference } else { self.references.serving = reference }
+                *place = Arc::new(reference);
             }
         }
+        self.measure_drift();
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         self.reload_labels()?;
         if fresh { self.save_loop(Vec::new()) } else { Ok(()) }

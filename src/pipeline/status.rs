@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::alarms::{AlarmRecord, AlarmState};
 use super::isolated::StageStatus;
+use crate::detector::Reading;
 use crate::event::ModelVersion;
-use crate::reference::Reference;
 use crate::retrain::{Run, RunId};
 use crate::sample::SampleState;
+use crate::store::Kind;
 use crate::trigger::{Decision, LoopStatus};
 
 /// What was counted since the loop was first opened, up to the last checkpoint before a crash.
@@ -113,32 +115,16 @@ pub struct Status {
     pub refused: (u64, u64),
     /// What the store said last when it failed.
     pub store_error: Option<String>,
-    /// Largest shift of a column's mean between the first training data and the serving baseline, in standard
-    /// deviations of the former: slow drift cannot hide from it.
-    pub drift_since_start: Option<(String, f64)>,
-}
-
-/// The column whose mean moved most between `anchor` and `now`, in standard deviations of `anchor`.
-pub(super) fn largest_shift(anchor: &Reference, now: &Reference) -> Option<(String, f64)> {
-    let spread = |values: &[f64]| {
-        let values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-        (mean, variance.sqrt())
-    };
-    anchor
-        .schema()
-        .value_columns()
-        .iter()
-        .enumerate()
-        .filter_map(|(column, name)| {
-            let (mean, deviation) = spread(&anchor.column(column));
-            let (then, _) = spread(&now.column(column));
-            let shift = (then - mean).abs() / deviation;
-            (shift.is_finite()).then(|| (name.clone(), shift))
-        })
-        .max_by(|a, b| a.1.total_cmp(&b.1))
+    /// The newest alarms that are not cleared, newest first, at most 20; [`Pipeline::alarms`](crate::Pipeline::alarms)
+    /// lists all. How many are open, the [trigger's view](Status::trigger_view) says.
+    pub alarms: Vec<AlarmRecord>,
+    /// Alarms that somebody has acknowledged and that no move of the serving baseline has cleared.
+    pub acknowledged_alarms: u64,
+    /// How far the serving baseline has moved from the anchor, the first reference, so that slow drift cannot hide: the ten
+    /// columns that moved most, largest effect first; empty until it has moved. The statistic is the Kolmogorov–Smirnov
+    /// distance D of a numeric column's sample, or the total variation of a category column's shares; the effect of a numeric column is
+    /// D or the change of its missing share, whichever is larger. It describes and tests nothing: no p-values.
+    pub cumulative_drift: Vec<Reading>,
 }
 
 impl super::Pipeline {
@@ -157,7 +143,7 @@ impl super::Pipeline {
             sequence: self.sequence,
             counters: self.counters.clone(),
             samples: self.outbox.census()?.into_iter().filter(|(_, count)| *count > 0).collect(),
-            waiting_tasks: self.outbox.count(crate::store::Kind::Task, Some("open"))?,
+            waiting_tasks: self.outbox.count(Kind::Task, Some("open"))?,
             stages,
             trigger_view: self.loop_status(),
             decision: self.retraining.decision.clone(),
@@ -178,7 +164,9 @@ impl super::Pipeline {
             poll_error: self.poll_error.clone(),
             refused: (0, 0),
             store_error: self.outbox.last_error.clone(),
-            drift_since_start: largest_shift(&self.references.anchor, &self.references.serving),
+            alarms: self.standing_alarms()?,
+            acknowledged_alarms: self.outbox.count(Kind::Alarm, Some(AlarmState::Acknowledged.as_str()))?,
+            cumulative_drift: self.cumulative_drift.clone(),
         })
     }
 }

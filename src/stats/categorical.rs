@@ -1,4 +1,4 @@
-//! Two-sample comparison of category counts: chi-square homogeneity, total variation, PSI.
+//! Two-sample comparison of category counts: Pearson's chi-square and the likelihood ratio.
 
 use statrs::function::gamma::checked_gamma_ur;
 
@@ -51,6 +51,31 @@ pub(crate) fn homogeneity(reference: &[u64], window: &[u64]) -> Option<Homogenei
     })
 }
 
+/// The likelihood-ratio statistic G of the same comparison (Wilks 1938); its p-value is the upper tail of the same chi-square
+/// distribution, under the same condition of enough counts. `None` as for [`homogeneity`].
+pub(crate) fn likelihood_ratio(reference: &[u64], window: &[u64]) -> Option<Homogeneity> {
+    let pearson = homogeneity(reference, window)?;
+    let (n, m) = (reference.iter().sum::<u64>() as f64, window.iter().sum::<u64>() as f64);
+    let levels = reference.len().max(window.len());
+    let count = |counts: &[u64], i: usize| counts.get(i).copied().unwrap_or(0) as f64;
+    let term = |found: f64, expected: f64| if found > 0.0 { found * (found / expected).ln() } else { 0.0 };
+    let sum: f64 = (0..levels)
+        .map(|i| {
+            let (a, b) = (count(reference, i), count(window, i));
+            let share = (a + b) / (n + m);
+            term(a, n * share) + term(b, m * share)
+        })
+        .sum();
+    let statistic = (2.0 * sum).max(0.0);
+    Some(Homogeneity { statistic, p_value: chi_square_upper(statistic, pearson.degrees_of_freedom), ..pearson })
+}
+
+/// Cramér's V of two samples of `total` values together (Cramér 1946), 0 to 1: the effect size that belongs to Pearson's
+/// statistic.
+pub(crate) fn cramers_v(pearson: f64, total: u64) -> f64 {
+    (pearson / total.max(1) as f64).clamp(0.0, 1.0).sqrt()
+}
+
 /// P(chi-square with the given degrees of freedom > statistic); 1 at or below 0.
 pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64 {
     if statistic <= 0.0 || degrees_of_freedom == 0 {
@@ -64,7 +89,7 @@ pub(crate) fn chi_square_upper(statistic: f64, degrees_of_freedom: usize) -> f64
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::stats::golden::{assert_close, cases, number};
+    use crate::stats::golden::{assert_close, cases, number, numbers};
 
     #[test]
     fn golden_tables_match_scipy() {
@@ -80,6 +105,18 @@ mod tests {
             assert_close(found.statistic, number(&expected["statistic"]), 1e-11, 0.0, &case.name);
             assert_close(found.p_value, number(&expected["pvalue"]), 1e-9, 0.0, &case.name);
             assert_eq!(Some(found.degrees_of_freedom as u64), expected["dof"].as_u64());
+            let total = counts(0).iter().chain(&counts(1)).sum();
+            assert_close(
+                cramers_v(found.statistic, total),
+                number(&case.outputs["cramers_v"]),
+                1e-11,
+                1e-15,
+                &case.name,
+            );
+            let ratio = likelihood_ratio(&counts(0), &counts(1)).unwrap();
+            let expected = &case.outputs["log-likelihood_correction_False"];
+            assert_close(ratio.statistic, number(&expected["statistic"]), 1e-11, 1e-12, &case.name);
+            assert_close(ratio.p_value, number(&expected["pvalue"]), 1e-9, 0.0, &case.name);
             checked += 1;
         }
         assert!(checked > 0);
@@ -89,6 +126,19 @@ mod tests {
     fn levels_empty_in_both_change_nothing() {
         let dense = homogeneity(&[10, 20, 5], &[7, 9, 11]);
         assert_eq!(homogeneity(&[10, 0, 20, 5, 0], &[7, 0, 9, 11]), dense);
+    }
+
+    #[test]
+    fn golden_tails_match_scipy() {
+        let mut checked = 0;
+        for case in cases("special").iter().filter(|case| case.name.starts_with("chi2_")) {
+            let freedom = number(&case.inputs["df"]) as usize;
+            for (x, expected) in numbers(&case.inputs["x"]).into_iter().zip(numbers(&case.outputs["sf"])) {
+                assert_close(chi_square_upper(x, freedom), expected, 1e-9, 1e-290, &format!("{} {x}", case.name));
+                checked += 1;
+            }
+        }
+        assert!(checked > 100);
     }
 
     #[test]

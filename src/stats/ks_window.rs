@@ -172,14 +172,37 @@ impl KsWindow {
         }
     }
 
+    /// How often each distinct value occurs in reference and window together, in the order of the values; window values between
+    /// two neighbours of the reference count as distinct.
+    pub(crate) fn ties(&self) -> Vec<u32> {
+        let (pairs, above) = self.counts.as_chunks::<2>();
+        let mut below = 0;
+        let mut ties = Vec::with_capacity(self.cumulative.len() + self.compared());
+        for (&[gap, on], &up_to) in pairs.iter().zip(&self.cumulative) {
+            ties.extend(std::iter::repeat_n(1, gap as usize));
+            ties.push(up_to - below + on);
+            below = up_to;
+        }
+        ties.extend(std::iter::repeat_n(1, above.first().map_or(0, |&gap| gap as usize)));
+        ties
+    }
+
+    /// The share of all values, of the reference and the window, up to one of the distinct reference values: the one nearest
+    /// to one half; 0 when both sides are empty.
+    pub(crate) fn middle_share(&self) -> f64 {
+        let all = self.reference_len() as f64 + self.compared() as f64;
+        let (pairs, _) = self.counts.as_chunks::<2>();
+        let mut window = 0;
+        let shares = pairs.iter().zip(&self.cumulative).map(|(&[gap, on], &up_to)| {
+            window += gap + on;
+            (f64::from(up_to) + f64::from(window)) / all
+        });
+        shares.fold(0.0, |best, share| if (share - 0.5).abs() < (best - 0.5_f64).abs() { share } else { best })
+    }
+
     /// Finite values of the reference.
     pub(crate) fn reference_len(&self) -> u64 {
         self.cumulative.last().copied().map_or(0, u64::from)
-    }
-
-    /// Values in the window, missing ones included.
-    pub(crate) fn len(&self) -> usize {
-        self.window.len()
     }
 
     #[cfg(test)]
@@ -196,6 +219,11 @@ impl KsWindow {
     /// Values in the window that are compared: the m of the p-value.
     pub(crate) fn compared(&self) -> usize {
         self.window.len() - self.missing
+    }
+
+    /// Most values in the window.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Forgets the window, keeps the reference.
@@ -292,6 +320,16 @@ mod tests {
                 assert_eq!(window.bucket(value) as usize, 2 * below + on, "{value} among {}", reference.len());
             }
         }
+    }
+
+    #[test]
+    fn ties_are_those_of_both_samples() {
+        let mut window = KsWindow::new(&[1.0, 1.0, 2.0, 4.0], 10);
+        window.extend([0.5, 1.0, 3.0, 3.5, 4.0, 9.0, f64::NAN].into_iter());
+        // 0.5 | 1 | 2 | 3, 3.5 | 4 | 9
+        assert_eq!(window.ties(), [1, 3, 1, 1, 1, 2, 1]);
+        assert_eq!(window.middle_share(), 0.5);
+        assert_eq!(KsWindow::new(&[], 3).ties(), [0; 0]);
     }
 
     proptest! {

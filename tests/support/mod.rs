@@ -1,6 +1,8 @@
 //! What the integration tests share: a small world with a model, and a checker of everything that a store must satisfy.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod host;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::uuid::Uuid;
 use feedloop::{
-    Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord, ModelVersion,
-    Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record, Row, Run,
-    RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write,
+    AlarmRecord, Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord,
+    ModelVersion, Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record,
+    Row, Run, RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write,
 };
 
 /// Small seeded random numbers (SplitMix64, Steele et al. 2014).
@@ -238,6 +240,7 @@ pub struct World {
     pub runs: BTreeMap<u64, Run>,
     pub models: BTreeMap<ModelVersion, ModelRecord>,
     pub promotions: Vec<PromotionRecord>,
+    pub alarms: Vec<AlarmRecord>,
     pub champion: ModelVersion,
 }
 
@@ -271,6 +274,7 @@ pub fn check(store: &dyn Store, pipeline: &str) -> World {
     }
     let promotions = parsed::<PromotionRecord>(store, pipeline, Kind::Promotion);
     world.promotions = promotions.into_iter().map(|(_, promotion)| promotion).collect();
+    check_alarms(&mut world, parsed(store, pipeline, Kind::Alarm));
     check_batches(&world);
     check_runs(&world);
     check_promotions(&mut world);
@@ -280,6 +284,17 @@ pub fn check(store: &dyn Store, pipeline: &str) -> World {
     let served = world.models.get(&world.champion);
     assert!(served.is_none_or(|model| model.quarantined.is_none()), "{} is quarantined and serves", world.champion);
     world
+}
+
+fn check_alarms(world: &mut World, alarms: Vec<(Record, AlarmRecord)>) {
+    for ((record, alarm), number) in alarms.into_iter().zip(1..) {
+        assert_eq!(alarm.number, number, "alarms are numbered without gaps");
+        assert_eq!(record.state, alarm.state().as_str(), "record and alarm {number} disagree about its state");
+        let steps = [alarm.acknowledged.as_ref().map(|a| a.when), alarm.cleared.as_ref().map(|c| c.when)];
+        let times: Vec<_> = [Some(alarm.raised)].into_iter().chain(steps).flatten().collect();
+        assert!(times.is_sorted(), "the history of alarm {number} goes back in time: {times:?}");
+        world.alarms.push(alarm);
+    }
 }
 
 fn check_history(sample: &Sample) {

@@ -17,6 +17,8 @@ fn truth(number: u64, predicted: u32, label: Option<u32>, replaces: Option<u32>)
         prediction: id(number),
         model: ModelVersion::FIRST,
         predicted: Some(Label::Class(predicted)),
+        score: Some(0.9),
+        lane: None,
         label: label.map(Label::Class),
         replaces: replaces.map(Label::Class),
         predicted_at,

@@ -1,83 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
-
+use super::super::window::testing::{Plain, holds};
 use super::*;
 use crate::conformance::{self, Noise, World};
-use crate::event::{Label, Observation};
-use crate::reference::Reference;
-use crate::schema::{Row, Schema, Target};
-use crate::stats::binomial;
-
-/// A world of one or more plain columns.
-struct Plain {
-    schema: Arc<Schema>,
-    noise: Noise,
-}
-
-impl Plain {
-    fn new(name: &str, columns: usize) -> Self {
-        let schema = Arc::new(Schema::numeric(columns, Target::classes(["no", "yes"])).unwrap());
-        Plain { schema, noise: Noise::new(name) }
-    }
-
-    fn row(&mut self, mut cell: impl FnMut(&mut Noise) -> f64) -> Row {
-        let values: Vec<f64> = self.schema.value_columns().iter().map(|_| cell(&mut self.noise)).collect();
-        Row::from_values(&self.schema, &values).unwrap()
-    }
-
-    fn references(&mut self, rows: usize, mut cell: impl FnMut(&mut Noise) -> f64) -> References {
-        let mut builder = Reference::builder(self.schema.clone());
-        for _ in 0..rows {
-            let row = self.row(&mut cell);
-            builder.push(&row, None, Some(Label::Class(0))).unwrap();
-        }
-        References::starting_with(Arc::new(builder.finish()))
-    }
-
-    fn observations(&mut self, rows: usize, mut cell: impl FnMut(&mut Noise) -> f64) -> Vec<Observation> {
-        (0..rows)
-            .map(|_| {
-                let mut observation = Observation::new(&self.schema);
-                observation.row = self.row(&mut cell);
-                observation
-            })
-            .collect()
-    }
-
-    /// Alarms when `live` cells meet `reference` cells in one window.
-    fn alarms(
-        &mut self,
-        mut detector: KsDrift,
-        rows: usize,
-        window: usize,
-        reference: impl FnMut(&mut Noise) -> f64,
-        live: impl FnMut(&mut Noise) -> f64,
-    ) -> Vec<crate::Alarm> {
-        detector = detector.window(window);
-        detector.rebase(&self.references(rows, reference)).unwrap();
-        let observations = self.observations(window, live);
-        show(&self.schema, &mut detector, &observations)
-    }
-}
-
-fn show(schema: &Arc<Schema>, detector: &mut KsDrift, observations: &[Observation]) -> Vec<crate::Alarm> {
-    let (mut findings, mut buffer) = (Findings::new(), crate::ChunkBuffer::new(schema));
-    for (sequence, observation) in (0..).zip(observations) {
-        if !buffer.accepts(observation) {
-            detector.inspect(&buffer.view(schema), &mut findings).unwrap();
-            buffer.clear();
-        }
-        buffer.push(sequence, observation);
-    }
-    detector.inspect(&buffer.view(schema), &mut findings).unwrap();
-    findings.alarms().to_vec()
-}
-
-/// May `found` of `trials` false alarms come of a rate of at most `rate`? Wrong once in a million runs.
-fn holds(found: usize, trials: usize, rate: f64) -> bool {
-    binomial::lower(found as u64, trials as u64, 1.0 - 1e-6) <= rate
-}
+use crate::{Correction, Detector, Stage};
 
 #[test]
 fn passes_the_suite() {
@@ -90,7 +16,7 @@ fn passes_the_suite() {
 fn false_alarms(name: &str, trials: usize, correction: Correction, cell: fn(&mut Noise) -> f64) -> usize {
     let mut plain = Plain::new(name, 3);
     let detector = KsDrift::default().false_alarm_rate(0.1).minimum_effect(0.0).correction(correction);
-    (0..trials).filter(|_| !plain.alarms(detector.clone(), 120, 40, cell, cell).is_empty()).count()
+    (0..trials).filter(|_| !plain.alarms(&mut detector.clone().window(40), 120, 40, cell, cell).is_empty()).count()
 }
 
 #[test]
@@ -129,9 +55,9 @@ fn the_rate_holds_on_categories_with_rare_levels() {
 fn a_shift_of_one_deviation_is_found() {
     let mut plain = Plain::new("shift", 3);
     let shifted = |noise: &mut Noise| noise.normal() + 1.0;
-    let detector = KsDrift::default().false_alarm_rate(0.001);
+    let detector = KsDrift::default().window(100).false_alarm_rate(0.001);
     let found =
-        (0..50).filter(|_| !plain.alarms(detector.clone(), 300, 100, Noise::normal, shifted).is_empty()).count();
+        (0..50).filter(|_| !plain.alarms(&mut detector.clone(), 300, 100, Noise::normal, shifted).is_empty()).count();
     assert!(found >= 49, "{found} of 50");
 }
 
@@ -165,12 +91,12 @@ fn a_change_of_the_missing_share_is_found() {
     let holes = |noise: &mut Noise| if noise.chance(0.15) { f64::NAN } else { noise.normal() };
     for (reference, live) in [(0.0, 0.15), (0.15, 0.0)] {
         let cells = |share: f64| move |noise: &mut Noise| if noise.chance(share) { f64::NAN } else { noise.normal() };
-        let alarms = plain.alarms(KsDrift::default(), 500, 200, cells(reference), cells(live));
+        let alarms = plain.alarms(&mut KsDrift::default().window(200), 500, 200, cells(reference), cells(live));
         assert_eq!(alarms.len(), 1, "{reference} → {live}");
         assert_eq!(alarms[0].readings[0].statistic.signum(), (live - reference).signum());
     }
-    assert!(plain.alarms(KsDrift::default(), 500, 200, holes, holes).is_empty());
-    let infinite = plain.alarms(KsDrift::default(), 500, 200, Noise::normal, |_| f64::INFINITY);
+    assert!(plain.alarms(&mut KsDrift::default().window(200), 500, 200, holes, holes).is_empty());
+    let infinite = plain.alarms(&mut KsDrift::default().window(200), 500, 200, Noise::normal, |_| f64::INFINITY);
     assert_eq!(infinite.len(), 1, "infinities are missing values");
 }
 
@@ -194,12 +120,11 @@ fn degenerate_columns_are_blind_and_say_so() {
             first = !first;
             if first { value } else { noise.normal() + 2.0 }
         });
-        let schema = plain.schema.clone();
-        let alarms = show(&schema, &mut detector, &live);
+        let alarms = plain.show(&mut detector, &live);
         assert_eq!(alarms[0].readings.len(), 1);
         assert_eq!(alarms[0].readings[0].column, "x1");
         let live = plain.observations(100, |_| if value.is_nan() { 1.0 } else { f64::NAN });
-        let alarms = show(&schema, &mut detector, &live);
+        let alarms = plain.show(&mut detector, &live);
         assert!(alarms[0].readings.iter().any(|reading| reading.column == "x0"));
     }
 }
@@ -214,8 +139,7 @@ fn a_daily_budget_follows_the_clock() {
         for (row, observation) in (0..).zip(&mut observations) {
             observation.time += chrono::TimeDelta::seconds(row * seconds);
         }
-        let schema = plain.schema.clone();
-        show(&schema, &mut detector, &observations).len()
+        plain.show(&mut detector, &observations).len()
     };
     assert_eq!(drift(1.0, 0), 0, "no time, no level");
     assert_eq!(drift(1.0, 1), 0, "100 seconds give a level of 0.001 for two tests");
@@ -230,8 +154,7 @@ fn sliding_windows_see_a_change_earlier() {
         detector.rebase(&plain.references(400, Noise::normal)).unwrap();
         let mut observations = plain.observations(210, Noise::normal);
         observations.extend(plain.observations(190, |noise| noise.normal() + 1.5));
-        let schema = plain.schema.clone();
-        show(&schema, &mut detector, &observations)[0].sequence
+        plain.show(&mut detector, &observations)[0].sequence
     };
     assert_eq!(first(KsDrift::default()), 399);
     let early = first(KsDrift::default().sliding(20));
@@ -270,4 +193,34 @@ fn a_state_of_another_reference_or_window_is_refused() {
     let mut other = KsDrift::default().window(100);
     other.rebase(&Plain::new("other", 2).references(50, Noise::normal)).unwrap();
     assert!(other.restore(&snapshot).is_err());
+}
+
+#[test]
+fn a_share_of_the_budget_is_as_if_it_were_stated_and_a_stated_rate_goes_before() {
+    let alarms = |mut detector: KsDrift, share: Option<f64>, takes: bool| {
+        let mut world = World::classification("share of the budget");
+        if let Some(share) = share {
+            // The last share counts.
+            assert_eq!((detector.alarm_budget(7.0), detector.alarm_budget(share)), (takes, takes));
+        }
+        detector.rebase(&world.references(500)).unwrap();
+        world.shift = 0.6;
+        world.run(&mut detector, 3_000).alarms().to_vec()
+    };
+    let drift = || KsDrift::default().window(100);
+    let mut counts = Vec::new();
+    for share in [1e-6, 1.0, 1_000.0] {
+        let stated = alarms(drift().false_alarms_per_day(share), None, true);
+        assert_eq!(alarms(drift(), Some(share), true), stated);
+        assert_eq!(
+            alarms(drift().false_alarms_per_day(1.0), Some(share), false),
+            alarms(drift().false_alarms_per_day(1.0), None, false)
+        );
+        assert_eq!(
+            alarms(drift().false_alarm_rate(0.02), Some(share), false),
+            alarms(drift().false_alarm_rate(0.02), None, false)
+        );
+        counts.push(stated.len());
+    }
+    assert!(counts[0] < counts[1] && counts[1] < counts[2], "the share is the level: {counts:?}");
 }

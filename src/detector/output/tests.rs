@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::conformance::{self, World};
 use crate::stats::binomial;
+use crate::{Detector, Stage};
 
 fn worlds(name: &str) -> [World; 2] {
     [World::classification(name), World::regression(name)]
@@ -96,4 +97,34 @@ fn mistakes_are_reported_by_rebase() {
     let references = World::classification("mistakes").references(20);
     assert!(OutputDrift::default().window(0).rebase(&references).is_err());
     assert!(OutputDrift::default().false_alarm_rate(0.9).rebase(&references).is_err());
+}
+
+#[test]
+fn a_share_of_the_budget_is_as_if_it_were_stated_and_a_stated_rate_goes_before() {
+    let alarms = |mut detector: OutputDrift, share: Option<f64>, takes: bool| {
+        let mut world = World::classification("share of the budget");
+        if let Some(share) = share {
+            // The last share counts.
+            assert_eq!((detector.alarm_budget(7.0), detector.alarm_budget(share)), (takes, takes));
+        }
+        detector.rebase(&world.references(500)).unwrap();
+        world.shift = 1.0;
+        world.run(&mut detector, 3_000).alarms().to_vec()
+    };
+    let drift = || OutputDrift::default().window(100);
+    let mut counts = Vec::new();
+    for share in [1e-6, 1.0, 1_000.0] {
+        let stated = alarms(drift().false_alarms_per_day(share), None, true);
+        assert_eq!(alarms(drift(), Some(share), true), stated);
+        assert_eq!(
+            alarms(drift().false_alarms_per_day(1.0), Some(share), false),
+            alarms(drift().false_alarms_per_day(1.0), None, false)
+        );
+        assert_eq!(
+            alarms(drift().false_alarm_rate(0.02), Some(share), false),
+            alarms(drift().false_alarm_rate(0.02), None, false)
+        );
+        counts.push(stated.len());
+    }
+    assert!(counts[0] < counts[1] && counts[1] < counts[2], "the share is the level: {counts:?}");
 }

@@ -204,6 +204,11 @@ impl Pipeline {
 
     fn finish_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
         let failed = self.retraining.state.champion;
+        // The baseline goes back with the version that moved it. Alarms stay as they are, cleared ones included.
+        let baseline = match self.references.serving.model() == failed {
+            true => self.serving_before()?,
+            false => None,
+        };
         let run = self.retraining.state.watched_run;
         self.end_watch(RunState::RolledBack, reason.clone())?;
         self.retraining.state.watched_run = run;
@@ -215,6 +220,9 @@ impl Pipeline {
         match self.retraining.previous_reference.take() {
             Some(reference) => self.set_reference(to, reference)?,
             None => self.prepare_reference(to)?,
+        }
+        if let Some(baseline) = baseline {
+            self.set_serving(baseline, None)?;
         }
         let state = &mut self.retraining.state;
         if state.kept == Some(failed) {
@@ -240,8 +248,11 @@ impl Pipeline {
                 Some(id) => self.outbox.read(Kind::Run, &id.to_string())?,
                 None => None,
             };
-        let Some(watch) = self.retraining.state.watch.take() else { return Ok(()) };
-        self.retraining.state.watched_run = None;
+        let Some(current) = self.retraining.state.watch.as_ref().map(|watch| watch.current) else { return Ok(()) };
+        let enough = self.retraining.baseline_rows >= LEAST_BASELINE_ROWS;
+        let moves = to == RunState::Kept && enough && self.retraining.baseline.is_some();
+        let cleared = if moves { self.clearing(current)? } else { Vec::new() };
+        (self.retraining.state.watch, self.retraining.state.watched_run) = (None, None);
         if let Some(mut run) = watched {
             run.state = to;
             run.notes.push((now, reason));
@@ -249,14 +260,11 @@ impl Pipeline {
             self.outbox.push(vec![write]);
         }
         if to == RunState::Kept {
-            self.retraining.state.kept = Some(watch.current);
-            let enough = self.retraining.baseline_rows >= LEAST_BASELINE_ROWS;
-            if let Some(builder) = self.retraining.baseline.take().filter(|_| enough) {
-                let serving = Arc::new(builder.finish());
-                let indexed = Indexed { state: "saved", rank: 0, due: None };
-                let write = self.outbox.json(Kind::Control, "reference/serving", indexed, &*serving)?;
-                self.outbox.push(vec![write]);
-                self.references.serving = serving;
+            self.retraining.state.kept = Some(current);
+            if let Some(builder) = self.retraining.baseline.take().filter(|_| moves) {
+                let before = self.references.serving.clone();
+                self.set_serving(Arc::new(builder.finish()), Some(before))?;
+                self.put_alarms(cleared);
                 self.rebase_on(self.stage_model);
             }
         }

@@ -194,6 +194,8 @@ impl Pipeline {
         let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
         manifest.run = run_id;
         // Whatever can fail comes before the first change.
+        let who = run_id.map_or_else(|| "batch".to_owned(), |run| run.to_string());
+        let acknowledged = self.acknowledging(&who)?;
         if let Some(directory) = self.retraining.parts.export.clone() {
             let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
             (_, manifest) = batch::export(&directory, &manifest, lines)?;
@@ -223,7 +225,8 @@ impl Pipeline {
         }
         self.save_loop(writes)?;
         // What the alarms asked for is under way.
-        self.acknowledge_alarms().map(drop)
+        self.put_alarms(acknowledged);
+        Ok(())
     }
 
     /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.

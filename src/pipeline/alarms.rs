@@ -1,0 +1,216 @@
+//! Alarms: raised by a detector, acknowledged by somebody, cleared when the baseline that they speak of has moved.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::Pipeline;
+use super::outbox::parse;
+use crate::detector::Alarm;
+use crate::error::Error;
+use crate::event::ModelVersion;
+use crate::sample::Reason;
+use crate::store::{Expect, Indexed, Kind, Scan, Store, Write};
+
+/// Most alarms of one page.
+const MOST_LISTED: usize = 1_000;
+/// Alarms that the status shows.
+const MOST_SHOWN: usize = 20;
+
+/// Where an alarm stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmState {
+    /// Nobody has taken note of it: the drift trigger fires, and nothing is auto-labelled.
+    Open,
+    /// Somebody, or a run, has taken note of it; the stream is still compared with the same baseline.
+    Acknowledged,
+    /// The serving baseline has moved since: it speaks of the past.
+    Cleared,
+}
+
+impl AlarmState {
+    /// The name as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlarmState::Open => "open",
+            AlarmState::Acknowledged => "acknowledged",
+            AlarmState::Cleared => "cleared",
+        }
+    }
+}
+
+/// Who has taken note of an alarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// A person, or the run that was started.
+    pub who: String,
+    /// When.
+    pub when: DateTime<Utc>,
+}
+
+/// Why an alarm speaks of the past.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cleared {
+    /// When.
+    pub when: DateTime<Utc>,
+    /// The version that was kept, and whose traffic is the serving baseline since.
+    pub version: ModelVersion,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// An alarm and what became of it. What is written here is added to, never changed or taken away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlarmRecord {
+    /// Number of the alarm, from 1, without gaps.
+    pub number: u64,
+    /// What the detector said.
+    #[serde(flatten)]
+    pub alarm: Alarm,
+    /// When it was raised.
+    pub raised: DateTime<Utc>,
+    /// Who has taken note of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
+    /// Why it speaks of the past.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared: Option<Cleared>,
+}
+
+impl AlarmRecord {
+    /// Where it stands.
+    pub fn state(&self) -> AlarmState {
+        match (&self.acknowledged, &self.cleared) {
+            (_, Some(_)) => AlarmState::Cleared,
+            (Some(_), None) => AlarmState::Acknowledged,
+            (None, None) => AlarmState::Open,
+        }
+    }
+
+    fn id(number: u64) -> String {
+        format!("{number:012}")
+    }
+
+    /// The newest come first in the order of the store.
+    fn indexed(&self) -> Indexed {
+        Indexed { state: self.state().as_str(), rank: -(self.number as i64), due: None }
+    }
+}
+
+impl Pipeline {
+    pub(super) fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
+        self.counters.alarms += 1;
+        self.flow.alarms_raised += 1;
+        self.flow.open_alarms += 1;
+        self.flow.last_alarm = Some(self.now);
+        let number = self.flow.alarms_raised;
+        let record = AlarmRecord { number, alarm, raised: self.now, acknowledged: None, cleared: None };
+        let write = self.outbox.json(Kind::Alarm, &AlarmRecord::id(number), record.indexed(), &record)?;
+        self.outbox.push(vec![Write { expect: Expect::Absent, ..write }]);
+        Ok(())
+    }
+
+    /// Takes note of every open alarm in the name of `who`: the router may auto-label again, and the drift trigger waits for
+    /// the next one. The alarms stay in the [status](crate::Status::alarms) until the serving baseline has moved, which
+    /// only a version that was kept moves. A run that seals a batch does the same. Returns how many there were.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn acknowledge_alarms(&mut self, who: &str) -> Result<usize, Error> {
+        let writes = self.acknowledging(who)?;
+        let open = writes.len();
+        self.put_alarms(writes);
+        self.outbox.commit()?;
+        Ok(open)
+    }
+
+    /// Alarms of any state, newest first, at most `limit` and 1,000: the newest ones, or those before number `before`. What
+    /// waits for a store that fails is not among them.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn alarms(&self, before: Option<u64>, limit: usize) -> Result<Vec<AlarmRecord>, Error> {
+        page(&**self.store(), self.name(), before, limit)
+    }
+
+    /// The newest alarms that are not cleared, newest first.
+    pub(super) fn standing_alarms(&self) -> Result<Vec<AlarmRecord>, Error> {
+        let mut found: Vec<AlarmRecord> = Vec::new();
+        for state in [AlarmState::Open, AlarmState::Acknowledged] {
+            for record in self.outbox.page(Kind::Alarm, state.as_str(), None, MOST_SHOWN)? {
+                found.push(parse(&record)?);
+            }
+        }
+        found.sort_by_key(|alarm| std::cmp::Reverse(alarm.number));
+        found.truncate(MOST_SHOWN);
+        Ok(found)
+    }
+
+    /// The writes that acknowledge every open alarm. Nothing has changed before [`Pipeline::put_alarms`].
+    pub(super) fn acknowledging(&mut self, who: &str) -> Result<Vec<Write>, Error> {
+        let acknowledged = Acknowledged { who: who.to_owned(), when: self.now };
+        self.change_alarms(&[AlarmState::Open], |alarm| alarm.acknowledged = Some(acknowledged.clone()))
+    }
+
+    /// The writes that clear every alarm, because `version` was kept and its traffic becomes the serving baseline.
+    pub(super) fn clearing(&mut self, version: ModelVersion) -> Result<Vec<Write>, Error> {
+        let text = format!("{version} was kept: the serving baseline is its traffic from now on");
+        let cleared = Cleared { when: self.now, version, reason: Reason::new("baseline_moved", text) };
+        let standing = [AlarmState::Open, AlarmState::Acknowledged];
+        self.change_alarms(&standing, |alarm| alarm.cleared = Some(cleared.clone()))
+    }
+
+    fn change_alarms(&mut self, states: &[AlarmState], change: impl Fn(&mut AlarmRecord)) -> Result<Vec<Write>, Error> {
+        // Each write expects the revision that it changes: none of them may wait to be written.
+        self.outbox.commit()?;
+        let mut writes = Vec::new();
+        for state in states {
+            self.outbox.each(Kind::Alarm, state.as_str(), |record| {
+                let mut alarm: AlarmRecord = parse(&record)?;
+                change(&mut alarm);
+                let write = self.outbox.json(Kind::Alarm, &record.key.id, alarm.indexed(), &alarm)?;
+                writes.push(Write { expect: Expect::Rev(record.rev), ..write });
+                Ok(())
+            })?;
+        }
+        Ok(writes)
+    }
+
+    /// Takes the writes that leave no alarm open.
+    pub(super) fn put_alarms(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            self.outbox.push(vec![write]);
+        }
+        (self.flow.open_alarms, self.flow.last_alarm) = (0, None);
+    }
+
+    /// How many alarms there are, and when the newest open one was raised.
+    pub(super) fn reopen_alarms(&mut self) -> Result<(), Error> {
+        self.flow.alarms_raised = self.outbox.count(Kind::Alarm, None)?;
+        self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some(AlarmState::Open.as_str()))?;
+        let newest = self.outbox.page(Kind::Alarm, AlarmState::Open.as_str(), None, 1)?;
+        self.flow.last_alarm = newest.first().map(parse::<AlarmRecord>).transpose()?.map(|alarm| alarm.raised);
+        Ok(())
+    }
+}
+
+/// A page of alarms, newest first; see [`Pipeline::alarms`].
+pub(super) fn page(
+    store: &dyn Store,
+    pipeline: &str,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Vec<AlarmRecord>, Error> {
+    let newest = store.count(pipeline, Kind::Alarm, None).map_err(Error::store("count alarms"))?;
+    // Numbers have no gaps: the page is (behind, last].
+    let last = before.map_or(newest, |before| before.saturating_sub(1).min(newest));
+    let behind = last.saturating_sub(limit.min(MOST_LISTED) as u64);
+    if last == behind {
+        return Ok(Vec::new());
+    }
+    let id = AlarmRecord::id(behind);
+    let limit = (last - behind) as usize;
+    let scan = Scan { pipeline, kind: Kind::Alarm, state: None, after: Some((i64::MIN, &id)), limit };
+    let found = store.scan(&scan).map_err(Error::store("read alarms"))?;
+    found.iter().rev().map(parse).collect()
+}
