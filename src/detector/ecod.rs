@@ -18,7 +18,8 @@ use crate::stats::ecod::Ecod as Tails;
 /// sample; rows scored together do not influence each other, which they do in pyod.
 ///
 /// **Assumes** that unusual rows are unusual column by column, at the ends: it sees neither joint deviations nor gaps in the
-/// middle. Units and monotone transformations do not matter.
+/// middle. One column among many hides well: a value far beyond n training rows adds ln 2n, however far it is. Units and
+/// monotone transformations do not matter.
 ///
 /// **Missing** and infinite cells add nothing; a row without any cell is not scored, and never flagged. Columns that do not
 /// vary in the training data are blind. Category, text and time columns are not looked at.

@@ -171,8 +171,8 @@ fn shrink_scaled(
 type Estimate = (Vec<f64>, Array2<f64>);
 
 impl Covariance {
-    /// The estimate from a sample of `rows` and the plain estimate of `count` rows; or why there is none.
-    fn estimate(self, rows: &[&[f64]], plain: Estimate, count: u64) -> Result<Estimate, Blind> {
+    /// The estimate from a sample of `rows` and the plain estimate of `count` rows; `None`, with the reason, if there is none.
+    fn estimate(self, rows: &[&[f64]], plain: Estimate, count: u64, blind: &mut Vec<Blind>) -> Option<Estimate> {
         let (location, covariance) = plain;
         let covariance = match self {
             Covariance::Empirical => covariance,
@@ -183,30 +183,28 @@ impl Covariance {
                 shrink_scaled(rows, &location, &covariance, |correlation, _| oracle_shrinkage(correlation, count))
             }
             Covariance::MinCovDet(support) => {
-                let columns = location.len();
-                let found = MinCovDet::new(rows, columns, support.fraction()).ok_or_else(|| {
+                let (found, columns) = (rows.len(), location.len());
+                let robust = MinCovDet::new(rows, columns, support.fraction());
+                if robust.is_none() {
                     let needed = 2 * (columns + 1);
-                    Blind::all(format!(
-                        "a minimum covariance determinant needs {needed} rows to fit on, there are {}",
-                        rows.len()
-                    ))
-                })?;
-                return Ok((found.location, found.covariance));
+                    let text =
+                        format!("a minimum covariance determinant needs {needed} rows to fit on, there are {found}");
+                    blind.push(Blind::all(text));
+                }
+                return robust.map(|robust| (robust.location, robust.covariance));
             }
         };
-        Ok((location, covariance))
+        Some((location, covariance))
     }
 }
 
 impl MahalanobisDistance {
-    fn centre(&self, reference: &Reference) -> Result<Result<Centres, Blind>, BoxError> {
+    fn centres(&self, reference: &Reference, blind: &mut Vec<Blind>) -> Result<Option<Centres>, BoxError> {
         let (location, covariance, count) = reference.moments(Half::Fit);
         if !self.by_class {
-            let estimate = self.covariance.estimate(&fit_rows(reference), (location, covariance), count);
-            return Ok(match estimate {
-                Ok((location, covariance)) => Ok(Centres::One(Whitener::new(&location, covariance.view())?)),
-                Err(blind) => Err(blind),
-            });
+            let estimate = self.covariance.estimate(&fit_rows(reference), (location, covariance), count, blind);
+            let whitener = estimate.map(|(location, covariance)| Whitener::new(&location, covariance.view()));
+            return Ok(whitener.transpose()?.map(Centres::One));
         }
         let Target::Classes(classes) = reference.schema().target() else {
             return Err(message("distances by class need classes as the target"));
@@ -217,15 +215,15 @@ impl MahalanobisDistance {
         });
         let within = Within::new(&labelled.collect::<Vec<_>>(), location.len(), classes.len());
         if within.residuals.is_empty() {
-            return Ok(Err(Blind::all("the training reference has no labelled rows to tell the classes by")));
+            blind.push(Blind::all("the training reference has no labelled rows to tell the classes by"));
+            return Ok(None);
         }
         let residuals: Vec<&[f64]> = within.residuals.iter().map(Vec::as_slice).collect();
         let plain = (vec![0.0; location.len()], residual_covariance(&within.residuals, location.len()));
         let means: Vec<&[f64]> = within.means.iter().flatten().map(Vec::as_slice).collect();
-        Ok(match self.covariance.estimate(&residuals, plain, residuals.len() as u64) {
-            Ok((_, covariance)) => Ok(Centres::Classes(TiedClasses::new(&means, &location, covariance.view())?)),
-            Err(blind) => Err(blind),
-        })
+        let estimate = self.covariance.estimate(&residuals, plain, residuals.len() as u64, blind);
+        let tied = estimate.map(|(_, covariance)| TiedClasses::new(&means, &location, covariance.view()));
+        Ok(tied.transpose()?.map(Centres::Classes))
     }
 }
 
@@ -236,13 +234,7 @@ impl NoveltyScore for MahalanobisDistance {
 
     fn fit(&self, references: &References, blind: &mut Vec<Blind>) -> Result<Option<Box<dyn NoveltyModel>>, BoxError> {
         let reference = &references.training;
-        let centres = match self.centre(reference)? {
-            Ok(centres) => centres,
-            Err(reason) => {
-                blind.push(reason);
-                return Ok(None);
-            }
-        };
+        let Some(centres) = self.centres(reference, blind)? else { return Ok(None) };
         let (columns, dimension) = match &centres {
             Centres::One(whitener) => (whitener.blind(), whitener.dimension()),
             Centres::Classes(tied) => (tied.blind(), tied.dimension()),

@@ -57,11 +57,16 @@ pub(super) fn the_rate_holds<S: NoveltyScore>(name: &str, make: impl Fn() -> Con
     assert!((0.045 - spread..0.05 + spread).contains(&rate), "{rate}");
 }
 
-/// Of 200 rows that are `shift` standard deviations off in one of three columns, at least `least` are flagged at a rate of
-/// 0.01, and `a`, the column that is off, is the first cause of nine in ten.
-pub(super) fn far_rows_are_found<S: NoveltyScore>(mut detector: ConformalDetector<S>, shift: f64, least: usize) {
+/// Of 200 rows that are `shift` standard deviations off in one of three columns, at least `least` are flagged at the `rate`, and
+/// `a`, the column that is off, is the first cause of nine in ten.
+pub(super) fn far_rows_are_found<S: NoveltyScore>(
+    mut detector: ConformalDetector<S>,
+    shift: f64,
+    rate: f64,
+    least: usize,
+) {
     let mut world = World::classification("far rows");
-    detector = detector.false_alarm_rate(0.01);
+    detector = detector.false_alarm_rate(rate);
     detector.rebase(&world.references(1_000)).unwrap();
     world.shift = shift;
     let findings = world.run(&mut detector, 200);
@@ -70,7 +75,7 @@ pub(super) fn far_rows_are_found<S: NoveltyScore>(mut detector: ConformalDetecto
     let named = flags.iter().filter(|flag| flag.causes[0].column == "a").count();
     assert!(10 * named >= 9 * flags.len(), "{named} of {}", flags.len());
     for flag in flags {
-        assert!((1..=3).contains(&flag.causes.len()) && flag.score > flag.threshold && flag.p_value.unwrap() <= 0.01);
+        assert!((1..=3).contains(&flag.causes.len()) && flag.score > flag.threshold && flag.p_value.unwrap() <= rate);
         assert!(flag.causes.is_sorted_by(|a, b| a.share >= b.share));
     }
 }
@@ -94,7 +99,7 @@ pub(super) fn odd_columns_do_no_harm<S: NoveltyScore>(mut detector: ConformalDet
     assert!(scores.iter().any(|&other| other != scores[0]), "all rows score {}", scores[0]);
     for far in [[6.0, 6.0, 0.0, 0.0, 4.0], [0.0, 0.0, -6.0, 0.0, 4.0]] {
         let far = score(&detector, &far).unwrap();
-        assert!(far > ordinary && detector.p_value(far).unwrap() < 0.1, "{far} {ordinary}");
+        assert!(far > ordinary && detector.p_value(far).unwrap() < 0.25, "{far} {ordinary}");
     }
     let whole = score(&detector, &[0.1, 0.1, f64::NAN, 9.0, 9.0]).unwrap();
     assert!(whole.is_finite() && whole < score(&detector, &[5.0, 5.0, f64::NAN, 0.0, 4.0]).unwrap());

@@ -233,7 +233,7 @@ impl IsolationForest {
     }
 }
 
-const _: () = assert!(TREES % ABREAST == 0 && TILE % ABREAST == 0);
+const _: () = assert!(TREES.is_multiple_of(ABREAST) && TILE.is_multiple_of(ABREAST));
 
 /// A cell; NaN if missing or infinite.
 fn cell(row: &[f64], column: usize) -> f64 {

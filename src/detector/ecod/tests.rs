@@ -17,7 +17,7 @@ fn the_false_alarm_rate_holds_over_calibration_draws() {
 
 #[test]
 fn rows_far_from_the_training_data_are_flagged() {
-    testing::far_rows_are_found(Ecod::default(), 8.0, 150);
+    testing::far_rows_are_found(Ecod::default(), 8.0, 0.05, 100);
 }
 
 #[test]

@@ -203,12 +203,12 @@ fn every_estimate_holds_the_rate_finds_far_rows_and_bears_odd_columns() {
         [Covariance::Oas, Covariance::MinCovDet(Support::Half), Covariance::MinCovDet(Support::ThreeQuarters)]
     {
         let make = || Mahalanobis::default().covariance(covariance);
-        testing::far_rows_are_found(make(), 6.0, 200);
+        testing::far_rows_are_found(make(), 6.0, 0.01, 200);
         testing::odd_columns_do_no_harm(make());
         testing::rows_do_not_influence_each_other(make());
     }
     testing::the_rate_holds("oas", || Mahalanobis::default().covariance(Covariance::Oas));
-    testing::far_rows_are_found(Mahalanobis::default().by_class(), 6.0, 200);
+    testing::far_rows_are_found(Mahalanobis::default().by_class(), 6.0, 0.01, 200);
     testing::rows_do_not_influence_each_other(Mahalanobis::default().by_class());
     testing::the_rate_holds("by class", || Mahalanobis::default().by_class());
 }
@@ -217,8 +217,8 @@ fn every_estimate_holds_the_rate_finds_far_rows_and_bears_odd_columns() {
 fn a_robust_estimate_sees_outliers_like_those_in_its_training_data() {
     let mut noise = Noise::new("outliers in the training data");
     let outlier = |noise: &mut Noise| (0..4).map(|_| 8.0 + 0.1 * noise.normal()).collect::<Vec<f64>>();
-    let row = |i: usize, noise: &mut Noise| {
-        if i % 5 == 0 { outlier(noise) } else { (0..4).map(|_| noise.normal()).collect() }
+    let row = |i: u32, noise: &mut Noise| {
+        if i.is_multiple_of(5) { outlier(noise) } else { (0..4).map(|_| noise.normal()).collect() }
     };
     let rows: Vec<_> = (0..600).map(|i| row(i, &mut noise)).collect();
     let references = numeric(&rows);

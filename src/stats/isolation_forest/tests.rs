@@ -9,7 +9,7 @@ fn sample(n: usize, d: usize, seed: u64) -> Vec<Vec<f64>> {
     let mut cell = |j: usize| match rng.random_range(0..30_u8) {
         0 => f64::NAN,
         1 => f64::NEG_INFINITY,
-        _ if j % 3 == 0 => f64::from(rng.random_range(0..3_u8)),
+        _ if j.is_multiple_of(3) => f64::from(rng.random_range(0..3_u8)),
         _ => rng.random::<f64>().powi(3) * 10_f64.powi(j as i32 % 5),
     };
     (0..n).map(|_| (0..d).map(&mut cell).collect()).collect()
