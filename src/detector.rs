@@ -2,17 +2,23 @@
 
 mod confidence;
 mod conformal;
+mod ecod;
 mod error_rate;
 mod estimated;
 mod feedback;
 mod harm;
 mod homogeneity;
+mod isolation;
 mod ks;
 mod live;
 mod mahalanobis;
 mod mmd;
+mod neighbours;
 mod output;
+mod output_score;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod window;
 
 use std::sync::Arc;
@@ -29,15 +35,19 @@ use crate::stage::{Blind, Snapshot, Stage};
 pub use crate::stats::metrics::Metrics;
 pub use confidence::LowConfidence;
 pub use conformal::{ConformalDetector, NoveltyModel, NoveltyScore, RowView, Scratch};
+pub use ecod::{Ecod, EmpiricalTails};
 pub use error_rate::{ErrorRate, PredictionError};
 pub use estimated::{EstimatedPerformance, Estimates};
 pub use feedback::UserFeedback;
 pub use harm::{HarmMonitor, HarmStatus};
+pub use isolation::{Isolation, IsolationForest};
 pub use ks::KsDrift;
 pub use live::{LivePerformance, LiveReport, Maturity};
-pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Threshold};
+pub use mahalanobis::{Covariance, Mahalanobis, MahalanobisDistance, Support, Threshold};
 pub use mmd::MmdDrift;
+pub use neighbours::{NearestNeighbours, NeighbourDistance};
 pub use output::OutputDrift;
+pub use output_score::{Energy, LogitEnergy, OutputScore, UnusualOutput};
 pub use stream::{
     Adwin, Change, ChangeDetector, ChangeEvidence, ConformalMartingale, Cusum, Ddm, Direction, EDetector, Eddm, HddmA,
     HddmW, Kswin, PageHinkley, Signal, StreamDrift,

@@ -139,11 +139,12 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
     Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale,
-    Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Eddm, ErrorRate,
-    EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor, HarmStatus, HddmA, HddmW, KsDrift,
-    Kswin, Level, LivePerformance, LiveReport, LowConfidence, Mahalanobis, MahalanobisDistance, Maturity, Metrics,
-    MmdDrift, NoveltyModel, NoveltyScore, NumericTest, OutputDrift, PageHinkley, PredictionError, Reading, RowView,
-    Scratch, Signal, StreamDrift, Threshold, UserFeedback, WindowDrift, detector_fn,
+    Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Ecod, Eddm, EmpiricalTails, Energy,
+    ErrorRate, EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor, HarmStatus, HddmA, HddmW,
+    Isolation, IsolationForest, KsDrift, Kswin, Level, LivePerformance, LiveReport, LogitEnergy, LowConfidence,
+    Mahalanobis, MahalanobisDistance, Maturity, Metrics, MmdDrift, NearestNeighbours, NeighbourDistance, NoveltyModel,
+    NoveltyScore, NumericTest, OutputDrift, OutputScore, PageHinkley, PredictionError, Reading, RowView, Scratch,
+    Signal, StreamDrift, Support, Threshold, UnusualOutput, UserFeedback, WindowDrift, detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{

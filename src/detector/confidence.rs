@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::output_score::Uncertainty;
 use super::{Detector, Findings, Guard, GuardVerdict};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
@@ -12,9 +13,6 @@ use crate::schema::Target;
 use crate::stage::{Blind, Snapshot, Stage};
 
 const FORMAT: u32 = 1;
-
-/// Largest distance of the sum of probabilities from 1.
-const SUM_TOLERANCE: f64 = 1e-3;
 
 /// What is measured, and from where on it is too little or too much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,31 +107,15 @@ impl Measure {
     }
 
     fn read_probabilities(self, probabilities: &[f64]) -> Reading {
-        let usable = probabilities.iter().all(|p| p.is_finite() && *p >= 0.0);
-        let sum: f64 = probabilities.iter().sum();
-        let (mut first, mut second) = (0.0_f64, 0.0_f64);
-        for &p in probabilities {
-            if p > first {
-                (first, second) = (p, first);
-            } else {
-                second = second.max(p);
-            }
-        }
-        let (unsure, score, threshold) = match self {
-            Measure::Probability(least) => (first < least, 1.0 - first, 1.0 - least),
-            Measure::Margin(least) => (first - second < least, 1.0 - (first - second), 1.0 - least),
-            Measure::Entropy(most) | Measure::Width(most) => {
-                let nats: f64 = probabilities.iter().filter(|&&p| p > 0.0).map(|&p| -p * p.ln()).sum();
-                let share = nats / (probabilities.len() as f64).ln();
-                (share > most, share, most)
-            }
+        let (uncertainty, threshold) = match self {
+            Measure::Probability(least) => (Uncertainty::Probability, 1.0 - least),
+            Measure::Margin(least) => (Uncertainty::Margin, 1.0 - least),
+            Measure::Entropy(most) | Measure::Width(most) => (Uncertainty::Entropy, most),
         };
-        if !(usable && (sum - 1.0).abs() <= SUM_TOLERANCE) {
-            Reading::Unsure(f64::MAX, threshold)
-        } else if unsure {
-            Reading::Unsure(score, threshold)
-        } else {
-            Reading::Sure
+        match uncertainty.of(probabilities) {
+            None => Reading::Unsure(f64::MAX, threshold),
+            Some(score) if score > threshold => Reading::Unsure(score, threshold),
+            Some(_) => Reading::Sure,
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Detector, Findings, Guard, GuardVerdict};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
 use crate::event::Observation;
-use crate::reference::{Half, ReferenceRow, References};
+use crate::reference::{Half, Reference, ReferenceRow, References};
 use crate::sample::{Cause, Flag};
 use crate::stage::{Blind, Stage};
 use crate::stats::quantile::conformal_threshold;
@@ -63,9 +63,7 @@ pub trait NoveltyModel: Send + Sync + 'static {
 
     /// The scores of a chunk, to the bit those of [`NoveltyModel::score`]; worth writing where columns are faster than rows.
     fn scores(&self, chunk: &Chunk<'_>, scratch: &mut Scratch, out: &mut [f64]) {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = self.score(scratch.row.read(chunk, row), &mut scratch.work);
-        }
+        scratch.each_row(chunk, |row, work| self.score(row, work), out);
     }
 
     /// The columns behind a high score with their shares, in any order; those without a positive share are left out later.
@@ -88,6 +86,20 @@ pub struct Scratch {
     /// To be used at will.
     pub work: Vec<f64>,
     row: RowBuffer,
+}
+
+impl Scratch {
+    /// The score of each row of a chunk, put together row by row.
+    pub(super) fn each_row(
+        &mut self,
+        chunk: &Chunk<'_>,
+        score: impl Fn(RowView<'_>, &mut Vec<f64>) -> f64,
+        out: &mut [f64],
+    ) {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = score(self.row.read(chunk, row), &mut self.work);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -314,10 +326,27 @@ impl Guard for Fitted {
     }
 }
 
-/// Each name with its share of the total.
-pub(super) fn shares<'a>(parts: impl Iterator<Item = (&'a String, f64)> + Clone) -> Vec<Cause> {
-    let total: f64 = parts.clone().map(|(_, part)| part).sum();
-    parts.map(|(name, part)| Cause { column: name.clone(), share: part / total }).collect()
+/// Reports the columns that do not vary; false, with the reason, if no column does.
+pub(super) fn report_blind(reference: &Reference, columns: &[usize], dimension: usize, blind: &mut Vec<Blind>) -> bool {
+    let names = reference.schema().value_columns();
+    let column = |&column: &usize| Blind::column(&names[column], "not computed: it does not vary in the training data");
+    blind.extend(columns.iter().map(column));
+    if dimension == 0 {
+        blind.insert(0, Blind::all("no numeric column varies in the training data"));
+    }
+    dimension > 0
+}
+
+/// The numeric values of the fit half's sample.
+pub(super) fn fit_rows(reference: &Reference) -> Vec<&[f64]> {
+    reference.half(Half::Fit).map(|row| row.values.as_slice()).collect()
+}
+
+/// Each column with its share of the total.
+pub(super) fn column_shares(parts: &[(usize, f64)], chunk: &Chunk<'_>) -> Vec<Cause> {
+    let names = chunk.schema().value_columns();
+    let total: f64 = parts.iter().map(|part| part.1).sum();
+    parts.iter().map(|&(column, part)| Cause { column: names[column].clone(), share: part / total }).collect()
 }
 
 #[cfg(test)]

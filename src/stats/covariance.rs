@@ -18,6 +18,19 @@ pub(crate) fn ledoit_wolf_shrinkage(covariance: ArrayView2<'_, f64>, mean_fourth
     if spread > 0.0 { (spread / from_target).min(1.0) } else { 0.0 }
 }
 
+/// Shrinkage of the oracle approximating estimator (Chen, Wiesel, Eldar and Hero 2010) from a `covariance` (divided by n) and
+/// the number of rows, as scikit-learn's `OAS`: for normal data; 0 for a single column or no rows.
+pub(crate) fn oracle_shrinkage(covariance: ArrayView2<'_, f64>, rows: u64) -> f64 {
+    let d = covariance.nrows();
+    if d <= 1 || rows == 0 {
+        return 0.0;
+    }
+    let trace: f64 = covariance.diag().sum();
+    let squares: f64 = covariance.iter().map(|c| c * c).sum();
+    let spread = (rows as f64 + 1.0) * (squares - trace * trace / d as f64);
+    if spread > 0.0 { ((squares + trace * trace) / spread).min(1.0) } else { 1.0 }
+}
+
 /// (1 − shrinkage)·C + shrinkage·(mean variance)·I.
 pub(crate) fn shrink(covariance: Array2<f64>, shrinkage: f64) -> Array2<f64> {
     let target = shrinkage * mean_variance(covariance.view());
@@ -70,6 +83,13 @@ mod tests {
         Shrunk { location, covariance: shrink(covariance, shrinkage), shrinkage }
     }
 
+    /// The oracle approximating estimator of finite `rows` (n × d), as scikit-learn's `OAS`.
+    fn oracle_approximating(rows: ArrayView2<'_, f64>) -> Shrunk {
+        let Shrunk { location, covariance, .. } = empirical(rows);
+        let shrinkage = oracle_shrinkage(covariance.view(), rows.nrows() as u64);
+        Shrunk { location, covariance: shrink(covariance, shrinkage), shrinkage }
+    }
+
     /// Column means and the rows less them.
     fn centre(rows: ArrayView2<'_, f64>) -> (Vec<f64>, Array2<f64>) {
         let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
@@ -86,9 +106,11 @@ mod tests {
         for case in cases("covariance") {
             let rows = matrix(&case.inputs["X"]);
             let points = matrix(&case.inputs["T"]);
-            for (key, found) in
-                [("EmpiricalCovariance", empirical(rows.view())), ("LedoitWolf", ledoit_wolf(rows.view()))]
-            {
+            for (key, found) in [
+                ("EmpiricalCovariance", empirical(rows.view())),
+                ("LedoitWolf", ledoit_wolf(rows.view())),
+                ("OAS", oracle_approximating(rows.view())),
+            ] {
                 let what = format!("{} {key}", case.name);
                 let expected = &case.outputs[key];
                 for (f, e) in found.location.iter().zip(numbers(&expected["location"])) {

@@ -84,6 +84,11 @@ impl Whitener {
         &self.blind
     }
 
+    /// Columns that count, ascending.
+    pub(crate) fn kept(&self) -> &[usize] {
+        &self.kept
+    }
+
     /// Number of columns that count: the degrees of freedom of the squared distance.
     pub(crate) fn dimension(&self) -> usize {
         self.kept.len()
@@ -98,7 +103,12 @@ impl Whitener {
     /// Squared distance of one `row` of all columns; bit-identical to
     /// [`distances_squared`](Self::distances_squared). Allocates only while `scratch` grows.
     pub(crate) fn distance_squared(&self, row: &[f64], scratch: &mut Vec<f64>) -> f64 {
-        self.centre(row, scratch);
+        self.distance_squared_to(row, &self.location, scratch)
+    }
+
+    /// The same to another `centre`, of the kept columns.
+    pub(crate) fn distance_squared_to(&self, row: &[f64], centre: &[f64], scratch: &mut Vec<f64>) -> f64 {
+        self.centre(row, centre, scratch);
         let mut total = 0.0;
         self.each_panel(scratch, |whitened| {
             for value in whitened {
@@ -106,6 +116,21 @@ impl Whitener {
             }
         });
         settle(total)
+    }
+
+    /// W(x − μ) of one `row`, padded with zeros, in the memory of `scratch`.
+    pub(crate) fn whiten<'a>(&self, row: &[f64], scratch: &'a mut Vec<f64>) -> &'a [f64] {
+        self.centre(row, &self.location, scratch);
+        let d = scratch.len();
+        scratch.resize(d + d.next_multiple_of(PANEL), 0.0);
+        let (centred, whitened) = scratch.split_at_mut(d);
+        let mut slots = whitened.chunks_exact_mut(PANEL);
+        self.each_panel(centred, |panel| {
+            if let Some(slot) = slots.next() {
+                slot.copy_from_slice(panel);
+            }
+        });
+        whitened
     }
 
     /// Squared distances of a chunk: `columns(j)[i]` is value j of row i, `out[i]` receives row i.
@@ -141,8 +166,13 @@ impl Whitener {
     /// the column's index, in column order. They sum to the squared distance; a share is negative
     /// when the column makes a joint deviation less surprising.
     pub(crate) fn contributions(&self, row: &[f64], out: &mut Vec<(usize, f64)>) {
+        self.contributions_to(row, &self.location, out);
+    }
+
+    /// The same for the distance to another `centre`, of the kept columns.
+    pub(crate) fn contributions_to(&self, row: &[f64], centre: &[f64], out: &mut Vec<(usize, f64)>) {
         let mut centred = Vec::new();
-        self.centre(row, &mut centred);
+        self.centre(row, centre, &mut centred);
         let mut whitened = Vec::with_capacity(centred.len() + PANEL);
         self.each_panel(&centred, |panel| whitened.extend_from_slice(panel));
         let mut gradient = vec![0.0; centred.len()];
@@ -157,12 +187,12 @@ impl Whitener {
     }
 
     /// x − μ of the kept columns.
-    fn centre(&self, row: &[f64], out: &mut Vec<f64>) {
+    fn centre(&self, row: &[f64], location: &[f64], out: &mut Vec<f64>) {
         out.clear();
         out.extend(
             self.kept
                 .iter()
-                .zip(&self.location)
+                .zip(location)
                 .map(|(&column, &mean)| row.get(column).map_or(0.0, |&value| centred(value, mean))),
         );
     }

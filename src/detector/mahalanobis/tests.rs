@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::chunk::ChunkBuffer;
 use crate::conformance::{self, Noise, World};
+use crate::detector::testing::{self, beta_binomial_upper, numeric};
 use crate::detector::{Detector, Findings};
 use crate::event::{Observation, PredictionId};
 use crate::sample::Flag;
@@ -16,6 +17,15 @@ fn passes_the_suite() {
     conformance::detector(|| Mahalanobis::default().false_alarm_rate(0.05));
     conformance::detector(|| Mahalanobis::default().threshold(Threshold::ChiSquare).covariance(Covariance::Empirical));
     conformance::detector(|| Mahalanobis::default().named("blind for want of rows"));
+    for covariance in
+        [Covariance::Oas, Covariance::MinCovDet(Support::Half), Covariance::MinCovDet(Support::ThreeQuarters)]
+    {
+        conformance::detector(|| Mahalanobis::default().covariance(covariance).false_alarm_rate(0.05));
+    }
+    conformance::detector(|| Mahalanobis::default().by_class().false_alarm_rate(0.05));
+    conformance::detector(|| {
+        Mahalanobis::default().by_class().covariance(Covariance::MinCovDet(Support::Half)).false_alarm_rate(0.05)
+    });
 }
 
 /// Flags of `rows` fresh rows after a reference of `training` rows.
@@ -26,23 +36,6 @@ fn flags(name: &str, detector: Mahalanobis, training: usize, rows: usize, shift:
     detector.rebase(&world.references(training)).unwrap();
     world.shift = shift;
     world.run(&mut detector, rows).flags().len()
-}
-
-/// How often does split conformal flag `found` or more of `n` rows, given `m` calibration rows and the rate? The count is
-/// beta-binomial over the draw of the calibration rows: n trials, Beta(k, m + 1 − k) with k = ⌊rate·(m + 1)⌋.
-fn beta_binomial_upper(found: usize, n: usize, m: usize, rate: f64) -> f64 {
-    let ln_beta = |a: f64, b: f64| {
-        use statrs::function::gamma::ln_gamma;
-        ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
-    };
-    let k = (rate * (m as f64 + 1.0)).floor();
-    let rest = m as f64 + 1.0 - k;
-    let mass = |x: usize| {
-        let (x, n) = (x as f64, n as f64);
-        let ln_choose = -(n + 1.0).ln() - ln_beta(x + 1.0, n - x + 1.0);
-        (ln_choose + ln_beta(x + k, n - x + rest) - ln_beta(k, rest)).exp()
-    };
-    (found..=n).map(mass).sum()
 }
 
 #[test]
@@ -129,16 +122,6 @@ fn constant_columns_are_blind_and_the_rest_is_scored() {
     assert_eq!(world.run(&mut detector, 20).flags().len(), 20);
 }
 
-/// References of numeric rows.
-fn numeric(rows: &[Vec<f64>]) -> References {
-    let schema = Arc::new(Schema::numeric(rows[0].len(), Target::Value).unwrap());
-    let mut builder = Reference::builder(schema.clone());
-    for row in rows {
-        builder.push(&Row::from_values(&schema, row).unwrap(), None, None).unwrap();
-    }
-    References::starting_with(Arc::new(builder.finish()))
-}
-
 fn score(detector: &mut Mahalanobis, references: &References, row: &[f64]) -> Option<f64> {
     flag(detector, references, row).map(|flag| flag.score)
 }
@@ -212,4 +195,73 @@ fn mistakes_are_reported_by_rebase() {
     for rate in [0.0, -0.1, 0.6, f64::NAN, f64::INFINITY] {
         assert!(Mahalanobis::default().false_alarm_rate(rate).rebase(&references).is_err());
     }
+}
+
+#[test]
+fn every_estimate_holds_the_rate_finds_far_rows_and_bears_odd_columns() {
+    for covariance in
+        [Covariance::Oas, Covariance::MinCovDet(Support::Half), Covariance::MinCovDet(Support::ThreeQuarters)]
+    {
+        let make = || Mahalanobis::default().covariance(covariance);
+        testing::far_rows_are_found(make(), 6.0, 0.01, 200);
+        testing::odd_columns_do_no_harm(make());
+        testing::rows_do_not_influence_each_other(make());
+    }
+    testing::the_rate_holds("oas", || Mahalanobis::default().covariance(Covariance::Oas));
+    testing::far_rows_are_found(Mahalanobis::default().by_class(), 6.0, 0.01, 200);
+    testing::rows_do_not_influence_each_other(Mahalanobis::default().by_class());
+    testing::the_rate_holds("by class", || Mahalanobis::default().by_class());
+}
+
+#[test]
+fn a_robust_estimate_sees_outliers_like_those_in_its_training_data() {
+    let mut noise = Noise::new("outliers in the training data");
+    let outlier = |noise: &mut Noise| (0..4).map(|_| 8.0 + 0.1 * noise.normal()).collect::<Vec<f64>>();
+    let row = |i: u32, noise: &mut Noise| {
+        if i.is_multiple_of(5) { outlier(noise) } else { (0..4).map(|_| noise.normal()).collect() }
+    };
+    let rows: Vec<_> = (0..600).map(|i| row(i, &mut noise)).collect();
+    let references = numeric(&rows);
+    let relative = |covariance: Covariance| {
+        let mut detector = Mahalanobis::default().covariance(covariance);
+        detector.rebase(&references).unwrap();
+        let score = |values: &[f64]| detector.score(RowView { values, ..RowView::default() }).unwrap();
+        score(&[8.0; 4]) / score(&[2.0, -2.0, 0.0, 0.0])
+    };
+    assert!(relative(Covariance::MinCovDet(Support::Half)) > 10.0);
+    assert!(relative(Covariance::Empirical) < 1.0, "the plain estimate is drawn to the outliers");
+}
+
+#[test]
+fn by_class_sees_the_void_between_the_classes() {
+    let schema = Arc::new(Schema::numeric(2, Target::classes(["left", "right"])).unwrap());
+    let mut noise = Noise::new("classes apart");
+    let mut builder = Reference::builder(schema.clone());
+    for i in 0..800_u32 {
+        let centre = if i % 2 == 0 { -10.0 } else { 10.0 };
+        let row = Row::from_values(&schema, &[centre + noise.normal(), noise.normal()]).unwrap();
+        builder.push(&row, None, Some(crate::event::Label::Class(i % 2))).unwrap();
+    }
+    let references = References::starting_with(Arc::new(builder.finish()));
+    let p_value = |detector: Mahalanobis, values: &[f64]| {
+        let mut detector = detector;
+        detector.rebase(&references).unwrap();
+        detector.p_value(detector.score(RowView { values, ..RowView::default() }).unwrap()).unwrap()
+    };
+    assert!(p_value(Mahalanobis::default().by_class(), &[0.0, 0.0]) < 0.01);
+    assert!(p_value(Mahalanobis::default(), &[0.0, 0.0]) > 0.5, "to one cloud it is the middle");
+    assert!(p_value(Mahalanobis::default().by_class(), &[f64::NAN, 0.0]) > 0.5, "a hole is no distance");
+}
+
+#[test]
+fn by_class_needs_classes_and_labels() {
+    assert!(Mahalanobis::default().by_class().rebase(&World::regression("values").references(50)).is_err());
+    let schema = Arc::new(Schema::numeric(1, Target::classes(["a", "b"])).unwrap());
+    let mut builder = Reference::builder(schema.clone());
+    for i in 0..50 {
+        builder.push(&Row::from_values(&schema, &[f64::from(i)]).unwrap(), None, None).unwrap();
+    }
+    let mut detector = Mahalanobis::default().by_class();
+    detector.rebase(&References::starting_with(Arc::new(builder.finish()))).unwrap();
+    assert!(detector.blind()[0].reason.contains("no labelled rows"));
 }
