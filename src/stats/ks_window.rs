@@ -233,6 +233,7 @@ impl KsWindow {
         self.missing = 0;
     }
 
+    #[cfg(test)]
     /// The values in arrival order, as they came: pushed into a new window they restore this one.
     #[cfg(test)]
     pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
