@@ -1,12 +1,14 @@
 //! How well a detector tells anomalies from normal rows.
 
 use std::hint::black_box;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use feedloop::{
-    BoxError, ChunkBuffer, ConformalDetector, Covariance, Detector, Findings, Mahalanobis, NoveltyScore, Observation,
-    PredictionId, Reference, References, Row, RowView, Schema, Stage, Target,
+    BoxError, ChunkBuffer, ConformalDetector, Covariance, Detector, Ecod, Findings, IsolationForest, Mahalanobis,
+    NearestNeighbours, NoveltyScore, Observation, PredictionId, Reference, References, Row, RowView, Schema, Stage,
+    Support, Target,
 };
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -16,7 +18,17 @@ use uuid::Uuid;
 use crate::common::data::Stream;
 
 /// The detectors that score rows.
-pub(crate) const NAMES: [&str; 2] = ["mahalanobis", "mahalanobis_empirical"];
+pub(crate) const NAMES: [&str; 9] = [
+    "mahalanobis",
+    "mahalanobis_empirical",
+    "mahalanobis_oas",
+    "mahalanobis_mcd",
+    "mahalanobis_mcd75",
+    "knn5",
+    "knn20",
+    "isolation_forest",
+    "ecod",
+];
 
 /// Rows of one chunk.
 const CHUNK: usize = 256;
@@ -42,6 +54,15 @@ pub(crate) fn run(data: &Stream, name: &str, rate: f64, seed: u64) -> Result<Rep
     match name {
         "mahalanobis" => job.run(Mahalanobis::default()),
         "mahalanobis_empirical" => job.run(Mahalanobis::default().covariance(Covariance::Empirical)),
+        "mahalanobis_oas" => job.run(Mahalanobis::default().covariance(Covariance::Oas)),
+        "mahalanobis_mcd" => job.run(Mahalanobis::default().covariance(Covariance::MinCovDet(Support::Half))),
+        "mahalanobis_mcd75" => {
+            job.run(Mahalanobis::default().covariance(Covariance::MinCovDet(Support::ThreeQuarters)))
+        }
+        "knn5" => job.run(NearestNeighbours::default()),
+        "knn20" => job.run(NearestNeighbours::default().neighbours(NonZeroUsize::MIN.saturating_add(19))),
+        "isolation_forest" => job.run(IsolationForest::default().seed(seed)),
+        "ecod" => job.run(Ecod::default()),
         _ => Err(format!("unknown detector '{name}' for anomalies, expected one of {}", NAMES.join(", ")).into()),
     }
 }

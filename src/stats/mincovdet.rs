@@ -28,6 +28,9 @@ const REWEIGHT: f64 = 0.975;
 
 const SEED: u64 = 0x6d69_6e63_6f76_6474;
 
+/// What is left of the standard deviation of a column that most rows agree on.
+const EXACT_FIT: f64 = 1e-3;
+
 /// Location and covariance that up to half of the rows cannot move at will.
 ///
 /// Of all subsets of `h` rows, that whose covariance has the smallest determinant is sought by concentration steps
@@ -36,8 +39,9 @@ const SEED: u64 = 0x6d69_6e63_6f76_6474;
 /// covariance of the rest, made consistent likewise, are the estimate, as in scikit-learn's `MinCovDet`.
 ///
 /// A missing cell counts as the median of its column. A column that does not vary has the location NaN and the
-/// covariance 0. A column that has one value in at least `h` rows has no robust spread, and would make every determinant 0:
-/// it is left out of the search and enters with its plain mean and variance, uncorrelated.
+/// covariance 0. A column that has one value in at least `h` rows would make every determinant 0 (exact fit: any other
+/// value is infinitely far). It is left out of the search and enters with that value and a thousandth of its standard
+/// deviation, uncorrelated: any other value is far.
 pub(crate) struct MinCovDet {
     pub(crate) location: Vec<f64>,
     pub(crate) covariance: Array2<f64>,
@@ -60,11 +64,12 @@ impl MinCovDet {
         let (mut location, mut covariance) = (vec![f64::NAN; columns], Array2::zeros((columns, columns)));
         let mut kept = Vec::new();
         for (position, &column) in plain.kept().iter().enumerate() {
-            if most_equal(rows, column) < h {
+            let (value, count) = most_frequent(rows, column);
+            if count < h {
                 kept.push(column);
             } else {
-                let (mean, deviation) = plain.moments(position);
-                (location[column], covariance[[column, column]]) = (mean, deviation * deviation);
+                let (_, deviation) = plain.moments(position);
+                (location[column], covariance[[column, column]]) = (value, (EXACT_FIT * deviation).powi(2));
             }
         }
         let scale = Robust::new(rows, &kept);
@@ -84,12 +89,12 @@ impl MinCovDet {
     }
 }
 
-/// How many rows have the most frequent value of a column, missing cells counted with them.
-fn most_equal(rows: &[&[f64]], column: usize) -> usize {
+/// The most frequent value of a column and how many rows have it, missing cells counted with them.
+fn most_frequent(rows: &[&[f64]], column: usize) -> (f64, usize) {
     let mut values: Vec<f64> = finite(rows, column).collect();
     values.sort_unstable_by(f64::total_cmp);
-    let most = values.chunk_by(|a, b| a == b).map(<[f64]>::len).max().unwrap_or(0);
-    rows.len() - values.len() + most
+    let most = values.chunk_by(|a, b| a == b).max_by_key(|group| group.len()).unwrap_or(&[]);
+    (most.first().copied().unwrap_or(f64::NAN), rows.len() - values.len() + most.len())
 }
 
 /// Median and median absolute deviation of each column; the mean absolute deviation where that is 0.
