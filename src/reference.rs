@@ -53,8 +53,9 @@ pub struct ReferenceRow {
 /// What stages need to know of a set of rows: exact counts, means and covariances of each half, and a uniform sample
 /// of at most [`REFERENCE_ROWS`] encoded rows.
 ///
-/// Every row belongs to the fit half or the calibration half by a hash of its content. References of parts merge
-/// to the reference of the whole: counts exactly, moments to rounding; the merged sample is a uniform sample of the whole.
+/// Every row belongs to the fit half or the calibration half by a hash of its content and place. References of parts merge to
+/// the reference of the whole: counts exactly, moments to rounding; the merged sample is a uniform sample of the whole
+/// ([`ReferenceBuilder::starting_at`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reference {
     format: u32,
@@ -70,14 +71,15 @@ pub struct Reference {
 #[derive(Debug, Clone)]
 pub struct ReferenceBuilder {
     reference: Reference,
-    salt: u64,
+    first: u64,
 }
 
 impl ReferenceBuilder {
-    /// Tells parts apart that will be merged: rows of parts with the same salt that agree in content and position count
-    /// as one in the sample. 0 unless told.
-    pub fn salt(mut self, salt: u64) -> Self {
-        self.salt = salt;
+    /// The place of this part's first row in the whole. Parts that are told their places merge to the reference of the whole;
+    /// otherwise to one with other halves and another sample, in which equal rows at the same place of two parts count once.
+    /// 0 unless told.
+    pub fn starting_at(mut self, row: u64) -> Self {
+        self.first = row;
         self
     }
 
@@ -97,8 +99,10 @@ impl ReferenceBuilder {
         if row.values().len() != expected {
             return Err(SchemaError::Width { found: row.values().len(), expected });
         }
-        let content = row.content_hash().to_le_bytes();
-        let half = if keyed(SEED, &content) & 1 == 0 { Half::Fit } else { Half::Calibration };
+        let place = self.first.wrapping_add(reference.sample.seen());
+        // equal rows go to both halves: with the content alone, each value of a discrete column would be in one of them only
+        let key = keyed(SEED, &[&row.content_hash().to_le_bytes()[..], &place.to_le_bytes()[..]].concat());
+        let half = if key & 1 == 0 { Half::Fit } else { Half::Calibration };
         match half {
             Half::Fit => reference.fit.push(row.values()),
             Half::Calibration => reference.calibration.push(row.values()),
@@ -106,8 +110,6 @@ impl ReferenceBuilder {
         for (counts, code) in reference.codes.iter_mut().zip(row.codes()) {
             *counts.entry(*code).or_default() += 1;
         }
-        let position = reference.sample.seen().to_le_bytes();
-        let key = keyed(SEED ^ self.salt, &[&content[..], &position[..]].concat());
         reference.sample.push(key, || ReferenceRow {
             values: row.values().to_vec(),
             codes: row.codes().to_vec(),
@@ -139,7 +141,7 @@ impl Reference {
                 codes,
                 sample: Reservoir::new(REFERENCE_ROWS),
             },
-            salt: 0,
+            first: 0,
         }
     }
 

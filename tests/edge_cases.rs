@@ -50,7 +50,12 @@ fn numeric(columns: usize) -> Arc<Schema> {
 }
 
 fn references(schema: &Arc<Schema>, rows: &[Value]) -> References {
-    let (mut builder, mut row) = (Reference::builder(schema.clone()), Row::new(schema));
+    part(schema, rows, 0)
+}
+
+/// References of a part of the rows, from row `first` on.
+fn part(schema: &Arc<Schema>, rows: &[Value], first: usize) -> References {
+    let (mut builder, mut row) = (Reference::builder(schema.clone()).starting_at(first as u64), Row::new(schema));
     for (n, value) in rows.iter().enumerate() {
         row.encode(schema, value);
         let p = 0.6 + 0.3 * (n % 7) as f64 / 7.0;
@@ -118,8 +123,8 @@ fn one_row_at_a_time_and_in_batches_is_the_same() {
     let rows: Vec<_> = (0..900).map(|_| json!({ "x0": noise.normal(), "x1": 3.0 * noise.normal() })).collect();
     let whole = references(&schema, &rows);
     let mut parts = Reference::builder(schema.clone()).finish();
-    for part in rows.chunks(7) {
-        parts.merge(&references(&schema, part).training).unwrap();
+    for (number, rows) in rows.chunks(7).enumerate() {
+        parts.merge(&part(&schema, rows, 7 * number).training).unwrap();
     }
     for half in [Half::Fit, Half::Calibration] {
         let ((mean, covariance, n), (other_mean, other, m)) = (parts.moments(half), whole.training.moments(half));
