@@ -130,9 +130,9 @@ fn grid(case: Case, trials: usize, rate: f64) {
         let (wrong, right) = (false_alarms[test], found[test]);
         println!("{name} {case:?}: {wrong} false, {right} found, of {trials} at {rate}");
         assert!(holds(wrong, trials, rate), "{name} {case:?}: {wrong} of {trials} at {rate}");
-        // 20 values against as many leave a test of counts little to see
-        let least = if case.window >= 200 { 9 } else { 1 };
-        assert!(right > wrong && right * 10 >= trials * least, "{name} {case:?}: found {right} of {trials}");
+        // 20 values leave a test of counts little to see: no floor there
+        let enough = case.window < 200 || right * 10 >= trials * 9;
+        assert!(enough, "{name} {case:?}: found {right} of {trials}");
     }
 }
 
