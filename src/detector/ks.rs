@@ -23,7 +23,7 @@ use crate::stage::Blind;
 /// **Guarantee**: that of [`WindowDrift`]. The chi-square part is an approximation, kept to levels with 20 expected
 /// observations. Category columns are compared with the counts of all rows of the reference, numeric columns with its sample.
 ///
-/// **Memory**: per numeric column 24 bytes per observation of the window and up to 130 KB for the reference's sample; 4 bytes per
+/// **Memory**: per numeric column 8 bytes per observation of the window (sliding: 12) and up to 130 KB for the reference's sample; 4 bytes per
 /// observation and category column. A snapshot holds the observations since the last test (of a sliding window: the window).
 ///
 /// # Examples

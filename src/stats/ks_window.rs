@@ -1,7 +1,5 @@
 //! A sliding window compared with a fixed reference, without sorting again.
 
-#[cfg(test)]
-use super::ks::KsStatistic;
 use std::collections::VecDeque;
 use std::hint::black_box;
 
@@ -32,8 +30,10 @@ pub(crate) struct KsWindow {
     cumulative: Vec<u32>,
     /// Window values per bucket: 2i is the gap below distinct value i, 2i + 1 that value itself.
     counts: Vec<u32>,
-    /// Values in arrival order, each with its bucket.
-    window: VecDeque<(f64, u32)>,
+    /// Buckets of the values in arrival order; empty after [`KsWindow::replace`].
+    window: VecDeque<u32>,
+    /// Values in the window, missing ones included.
+    len: usize,
     capacity: usize,
     missing: usize,
 }
@@ -59,13 +59,13 @@ impl KsWindow {
         let capacity = capacity.max(1);
         let grid = Grid::new(&sorted, &distinct);
         distinct.extend([f64::INFINITY; LOOK]);
-        Self { grid, distinct, cumulative, counts, window: VecDeque::new(), capacity, missing: 0 }
+        Self { grid, distinct, cumulative, counts, window: VecDeque::new(), len: 0, capacity, missing: 0 }
     }
 
     /// Adds a value and, when full, forgets the oldest.
     pub(crate) fn push(&mut self, value: f64) {
         if self.window.len() == self.capacity
-            && let Some((_, bucket)) = self.window.pop_front()
+            && let Some(bucket) = self.window.pop_front()
         {
             if bucket == MISSING {
                 self.missing -= 1;
@@ -79,20 +79,40 @@ impl KsWindow {
         } else {
             self.counts[bucket as usize] += 1;
         }
-        self.window.push_back((value, bucket));
+        self.window.push_back(bucket);
+        self.len = self.window.len();
+    }
+
+    /// Forgets the window and counts `values` instead, without their order: nothing can be added before the next
+    /// [`KsWindow::clear`]. That is faster than [`KsWindow::extend`].
+    pub(crate) fn replace(&mut self, values: &[f64]) {
+        self.clear();
+        self.read_tables(values.len());
+        for &value in values {
+            let bucket = self.bucket(value);
+            if bucket == MISSING {
+                self.missing += 1;
+            } else {
+                self.counts[bucket as usize] += 1;
+            }
+        }
+        self.len = values.len();
     }
 
     /// Adds many values.
-    ///
-    /// The look-ups go all over the tables, which other columns have driven out of the cache: reading them in order
-    /// first is faster than waiting for each place.
     pub(crate) fn extend(&mut self, values: impl ExactSizeIterator<Item = f64>) {
-        if values.len() >= self.distinct.len() / LINE {
+        self.read_tables(values.len());
+        values.for_each(|value| self.push(value));
+    }
+
+    /// Before `values` look-ups, which go all over the tables that other columns have driven out of the cache: reading the
+    /// tables in order first is faster than waiting for each place.
+    fn read_tables(&self, values: usize) {
+        if values >= self.distinct.len() / LINE {
             let lines = self.distinct.iter().step_by(LINE).map(|v| v.to_bits());
             let steps = self.grid.starts.iter().step_by(2 * LINE).map(|&start| u64::from(start));
             black_box(lines.chain(steps).fold(0, |all, one| all ^ one));
         }
-        values.for_each(|value| self.push(value));
     }
 
     fn bucket(&self, value: f64) -> u32 {
@@ -111,26 +131,7 @@ impl KsWindow {
         (2 * below + usize::from(on)) as u32
     }
 
-    #[cfg(test)]
-    /// The statistic of the values present; [`KsStatistic::EMPTY`] when either side has none.
-    pub(crate) fn statistic(&self) -> KsStatistic {
-        let n = self.reference_len();
-        let m = self.compared() as u64;
-        if n == 0 || m == 0 {
-            return KsStatistic::EMPTY;
-        }
-        let (lead, lag) = self.extremes(n, m);
-        let location = if lead > -lag {
-            let place = self.leads(n, m).position(|(gap, _)| gap == lead);
-            self.end_of_gap(place.unwrap_or(0))
-        } else {
-            let place = self.leads(n, m).position(|(_, on)| on == lag);
-            self.distinct[place.unwrap_or(0)]
-        };
-        KsStatistic { d: self.distance(), location }
-    }
-
-    /// The distance of the statistic alone, in one pass; 0 when either side has no values.
+    /// The distance D of the values present, in one pass; 0 when either side has no values.
     pub(crate) fn distance(&self) -> f64 {
         let n = self.reference_len();
         let m = self.compared() as u64;
@@ -159,17 +160,6 @@ impl KsWindow {
             *reference = i64::from(up_to) * m;
             Some((below, window - *reference))
         })
-    }
-
-    #[cfg(test)]
-    /// The largest window value in gap `i`, or the reference value below it if the gap is empty.
-    fn end_of_gap(&self, i: usize) -> f64 {
-        let inside = self.window.iter().filter(|&&(_, bucket)| bucket as usize == 2 * i);
-        let largest = inside.map(|&(value, _)| value).fold(f64::NAN, f64::max);
-        match i.checked_sub(1) {
-            Some(below) if largest.is_nan() => self.distinct[below],
-            _ => largest,
-        }
     }
 
     /// How often each distinct value occurs in reference and window together, in the order of the values; window values between
@@ -208,7 +198,7 @@ impl KsWindow {
     #[cfg(test)]
     /// Whether the window holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.window.is_empty()
+        self.len == 0
     }
 
     /// Not finite values in the window.
@@ -218,7 +208,7 @@ impl KsWindow {
 
     /// Values in the window that are compared: the m of the p-value.
     pub(crate) fn compared(&self) -> usize {
-        self.window.len() - self.missing
+        self.len - self.missing
     }
 
     /// Most values in the window.
@@ -230,14 +220,7 @@ impl KsWindow {
     pub(crate) fn clear(&mut self) {
         self.window.clear();
         self.counts.fill(0);
-        self.missing = 0;
-    }
-
-    #[cfg(test)]
-    /// The values in arrival order, as they came: pushed into a new window they restore this one.
-    #[cfg(test)]
-    pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
-        self.window.iter().map(|&(value, _)| value)
+        (self.len, self.missing) = (0, 0);
     }
 }
 
@@ -346,29 +329,16 @@ mod tests {
                 window.push(v);
                 last = stream[(i + 1).saturating_sub(capacity)..=i].to_vec();
                 let y = sorted(last.iter().copied());
-                let (found, expected) = (window.statistic(), statistic(&x, &y));
-                prop_assert_eq!(found.d.to_bits(), expected.d.to_bits());
-                if !x.is_empty() && !y.is_empty() {
-                    let share = |s: &[f64]| {
-                        s.iter().filter(|&&v| v <= found.location).count() as f64 / s.len() as f64
-                    };
-                    prop_assert!(((share(&x) - share(&y)).abs() - found.d).abs() < 1e-12);
-                }
+                prop_assert_eq!(window.distance().to_bits(), statistic(&x, &y).d.to_bits());
                 prop_assert_eq!(window.compared(), y.len());
                 prop_assert_eq!(window.missing(), last.len() - y.len());
             }
-            let bits = |v: f64| v.to_bits();
-            prop_assert_eq!(
-                window.values().map(bits).collect::<Vec<_>>(),
-                last.into_iter().map(bits).collect::<Vec<_>>()
-            );
             let mut restored = KsWindow::new(&reference, capacity);
-            let values: Vec<f64> = window.values().collect();
-            restored.extend(values.into_iter());
+            restored.replace(&last);
             prop_assert_eq!(restored.counts, window.counts.clone());
             window.clear();
             prop_assert!(window.is_empty() && window.missing() == 0);
-            prop_assert_eq!(window.statistic().d, 0.0);
+            prop_assert_eq!(window.distance(), 0.0);
         }
     }
 }

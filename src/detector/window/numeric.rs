@@ -31,8 +31,8 @@ const HEAVY_TIES: f64 = 0.01;
 /// The reference of a numeric column, prepared for its test.
 #[derive(Debug, Clone)]
 pub(super) enum Numeric {
-    /// Kolmogorov–Smirnov, always up to date; `tied`: given the ties.
-    Ks { window: KsWindow, tied: bool },
+    /// Kolmogorov–Smirnov; `tied`: given the ties.
+    Ks { window: KsWindow, sliding: bool, tied: bool },
     /// Both samples in order.
     Ordered { reference: Vec<f64>, test: Ordered },
     /// Counts of bins.
@@ -65,7 +65,11 @@ impl Numeric {
         match settings.numeric {
             NumericTest::KolmogorovSmirnov | NumericTest::KolmogorovSmirnovTies => {
                 let tied = settings.numeric == NumericTest::KolmogorovSmirnovTies || heavily_tied(&reference);
-                Ok(Numeric::Ks { window: KsWindow::new(&reference, settings.window), tied })
+                Ok(Numeric::Ks {
+                    window: KsWindow::new(&reference, settings.window),
+                    sliding: settings.every.is_some(),
+                    tied,
+                })
             }
             NumericTest::CramerVonMises => {
                 let distinct = reference.chunk_by(|a, b| a == b).count();
@@ -87,11 +91,15 @@ impl Numeric {
     /// Compares the values of a window, of which the first `old` are known already. The number of missing ones beside.
     pub(super) fn compare(&mut self, values: &[f64], old: usize, ask: Ask) -> (Option<Answer>, usize) {
         match self {
-            Numeric::Ks { window, tied } => {
-                if old == 0 {
-                    window.clear();
+            Numeric::Ks { window, sliding, tied } => {
+                if *sliding {
+                    if old == 0 {
+                        window.clear();
+                    }
+                    window.extend(values[old..].iter().copied());
+                } else {
+                    window.replace(values);
                 }
-                window.extend(values[old..].iter().copied());
                 (ks(window, *tied, ask), window.missing())
             }
             Numeric::Ordered { reference, test } => {
@@ -114,7 +122,7 @@ impl Numeric {
     /// The p-value of the newest window where [`Numeric::compare`] left it out, if it costs little.
     pub(super) fn late_p_value(&self) -> Option<f64> {
         match self {
-            Numeric::Ks { window, tied } => {
+            Numeric::Ks { window, tied, .. } => {
                 let (n, m, d) = (window.reference_len(), window.compared() as u64, window.distance());
                 (m > 0).then(|| match tied {
                     true => p_value_with_ties(&window.ties(), n, m, d, LATE_LEVEL, 0),
@@ -128,7 +136,7 @@ impl Numeric {
     /// Is it a test by permutation?
     pub(super) fn permutes(&self) -> bool {
         match self {
-            Numeric::Ks { window, tied } => {
+            Numeric::Ks { window, tied, .. } => {
                 *tied && window.reference_len() * window.capacity() as u64 > EXACT_TIED_CELLS
             }
             Numeric::Ordered { test: Ordered::CramerVonMises { permutes }, .. } => *permutes,
