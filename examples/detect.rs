@@ -9,7 +9,7 @@
 //!
 //! **Anomalies** (`y` = 1 is an anomaly): a half of the normal rows, drawn by `--seed`, is the reference; the rest is scored.
 //! The last line is JSON: `auroc` and `average_precision` of the scores, `flagged_rate_on_normals` (beside the stated
-//! `--rate`) and `ns_per_row`, the time of `inspect` in chunks of 256.
+//! `--rate`) and `ns_per_row`, the time of `inspect` on the normal rows in chunks of 256.
 //!
 //! **Drift** (`--stream`, rows in the order of the stream, `y` a class): of the first 10 % of the rows (200 to 2,000), the first half
 //! trains a logistic regression, the second half with its predictions is the reference. The rest is predicted and

@@ -23,13 +23,17 @@ impl Bell {
     }
 
     fn detector(&self) -> impl Detector + use<> {
+        self.detector_of(Level::Drift)
+    }
+
+    fn detector_of(&self, level: Level) -> impl Detector + use<> {
         let rings = self.0.clone();
         detector_fn("bell", move |chunk: &Chunk<'_>, findings: &mut Findings| {
             if let Some(sequence) = chunk.sequence().first()
                 && rings.swap(false, Ordering::Relaxed)
             {
                 let (detector, text, readings) = (String::new(), "it rings".to_owned(), Vec::new());
-                findings.alarm(Alarm { detector, level: Level::Drift, sequence: *sequence, text, readings });
+                findings.alarm(Alarm { detector, level, sequence: *sequence, text, readings });
             }
             Ok(())
         })
@@ -113,6 +117,22 @@ fn an_alarm_is_open_then_acknowledged_and_stays_so_over_a_restart() {
         [(2, AlarmState::Open), (1, AlarmState::Acknowledged)]
     );
     assert!(why(&host).contains("drift: 1 open alarm"), "{}", why(&host));
+}
+
+#[test]
+fn a_warning_is_shown_and_nothing_follows() {
+    let bell = Bell::default();
+    let warning = |bell: &Bell| {
+        let bell = bell.detector_of(Level::Warning);
+        move |builder: PipelineBuilder| builder.detect(bell).trigger(drift()).evaluate(evaluator(Profile::confirm()))
+    };
+    let mut host = Host::new(warning(&bell));
+    bell.ring();
+    host.turn(10, 0.5);
+    host.restart(warning(&bell));
+    assert_eq!(states(&host.pipeline.alarms(None, 10).unwrap()), [(1, AlarmState::Warning)]);
+    assert_eq!((counted(&host), host.pipeline.status().unwrap().alarms.len()), ((0, 0), 1));
+    assert_eq!(host.pipeline.acknowledge_alarms("ada").unwrap(), 0);
 }
 
 #[test]

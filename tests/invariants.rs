@@ -395,7 +395,7 @@ fn cut_pipeline(store: &MemoryStore) -> Pipeline {
             if chunk.values(0)[row] > 1.3 && sequence % 3 == 0 {
                 let text = "it rings".to_owned();
                 let (detector, readings) = (String::new(), Vec::new());
-                findings.alarm(Alarm { detector, level: Level::Warning, sequence: *sequence, text, readings });
+                findings.alarm(Alarm { detector, level: Level::Drift, sequence: *sequence, text, readings });
             }
         }
         Ok(())

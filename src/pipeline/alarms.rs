@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
 use super::outbox::parse;
-use crate::detector::Alarm;
+use crate::detector::{Alarm, Level};
 use crate::error::Error;
 use crate::event::ModelVersion;
 use crate::sample::Reason;
@@ -20,6 +20,8 @@ const MOST_SHOWN: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmState {
+    /// Only a warning: it is shown, and nothing follows from it.
+    Warning,
     /// Nobody has taken note of it: the drift trigger fires, and nothing is auto-labelled.
     Open,
     /// Somebody, or a run, has taken note of it; the stream is still compared with the same baseline.
@@ -28,10 +30,14 @@ pub enum AlarmState {
     Cleared,
 }
 
+/// The states of alarms about the baseline of today.
+const STANDING: [AlarmState; 3] = [AlarmState::Warning, AlarmState::Open, AlarmState::Acknowledged];
+
 impl AlarmState {
     /// The name as it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
+            AlarmState::Warning => "warning",
             AlarmState::Open => "open",
             AlarmState::Acknowledged => "acknowledged",
             AlarmState::Cleared => "cleared",
@@ -83,6 +89,7 @@ impl AlarmRecord {
         match (&self.acknowledged, &self.cleared) {
             (_, Some(_)) => AlarmState::Cleared,
             (Some(_), None) => AlarmState::Acknowledged,
+            (None, None) if self.alarm.level == Level::Warning => AlarmState::Warning,
             (None, None) => AlarmState::Open,
         }
     }
@@ -101,8 +108,10 @@ impl Pipeline {
     pub(super) fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
         self.counters.alarms += 1;
         self.flow.alarms_raised += 1;
-        self.flow.open_alarms += 1;
-        self.flow.last_alarm = Some(self.now);
+        if alarm.level == Level::Drift {
+            self.flow.open_alarms += 1;
+            self.flow.last_alarm = Some(self.now);
+        }
         let number = self.flow.alarms_raised;
         let record = AlarmRecord { number, alarm, raised: self.now, acknowledged: None, cleared: None };
         let write = self.outbox.json(Kind::Alarm, &AlarmRecord::id(number), record.indexed(), &record)?;
@@ -136,7 +145,7 @@ impl Pipeline {
     /// The newest alarms that are not cleared, newest first.
     pub(super) fn standing_alarms(&self) -> Result<Vec<AlarmRecord>, Error> {
         let mut found: Vec<AlarmRecord> = Vec::new();
-        for state in [AlarmState::Open, AlarmState::Acknowledged] {
+        for state in STANDING {
             for record in self.outbox.page(Kind::Alarm, state.as_str(), None, MOST_SHOWN)? {
                 found.push(parse(&record)?);
             }
@@ -156,8 +165,7 @@ impl Pipeline {
     pub(super) fn clearing(&mut self, version: ModelVersion) -> Result<Vec<Write>, Error> {
         let text = format!("{version} was kept: the serving baseline is its traffic from now on");
         let cleared = Cleared { when: self.now, version, reason: Reason::new("baseline_moved", text) };
-        let standing = [AlarmState::Open, AlarmState::Acknowledged];
-        self.change_alarms(&standing, |alarm| alarm.cleared = Some(cleared.clone()))
+        self.change_alarms(&STANDING, |alarm| alarm.cleared = Some(cleared.clone()))
     }
 
     fn change_alarms(&mut self, states: &[AlarmState], change: impl Fn(&mut AlarmRecord)) -> Result<Vec<Write>, Error> {
