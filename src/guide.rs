@@ -101,14 +101,22 @@ pub mod flags {
     //! |---|---|---|
     //! | [`LowConfidence`](crate::LowConfidence) | outputs that the model is not sure of; unusable outputs | nothing: calibrate the model |
     //! | [`Mahalanobis`](crate::Mahalanobis) | inputs unlike the training data, with the columns behind it | a false-alarm rate, for rows exchangeable with the calibration half |
+    //! | [`NearestNeighbours`](crate::NearestNeighbours), [`IsolationForest`](crate::IsolationForest), [`Ecod`](crate::Ecod) | the same by other scores: for many clouds, for a reference with anomalies in it, for extreme values | the same |
+    //! | [`UnusualOutput`](crate::UnusualOutput), [`Energy`](crate::Energy) | outputs that are unusually unsure | the same |
     //! | [`KsDrift`](crate::KsDrift) | drift of the inputs, column by column | a rate per test, per day or per number of rows, for independent rows |
     //! | [`MmdDrift`](crate::MmdDrift) | drift of the numeric inputs together | the same |
     //! | [`OutputDrift`](crate::OutputDrift) | drift of what the model says | the same |
+    //! | [`StreamDrift`](crate::StreamDrift) of [`EDetector`](crate::EDetector), [`ConformalMartingale`](crate::ConformalMartingale) | change of one signal (errors, confidence, a column), value by value | an average run length between false alarms |
+    //! | [`StreamDrift`](crate::StreamDrift) of [`Adwin`](crate::Adwin), [`PageHinkley`](crate::PageHinkley), [`Ddm`](crate::Ddm), [`Eddm`](crate::Eddm), [`HddmA`](crate::HddmA), [`HddmW`](crate::HddmW), [`Kswin`](crate::Kswin), [`Cusum`](crate::Cusum) | the same, by the classical rules as published | nothing |
     //! | [`PredictionError`](crate::PredictionError) | predictions that the truth proved wrong; a harmful error rate | 1 % per look, for independent truths |
     //! | [`EstimatedPerformance`](crate::EstimatedPerformance) | a fall of the accuracy that the outputs themselves promise, without labels; blind to concept drift | a rate per window, for outputs exchangeable with the reference's |
     //! | [`LivePerformance`](crate::LivePerformance) | nothing: it reports metrics at equal label maturity | nothing: it raises no alarm |
     //! | [`HarmMonitor`](crate::HarmMonitor) | a true rise of the live error beyond a tolerance, on the random lane | the chance of ever raising a false alarm |
     //! | [`UserFeedback`](crate::UserFeedback) | what users corrected, rejected or rated badly | nothing: it takes users at their word |
+    //!
+    //! **Rows.** Any [`NoveltyScore`](crate::NoveltyScore), ours or yours, becomes a detector by
+    //! [`ConformalDetector`](crate::ConformalDetector): the held-out half of the reference makes the threshold and the p-value that a
+    //! flag carries. Use [`Mahalanobis`](crate::Mahalanobis) first, [`NearestNeighbours`](crate::NearestNeighbours) beside it.
     //!
     //! When the shares of the classes have changed, [`LabelShift`](crate::LabelShift) estimates how, and re-weights outputs.
     //!
