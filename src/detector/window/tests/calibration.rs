@@ -136,20 +136,40 @@ fn grid(case: Case, trials: usize, rate: f64) {
     }
 }
 
-#[test]
-#[ignore = "an hour: the full grid of sizes, columns and kinds of data"]
-fn every_test_holds_its_rate_on_the_full_grid() {
-    for (reference, window, trials) in
-        [(20, 20, 1_000), (4_000, 20, 250), (500, 200, 500), (4_000, 2_000, 100), (20_000, 20_000, 50)]
-    {
-        for columns in [1, 8, 64] {
-            for missing in [0.0, 0.2] {
-                for cells in [Cells::Continuous, Cells::Rounded, Cells::Discrete, Cells::Levels] {
-                    grid(Case { cells, missing, columns, reference, window }, (trials / columns).max(40), 0.2);
-                }
+/// All kinds of cells, with and without missing ones, in 1, 8 and 64 columns.
+fn full_grid(reference: usize, window: usize, trials: usize) {
+    for columns in [1, 8, 64] {
+        for missing in [0.0, 0.2] {
+            for cells in [Cells::Continuous, Cells::Rounded, Cells::Discrete, Cells::Levels] {
+                grid(Case { cells, missing, columns, reference, window }, (trials / columns).max(40), 0.2);
             }
         }
     }
+}
+
+#[test]
+#[ignore = "minutes: the full grid of columns and kinds of data"]
+fn every_test_holds_its_rate_in_windows_of_20() {
+    full_grid(20, 20, 1_000);
+    full_grid(4_000, 20, 250);
+}
+
+#[test]
+#[ignore = "minutes: the full grid of columns and kinds of data"]
+fn every_test_holds_its_rate_in_windows_of_200() {
+    full_grid(500, 200, 500);
+}
+
+#[test]
+#[ignore = "half an hour: the full grid of columns and kinds of data"]
+fn every_test_holds_its_rate_in_windows_of_2_000() {
+    full_grid(4_000, 2_000, 100);
+}
+
+#[test]
+#[ignore = "half an hour: the full grid of columns and kinds of data"]
+fn every_test_holds_its_rate_in_windows_of_20_000() {
+    full_grid(20_000, 20_000, 50);
 }
 
 #[test]
