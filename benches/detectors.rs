@@ -6,9 +6,9 @@ mod common;
 use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
-    ChunkBuffer, Detector, Feedback, Findings, Heard, KsDrift, Label, LowConfidence, Mahalanobis, MmdDrift,
-    ModelVersion, NumericTest, Opinion, OutputDrift, PredictionError, References, Schema, Truth, UserFeedback,
-    predicted_label,
+    ChunkBuffer, Detector, Ecod, Feedback, Findings, Heard, IsolationForest, KsDrift, Label, LowConfidence,
+    Mahalanobis, MmdDrift, ModelVersion, NearestNeighbours, NumericTest, Opinion, OutputDrift, PredictionError,
+    References, Schema, Truth, UserFeedback, predicted_label,
 };
 
 /// Enough chunks that windows of 1,000 end at all places of a chunk.
@@ -95,6 +95,9 @@ fn detectors(c: &mut Criterion<ThreadTime>) {
         inspect(c, LowConfidence::below(0.6), &schema, &references, &chunks);
         inspect(c, OutputDrift::default(), &schema, &references, &chunks);
         inspect(c, Mahalanobis::default(), &schema, &references, &chunks);
+        inspect(c, NearestNeighbours::default(), &schema, &references, &chunks);
+        inspect(c, IsolationForest::default(), &schema, &references, &chunks);
+        inspect(c, Ecod::default(), &schema, &references, &chunks);
         inspect(c, KsDrift::default(), &schema, &references, &chunks);
         inspect(c, MmdDrift::default(), &schema, &references, &chunks);
         inspect(c, PredictionError::default(), &schema, &references, &truths(&mut stream));
