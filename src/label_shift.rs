@@ -103,7 +103,7 @@ impl LabelShift {
         for row in reference.sample() {
             let label = row.label.filter(|label| label.fits(target));
             if let (Some(Label::Class(predicted)), Some(Label::Class(class))) =
-                (predicted_label(target, &row.output), label)
+                (predicted_label(target, &row.output).filter(|predicted| predicted.fits(target)), label)
             {
                 confusion[(predicted as usize, class as usize)] += 1.0;
             }

@@ -92,12 +92,16 @@ impl ReferenceBuilder {
     /// Adds a row, with the model's out-of-sample output and the label where known.
     ///
     /// # Errors
-    /// The row has another width than the schema.
+    /// Row or output have another width than the schema (an empty output is an unknown one).
     pub fn push(&mut self, row: &Row, output: Option<&[f64]>, label: Option<Label>) -> Result<(), SchemaError> {
         let reference = &mut self.reference;
         let expected = reference.schema.value_columns().len();
         if row.values().len() != expected {
             return Err(SchemaError::Width { found: row.values().len(), expected });
+        }
+        let expected = reference.schema.target().output_width();
+        if let Some(found) = output.map(<[f64]>::len).filter(|found| ![0, expected].contains(found)) {
+            return Err(SchemaError::Width { found, expected });
         }
         let place = self.first.wrapping_add(reference.sample.seen());
         // equal rows go to both halves: with the content alone, each value of a discrete column would be in one of them only

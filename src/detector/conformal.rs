@@ -128,7 +128,8 @@ impl RowBuffer {
 /// **Guarantee**: a row that is exchangeable with the calibration rows is flagged with a probability of at most the rate,
 /// marginally over the draw of these rows, whatever the distribution is and however bad the score. With m calibration
 /// rows the smallest rate is 1/(m+1): below, the detector flags nothing and shows as blind with the number of rows it needs.
-/// It does not hold after a drift, nor where the reference has rows of the stream to come.
+/// It does not hold after a drift, nor where the training data repeat rows (oversampling): their copies stand in both halves,
+/// and calibration rows look more ordinary than rows of the stream ever will.
 ///
 /// A score is a function of the row and the reference only; the [guard](Detector::guard) gives the same to the bit.
 /// A row that cannot be scored is not flagged. **Memory**: that of the fitted score and 8 bytes per
@@ -266,7 +267,7 @@ impl<S: NoveltyScore> Stage for ConformalDetector<S> {
         let mut calibration: Vec<f64> = rows.map(|row| model.score(row.into(), &mut self.scratch.work)).collect();
         calibration.retain(|score| !score.is_nan());
         calibration.sort_unstable_by(f64::total_cmp);
-        let threshold = conformal_threshold(&calibration, self.rate).map(|threshold| threshold.min(f64::MAX));
+        let threshold = conformal_threshold(&calibration, self.rate);
         if threshold.is_none() {
             let needed = (1.0 / self.rate - 1e-9).ceil() - 1.0;
             self.blind.insert(

@@ -41,7 +41,7 @@ const HITS: u64 = 10;
 ///
 /// **Reading**: the statistic is the estimated accuracy, the effect is that minus the reference's (negative: worse).
 /// **Reference**: rows of the serving reference (or else the training reference) with an out-of-sample output of the served model
-/// and a label; blind with fewer than 50 in either half. **Unusable outputs** (a probability that is not finite) are left out and
+/// and a label; blind with fewer than 50 in either half, and so after a promotion, whose references have no such rows. **Unusable outputs** (a probability that is not finite) are left out and
 /// counted. **Memory**: the outputs of one window, and one number per row of the calibration half.
 #[derive(Debug, Clone)]
 pub struct EstimatedPerformance {

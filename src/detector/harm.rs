@@ -37,10 +37,11 @@ const RETRACTED: usize = 256;
 /// **Guarantee**: if, at every truth, the probability of an error given the past is at most the baseline's plus the tolerance,
 /// the chance that it *ever* alarms is at most the [`false_alarm_rate`](HarmMonitor::false_alarm_rate), whenever and however often
 /// one looks. It assumes that the baseline's rows are independent, and that being wrong does not make a truth arrive earlier.
-/// After an alarm, and on another baseline or model, the test starts anew.
+/// After an alarm, and on another baseline or model, the test starts anew: the chance is per baseline and model.
 ///
 /// **Baseline**: the rows of the serving reference (or else the training reference) that have an out-of-sample output of the
-/// served model and a label; or [stated](HarmMonitor::baseline_error). Blind without one.
+/// served model and a label; or [stated](HarmMonitor::baseline_error). Blind without one: so after a promotion, whose
+/// baseline has outputs but no labels, unless the error rate is stated.
 ///
 /// **Corrections and retractions** do not undo a bet: the first truth of a prediction counts, later ones are counted in
 /// [`HarmStatus::revised`]; a truth that is stated again after its retraction (one of the last 256) does not count twice.

@@ -15,7 +15,7 @@ use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion};
 use crate::reference::References;
 use crate::schema::Target;
-use crate::stage::{Snapshot, Stage};
+use crate::stage::{Blind, Snapshot, Stage};
 
 use report::Fate;
 pub use report::{LiveReport, Maturity};
@@ -262,6 +262,20 @@ impl Stage for LivePerformance {
         self.model = references.model;
         self.state.width = self.width();
         Ok(())
+    }
+
+    fn blind(&self) -> Vec<Blind> {
+        let Some(dropped) = self.state.dropped else { return Vec::new() };
+        let cut =
+            |age: &&TimeDelta| self.state.now.saturating_sub(micros(**age)).div_euclid(self.width()) <= dropped + 1;
+        let text = |age: &TimeDelta| {
+            Blind::all(format!(
+                "nothing is left to report after {} s: {} truths are kept, ask for more by `truths`",
+                age.num_seconds(),
+                self.truths
+            ))
+        };
+        self.maturities.iter().filter(cut).map(text).collect()
     }
 
     fn snapshot(&self) -> Result<Snapshot, BoxError> {

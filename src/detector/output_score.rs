@@ -157,9 +157,14 @@ impl NoveltyScore for LogitEnergy {
         "energy"
     }
 
-    fn fit(&self, references: &References, _: &mut Vec<Blind>) -> Result<Option<Box<dyn NoveltyModel>>, BoxError> {
+    fn fit(&self, references: &References, blind: &mut Vec<Blind>) -> Result<Option<Box<dyn NoveltyModel>>, BoxError> {
         let schema = references.training.schema();
         match schema.field_index(&self.field).map(|field| schema.slot(field)) {
+            Some(Slot::Values { .. }) if references.training.model() != references.model => {
+                blind
+                    .push(Blind::all("the logits in the training reference are not those of the model that is served"));
+                Ok(None)
+            }
             Some(Slot::Values { at, len, .. }) => Ok(Some(Box::new(Logits(at..at + len)))),
             Some(_) => {
                 Err(message(format!("field `{}` holds no numbers: logits are an embedding or a number", self.field)))

@@ -135,8 +135,9 @@ impl PipelineBuilder {
     /// Expected false alarms per day that all detectors together may raise: one budget, divided evenly.
     ///
     /// Its shares go to the detectors that can hold one ([`Detector::alarm_budget`]: [`KsDrift`](crate::KsDrift),
-    /// [`OutputDrift`](crate::OutputDrift)) and were told no rate of their own; a detector with a rate of its own has it beside
-    /// the budget. Flags are no alarms: they have [`flags_per_minute`](Self::flags_per_minute). The budget holds if each
+    /// [`OutputDrift`](crate::OutputDrift), [`MmdDrift`](crate::MmdDrift)) and were told no rate of their own; a detector with a rate of its own has it beside
+    /// the budget, and so have [`EstimatedPerformance`](crate::EstimatedPerformance), [`HarmMonitor`](crate::HarmMonitor) and
+    /// [`StreamDrift`](crate::StreamDrift). Flags are no alarms: they have [`flags_per_minute`](Self::flags_per_minute). The budget holds if each
     /// share holds, so under the assumptions of each detector; whether they are dependent on each other does not matter.
     pub fn false_alarms_per_day(mut self, rate: f64) -> Self {
         self.false_alarms_per_day = Some(rate);

@@ -1,5 +1,7 @@
 //! What arrives joins what is known: predictions, outcomes and feedback, early, late, corrected, retracted.
 
+use chrono::TimeDelta;
+
 use super::Pipeline;
 use super::label::{people_say, settled_truth, world_says};
 use super::ledger::Entry;
@@ -15,9 +17,18 @@ use crate::store::{Indexed, Kind};
 
 use super::flow::{MOST_PARKED_EACH, Parked};
 
+/// How far after the clock the time of an observation may be.
+const FUTURE: TimeDelta = TimeDelta::days(1);
+
 impl Pipeline {
-    pub(super) fn take_prediction(&mut self, observation: Box<Observation>) -> Result<(), Error> {
+    pub(super) fn take_prediction(&mut self, mut observation: Box<Observation>) -> Result<(), Error> {
         self.counters.predictions += 1;
+        // the time of a stream only moves forward: one wrong clock must not stop it for years
+        let latest = self.now + FUTURE;
+        if observation.time > latest {
+            observation.time = latest;
+            self.counters.future_predictions += 1;
+        }
         let (id, model, role) = (observation.id, observation.model, observation.role);
         let live = role == Role::Live;
         let moved = live && model != self.stage_model && model == self.retraining.champion();

@@ -22,6 +22,8 @@ pub struct Counters {
     pub predictions: u64,
     /// Predictions refused because their name was known.
     pub duplicate_predictions: u64,
+    /// Predictions whose time was more than a day after the clock: taken as made in a day.
+    pub future_predictions: u64,
     /// Predictions of a version that the stages are not based on: counted and remembered, not inspected.
     pub other_version: u64,
     /// Shadow predictions: remembered, not inspected.

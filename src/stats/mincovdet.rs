@@ -198,7 +198,8 @@ fn concentrate(cells: &Array2<f64>, mut support: Vec<usize>, h: usize, most: usi
 /// The estimate of the smallest determinant that was found: two steps of every start among some of the rows, the best ones to
 /// their end among all.
 fn search(cells: &Array2<f64>, h: usize) -> Option<Estimate> {
-    let (n, stride) = (cells.nrows(), cells.nrows().div_ceil(TRIAL_ROWS));
+    let trial = TRIAL_ROWS.max(4 * (cells.ncols() + 1));
+    let (n, stride) = (cells.nrows(), cells.nrows().div_ceil(trial));
     let some = cells.select(Axis(0), &(0..n).step_by(stride).collect::<Vec<_>>());
     let few = (h * some.nrows()).div_ceil(n);
     let begin = |support: Vec<usize>| {

@@ -21,6 +21,10 @@ pub(crate) const SMALLEST_LEVEL: f64 = 1e-4;
 /// Exceedances after which drawing stops: more make p steadier and each test dearer.
 const EXCEEDANCES: u32 = 10;
 
+/// Draws per 1 / level, and the fewest: more cost a worker that meets a standing drift time at every test, and tell little more.
+const DRAWS: f64 = 3.0;
+const FEWEST_DRAWS: f64 = 100.0;
+
 /// A sequential Monte Carlo p-value (Besag and Clifford 1991).
 ///
 /// Null statistics are drawn until `EXCEEDANCES` of them reach the observed one, then p = exceedances / draws; or until
@@ -33,13 +37,13 @@ pub(crate) struct MonteCarlo {
 }
 
 impl MonteCarlo {
-    /// With a budget at which all of p ≤ `level` is reached by fewer than [`EXCEEDANCES`] exceedances.
+    /// With a budget of three times 1 / `level`: the smallest p-value is a third of it.
     ///
     /// Below [`SMALLEST_LEVEL`] the budget does not grow any more: p never falls below [`MonteCarlo::smallest`].
     pub(crate) fn for_level(level: f64) -> Self {
         // NaN becomes the smallest level
         let level = if level >= SMALLEST_LEVEL { level.min(0.5) } else { SMALLEST_LEVEL };
-        MonteCarlo { budget: (f64::from(EXCEEDANCES) / level).ceil() as u32 - 1 }
+        MonteCarlo { budget: (DRAWS / level).max(FEWEST_DRAWS).ceil() as u32 - 1 }
     }
 
     /// The smallest p-value that can come out.

@@ -71,6 +71,33 @@ fn a_flag_carries_its_p_value_and_its_causes_in_order() {
     assert_eq!(flag.p_value, detector.p_value(flag.score));
 }
 
+/// Infinite on a fifth of the rows.
+struct Endless;
+
+impl NoveltyScore for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    fn fit(&self, _: &References, _: &mut Vec<Blind>) -> Result<Option<Box<dyn NoveltyModel>>, BoxError> {
+        Ok(Some(Box::new(Endless)))
+    }
+}
+
+impl NoveltyModel for Endless {
+    fn score(&self, row: RowView<'_>, _: &mut Vec<f64>) -> f64 {
+        if row.values[0] > 0.84 { f64::INFINITY } else { 0.0 }
+    }
+}
+
+#[test]
+fn infinite_scores_of_ordinary_rows_are_not_flagged() {
+    let mut world = World::regression("endless scores");
+    let mut detector = ConformalDetector::new(Endless).false_alarm_rate(0.05);
+    detector.rebase(&world.references(1_000)).unwrap();
+    assert!(world.run(&mut detector, 500).flags().is_empty());
+}
+
 #[test]
 fn a_row_that_cannot_be_scored_is_neither_flagged_nor_calibrated_on() {
     let mut world = World::regression("conformal missing");

@@ -69,9 +69,9 @@ static PAID: LazyLock<Vec<[f64; BETS.len()]>> = LazyLock::new(|| {
 /// random.
 ///
 /// **Guarantee**: if baseline and stream are independent draws of one distribution, whichever it is, the average run length
-/// to a false alarm is at least the stated one: for every size of the baseline, averaged over baselines, and with
-/// ties; so n values alarm with a probability of at most n / length. It does not hold for dependent values (sessions,
-/// seasons).
+/// to a false alarm is at least the stated one: for every size of the baseline, averaged over baselines; so n values alarm
+/// with a probability of at most n / length. With ties, where densities are averaged, that is shown by simulation. It does
+/// not hold for dependent values (sessions, seasons).
 ///
 /// **Limits**: the stream is part of what a value is ranked among, so that the guarantee is exact; a change that comes
 /// when little has been seen, or that creeps, blurs itself and is found later. The effect is the shift of the most
@@ -218,8 +218,11 @@ impl ChangeDetector for ConformalMartingale {
         let Some(ranks) = &mut self.ranks else { return Change::None };
         let (from, to) = ranks.rank(value);
         let paid = densities(from, to);
-        for (wealth, paid) in self.state.wealth.iter_mut().zip(paid) {
-            *wealth = (*wealth + 1.0) * paid;
+        // bets on the other direction are not made: their wealth would grow without an alarm that ends it
+        for ((wealth, paid), _) in
+            self.state.wealth.iter_mut().zip(paid).zip(&self.shares).filter(|(_, share)| **share > 0.0)
+        {
+            *wealth = ((*wealth + 1.0) * paid).min(f64::MAX);
         }
         self.state.drift = self.statistic() >= self.average_run_length;
         if self.state.drift { Change::Drift } else { Change::None }

@@ -208,7 +208,9 @@ fn ks(window: &KsWindow, tied: bool, ask: Ask) -> Option<Answer> {
         false => p_value(n, m, d, Method::Asymptotic),
     };
     let matters = d >= ask.minimum_effect && (n * m <= SMALL || least() <= 4.0 * ask.loose);
-    let p_value = matters.then(|| match tied {
+    // what is announced as not computed costs nothing
+    let starved = tied && n * m > EXACT_TIED_CELLS && !ask.permutable();
+    let p_value = (matters && !starved).then(|| match tied {
         true => p_value_with_ties(&window.ties(), n, m, d, ask.strict, ask.seed),
         false => p_value(n, m, d, Method::Auto),
     });

@@ -10,7 +10,8 @@ use crate::stats::multiple::Adjustment;
 ///
 /// Every p-value is calibrated for the sizes of window and reference at hand: no fixed threshold is used anywhere. A test by
 /// permutation (seeded: the same window gives the same p-value) can prove no level below 0.0001 per column: see
-/// [`WindowDrift`](super::WindowDrift).
+/// [`WindowDrift`](super::WindowDrift). It costs little while nothing changes, but 3 / level draws per column that has: at
+/// 0.0001, with 4,096 rows in the reference and 1,000 in the window, about 0.4 s for a Wasserstein distance, 30 ms for ten bins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum NumericTest {
@@ -55,7 +56,8 @@ pub enum CategoryTest {
     JensenShannon,
 }
 
-/// How the tests of one window share its false-alarm rate. All bound the chance of *any* alarm if nothing has changed.
+/// How the tests of one window share its false-alarm rate. All bound the chance of *any* alarm if nothing has changed
+/// (Benjamini–Hochberg for independent or positively dependent columns).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Correction {

@@ -76,6 +76,13 @@ fn factors_are_those_of_the_literature() {
 }
 
 #[test]
+fn wide_rows_leave_enough_for_every_start() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let rows: Vec<Vec<f64>> = (0..620).map(|_| (0..240).map(|_| normal(&mut rng)).collect()).collect();
+    assert!(MinCovDet::new(&slices(&rows), 240, Some(0.75)).is_some());
+}
+
+#[test]
 fn odd_columns_do_no_harm() {
     let mut rng = StdRng::seed_from_u64(3);
     let row = |i: usize| {

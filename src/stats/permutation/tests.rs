@@ -26,10 +26,10 @@ fn every_level_holds_for_discrete_and_continuous_statistics() {
 #[test]
 fn the_smallest_p_has_the_plus_one() {
     let plan = MonteCarlo::for_level(0.05);
-    assert_eq!(plan.p_value(1.0, || 0.0), 1.0 / 200.0);
-    assert_eq!(plan.smallest(), 1.0 / 200.0);
+    assert_eq!(plan.p_value(1.0, || 0.0), 1.0 / 100.0);
+    assert_eq!(plan.smallest(), 1.0 / 100.0);
     assert_eq!(MonteCarlo::for_level(0.0), MonteCarlo::for_level(f64::NAN));
-    assert_eq!(MonteCarlo::for_level(1e-9).smallest(), 1e-5);
+    assert_eq!(MonteCarlo::for_level(1e-9).smallest(), 1.0 / 30_000.0);
 }
 
 #[test]

@@ -405,12 +405,13 @@ fn a_busy_writer_does_not_shut_others_out() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                // Frees the lock for an instant only.
                 let mut writer = lock(&busy.writer);
                 let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
                 started.store(true, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(2));
                 transaction.commit().unwrap();
+                // Free for a moment only, but for one even where every core has other work.
+                thread::sleep(Duration::from_micros(300));
             }
         });
         while !started.load(Ordering::Relaxed) {

@@ -169,3 +169,17 @@ fn a_state_of_another_baseline_is_not_taken_over() {
     second.restore(&first.snapshot().unwrap()).unwrap();
     assert_eq!(second.evidence(), first.evidence());
 }
+
+#[test]
+fn a_long_change_in_the_other_direction_does_not_deafen_it() {
+    let mut noise = Noise::new("the other direction");
+    let baseline: Vec<f64> = (0..4_000).map(|_| noise.normal()).collect();
+    let mut detector = ConformalMartingale::default().direction(Direction::Up);
+    detector.rebase(&baseline).unwrap();
+    for _ in 0..5_000 {
+        assert_eq!(detector.update(noise.normal() - 2.0), Change::None);
+    }
+    assert!(detector.statistic().is_finite());
+    let delay = (0..5_000).position(|_| detector.update(noise.normal() + 2.0) == Change::Drift);
+    assert!(delay.is_some_and(|delay| delay < 3_000), "{delay:?}");
+}
