@@ -23,6 +23,11 @@ const RECENT: usize = 100;
 /// Retracted predictions that are remembered.
 const RETRACTED: usize = 256;
 
+/// Truths that make a baseline where the reference has none.
+const LEARNED: u64 = 100;
+
+const NO_ROWS: &str = "no baseline: the reference has no rows with an output of this model and a label";
+
 /// Raises an alarm when the live error rate has truly risen more than a tolerance above the baseline's.
 ///
 /// **Looks at** truths of the served model whose rows the random lane drew, because only they are a fair sample;
@@ -40,8 +45,9 @@ const RETRACTED: usize = 256;
 /// After an alarm, and on another baseline or model, the test starts anew: the chance is per baseline and model.
 ///
 /// **Baseline**: the rows of the serving reference (or else the training reference) that have an out-of-sample output of the
-/// served model and a label; or [stated](HarmMonitor::baseline_error). Blind without one: so after a promotion, whose
-/// baseline has outputs but no labels, unless the error rate is stated.
+/// served model and a label; or [stated](HarmMonitor::baseline_error). Without one, as after a promotion, whose
+/// references have no such rows, it is blind until the first 100 truths of the model came, and compares with those from then on:
+/// what was already wrong then stays unseen.
 ///
 /// **Corrections and retractions** do not undo a bet: the first truth of a prediction counts, later ones are counted in
 /// [`HarmStatus::revised`]; a truth that is stated again after its retraction (one of the last 256) does not count twice.
@@ -59,6 +65,8 @@ pub struct HarmMonitor {
     all_truths: bool,
     model: ModelVersion,
     baseline: Result<Baseline, &'static str>,
+    /// Does the stream have to give the baseline?
+    learns: bool,
     test: RiseTest,
     state: State,
 }
@@ -80,6 +88,8 @@ struct State {
     recent: VecDeque<bool>,
     retracted: VecDeque<PredictionId>,
     revised: u64,
+    /// Errors and truths of the baseline that the stream gives, if the reference gives none.
+    learned: (u64, u64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,6 +133,7 @@ impl Default for HarmMonitor {
             all_truths: false,
             model: ModelVersion::FIRST,
             baseline: Err("not fitted"),
+            learns: false,
             test: RiseTest::new(0.5),
             state: State::default(),
         }
@@ -203,12 +214,22 @@ impl HarmMonitor {
                     row.label.is_some_and(|label| self.wrong(predicted_label(target, &row.output), label))
                 });
                 let (errors, rows) = (wrong.count() as u64, rows.len() as u64);
-                if rows == 0 {
-                    return Err("no baseline: the reference has no rows with an output of this model and a label");
-                }
-                (errors as f64 / rows as f64, upper(errors, rows, 1.0 - self.level / 2.0), self.level / 2.0)
+                return self.estimated(errors, rows);
             }
         };
+        self.baseline_of(rate, most, level)
+    }
+
+    /// The baseline of `errors` among `rows`.
+    fn estimated(&self, errors: u64, rows: u64) -> Result<Baseline, &'static str> {
+        if rows == 0 {
+            return Err(NO_ROWS);
+        }
+        let half = self.level / 2.0;
+        self.baseline_of(errors as f64 / rows as f64, upper(errors, rows, 1.0 - half), half)
+    }
+
+    fn baseline_of(&self, rate: f64, most: f64, level: f64) -> Result<Baseline, &'static str> {
         let limit = most + self.tolerance;
         match limit {
             _ if limit >= 1.0 => Err("the baseline's error may be so high that no live error is beyond the tolerance"),
@@ -218,11 +239,24 @@ impl HarmMonitor {
 
     fn start(&mut self) {
         self.test = RiseTest::new(self.baseline.map_or(0.5, |baseline| baseline.limit));
-        self.state = State { retracted: std::mem::take(&mut self.state.retracted), ..State::default() };
+        let State { retracted, learned, .. } = std::mem::take(&mut self.state);
+        self.state = State { retracted, learned, ..State::default() };
+    }
+
+    /// Takes a truth into the baseline, which the stream has to give.
+    fn learn(&mut self, wrong: bool) {
+        let (errors, truths) = (self.state.learned.0 + u64::from(wrong), self.state.learned.1 + 1);
+        self.state.learned = (errors, truths);
+        if truths == LEARNED {
+            self.baseline = self.estimated(errors, truths);
+            self.start();
+        }
     }
 
     fn hear(&mut self, truth: &Truth, target: &Target, findings: &mut Findings) {
-        let Ok(baseline) = self.baseline else { return };
+        if self.baseline.is_err_and(|reason| reason != NO_ROWS) {
+            return;
+        }
         if truth.model != self.model || !(self.all_truths || truth.lane == Some(Lane::Random)) {
             return;
         }
@@ -241,6 +275,7 @@ impl HarmMonitor {
             return;
         }
         let wrong = self.wrong(truth.predicted, label);
+        let Ok(baseline) = self.baseline else { return self.learn(wrong) };
         if self.state.recent.len() == RECENT {
             self.state.recent.pop_front();
         }
@@ -302,15 +337,27 @@ impl Stage for HarmMonitor {
     fn rebase(&mut self, references: &References) -> Result<(), BoxError> {
         self.check(references.serving.schema().target())?;
         let before = (self.model, self.baseline);
-        (self.model, self.baseline) = (references.model, self.find_baseline(references));
+        let found = self.find_baseline(references);
+        self.learns = found == Err(NO_ROWS);
+        if self.learns && references.model == self.model && self.state.learned.1 > 0 {
+            return Ok(()); // what the stream gave is worth as much as before
+        }
+        (self.model, self.baseline) = (references.model, found);
         if before != (self.model, self.baseline) {
+            self.state.learned = (0, 0);
             self.start();
         }
         Ok(())
     }
 
     fn blind(&self) -> Vec<Blind> {
-        self.baseline.err().map(Blind::all).into_iter().collect()
+        let text = |reason| match reason {
+            NO_ROWS => {
+                format!("{NO_ROWS}; {} of the first {LEARNED} truths are there to compare with", self.state.learned.1)
+            }
+            other => other.to_owned(),
+        };
+        self.baseline.err().map(|reason| Blind::all(text(reason))).into_iter().collect()
     }
 
     fn snapshot(&self) -> Result<Snapshot, BoxError> {
@@ -323,6 +370,11 @@ impl Stage for HarmMonitor {
         let saved: Saved = snapshot.load(FORMAT)?;
         if saved.state.recent.len() > RECENT || saved.state.retracted.len() > RETRACTED {
             return Err(message("the saved state holds more truths than it may"));
+        }
+        if saved.model == self.model && self.learns {
+            let (errors, truths) = saved.state.learned;
+            self.state.learned = (errors, truths);
+            self.baseline = if truths < LEARNED { Err(NO_ROWS) } else { self.estimated(errors, truths) };
         }
         // what was bet against another baseline is worth nothing against this one
         if (saved.model, saved.limit) == (self.model, self.baseline.ok().map(|baseline| baseline.limit)) {

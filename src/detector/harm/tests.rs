@@ -165,6 +165,40 @@ fn blind_without_a_baseline_and_afresh_on_another() {
 }
 
 #[test]
+fn the_first_truths_are_the_baseline_where_the_reference_has_none() {
+    let mut world = World::classification("promoted");
+    let without = References::starting_with(Arc::new(world.reference_without_outputs(300)));
+    let mut noise = Noise::new("after a promotion");
+    let mut monitor = HarmMonitor::default();
+    monitor.rebase(&without).unwrap();
+    let mut truths = |range: std::ops::Range<u64>, error: f64| -> Vec<Truth> {
+        range.map(|number| truth(number, noise.chance(error))).collect()
+    };
+    tell(&mut monitor, truths(0..60, 0.05));
+    assert!(monitor.blind()[0].reason.contains("60 of the first 100 truths"), "{}", monitor.blind()[0].reason);
+    let half = monitor.snapshot().unwrap();
+    let mut other = HarmMonitor::default();
+    other.rebase(&without).unwrap();
+    other.restore(&half).unwrap();
+    for truth in truths(60..150, 0.05) {
+        tell(&mut monitor, [truth]);
+        tell(&mut other, [truth]);
+    }
+    assert!(monitor.blind().is_empty());
+    let status = monitor.status().unwrap();
+    assert_eq!((other.status(), status.truths), (Some(status), 50), "the baseline's truths are not judged");
+    monitor.rebase(&without).unwrap();
+    assert_eq!(monitor.status(), Some(status), "another baseline window of the same model changes nothing");
+    other.restore(&monitor.snapshot().unwrap()).unwrap();
+    assert_eq!(other.status(), Some(status));
+    assert!(tell(&mut monitor, truths(150..1_150, 0.05)).alarms().is_empty());
+    assert!(!tell(&mut monitor, truths(1_150..1_650, 0.5)).alarms().is_empty());
+    let next = References { model: ModelVersion(2), ..without };
+    monitor.rebase(&next).unwrap();
+    assert!(monitor.blind()[0].reason.contains("0 of the first 100"), "a new model starts afresh");
+}
+
+#[test]
 fn mistakes_are_reported_by_rebase() {
     let references = World::classification("mistakes").references(5);
     let refused = |monitor: HarmMonitor| monitor.clone().rebase(&references).is_err();
