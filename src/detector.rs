@@ -16,6 +16,7 @@ mod mmd;
 mod neighbours;
 mod output;
 mod output_score;
+mod retracted;
 mod stream;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,5 @@
 //! Any score of novelty, with a threshold that holds its false-alarm rate.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -160,7 +159,7 @@ impl RowBuffer {
 /// ```
 #[derive(Clone)]
 pub struct ConformalDetector<S> {
-    name: Option<Cow<'static, str>>,
+    name: Option<String>,
     pub(super) score: S,
     rate: f64,
     fitted: Option<Arc<Fitted>>,
@@ -191,7 +190,7 @@ impl<S: NoveltyScore> ConformalDetector<S> {
     }
 
     /// Another name, for a second one in the same pipeline.
-    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+    pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::retracted::Retracted;
 use super::{Alarm, Detector, Findings, Level, Reading};
 use crate::chunk::{Chunk, Truth};
 use crate::error::{BoxError, message};
-use crate::event::{Label, ModelVersion, PredictionId, predicted_label};
+use crate::event::{Label, ModelVersion, predicted_label};
 use crate::reference::References;
 use crate::sample::Lane;
 use crate::schema::Target;
@@ -20,9 +21,6 @@ const FORMAT: u32 = 1;
 
 /// Newest truths that an alarm tells about.
 const RECENT: usize = 100;
-/// Retracted predictions that are remembered.
-const RETRACTED: usize = 256;
-
 /// Truths that make a baseline where the reference has none.
 const LEARNED: u64 = 100;
 
@@ -86,7 +84,7 @@ struct Baseline {
 struct State {
     errors: u64,
     recent: VecDeque<bool>,
-    retracted: VecDeque<PredictionId>,
+    retracted: Retracted,
     revised: u64,
     /// Errors and truths of the baseline that the stream gives, if the reference gives none.
     learned: (u64, u64),
@@ -260,20 +258,11 @@ impl HarmMonitor {
         if truth.model != self.model || !(self.all_truths || truth.lane == Some(Lane::Random)) {
             return;
         }
-        if truth.replaces.is_some() {
-            self.state.revised += 1;
-            if truth.label.is_none() {
-                if self.state.retracted.len() == RETRACTED {
-                    self.state.retracted.pop_front();
-                }
-                self.state.retracted.push_back(truth.prediction);
-            }
+        self.state.revised += u64::from(truth.replaces.is_some());
+        if !self.state.retracted.is_first(truth) {
             return;
         }
         let Some(label) = truth.label.filter(|label| label.fits(target)) else { return };
-        if self.state.retracted.contains(&truth.prediction) {
-            return;
-        }
         let wrong = self.wrong(truth.predicted, label);
         let Ok(baseline) = self.baseline else { return self.learn(wrong) };
         if self.state.recent.len() == RECENT {
@@ -368,7 +357,7 @@ impl Stage for HarmMonitor {
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
         let saved: Saved = snapshot.load(FORMAT)?;
-        if saved.state.recent.len() > RECENT || saved.state.retracted.len() > RETRACTED {
+        if saved.state.recent.len() > RECENT || !saved.state.retracted.is_sound() {
             return Err(message("the saved state holds more truths than it may"));
         }
         if saved.model == self.model && self.learns {

@@ -24,7 +24,8 @@ use crate::stage::Blind;
 /// observations. Category columns are compared with the counts of all rows of the reference, numeric columns with its sample.
 ///
 /// **Memory**: per numeric column 8 bytes per observation of the window (sliding: 12) and up to 130 KB for the reference's sample; 4 bytes per
-/// observation and category column. A snapshot holds the observations since the last test (of a sliding window: the window).
+/// observation and category column. A snapshot holds the observations since the last test (of a sliding window: the window),
+/// as JSON, which takes several times their memory.
 ///
 /// # Examples
 /// ```

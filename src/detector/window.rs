@@ -117,7 +117,7 @@ impl<S: Source> WindowDrift<S> {
 
     /// Expected observations from one false alarm to the next, at least: a test gets the number of observations since the
     /// last one divided by this (at most 0.05).
-    pub fn average_run_length(mut self, observations: u64) -> Self {
+    pub fn average_run_length(mut self, observations: f64) -> Self {
         self.settings.run_length(observations);
         self
     }

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::*;
 use crate::chunk::ChunkBuffer;
 use crate::conformance::{self, Noise, World};
+use crate::event::PredictionId;
 use crate::reference::Reference;
 use crate::schema::{Row, Schema};
 use crate::stats::binomial;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, ChangeDetector};
 use crate::chunk::{Chunk, Truth};
+use crate::detector::retracted::Retracted;
 use crate::detector::{Alarm, Detector, Findings, Level, Reading};
 use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion, predicted_label, top_class};
@@ -19,7 +20,8 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
     /// Each first truth about a prediction of the served model: 1 if it was wrong, 0 if it was right; for values, the
-    /// absolute error. Corrections and retractions do not count.
+    /// absolute error. Corrections and retractions do not count, nor does a truth that is stated again after
+    /// its retraction (one of the last 256).
     Error,
     /// Classes: 1 − the largest probability of each output.
     Confidence,
@@ -51,19 +53,29 @@ pub struct StreamDrift<C> {
     column: usize,
     model: ModelVersion,
     warned: bool,
+    retracted: Retracted,
 }
 
 #[derive(Serialize, Deserialize)]
 struct State {
     detector: Snapshot,
     warned: bool,
+    retracted: Retracted,
 }
 
 impl<C: ChangeDetector> StreamDrift<C> {
     /// Watches `signal`; the stage is called after detector and signal, as in "adwin_error".
     pub fn new(detector: C, signal: Signal) -> Self {
         let name = Cow::Owned(format!("{}_{}", detector.name(), signal.name()));
-        StreamDrift { name, detector, signal, column: 0, model: ModelVersion::FIRST, warned: false }
+        StreamDrift {
+            name,
+            detector,
+            signal,
+            column: 0,
+            model: ModelVersion::FIRST,
+            warned: false,
+            retracted: Retracted::default(),
+        }
     }
 
     /// Watches the errors.
@@ -190,7 +202,7 @@ impl<C: ChangeDetector> Stage for StreamDrift<C> {
             }
             _ => {}
         }
-        (self.model, self.warned) = (references.model, false);
+        (self.model, self.warned, self.retracted) = (references.model, false, Retracted::default());
         let baseline = self.baseline(references);
         self.detector.rebase(&baseline)
     }
@@ -201,13 +213,17 @@ impl<C: ChangeDetector> Stage for StreamDrift<C> {
     }
 
     fn snapshot(&self) -> Result<Snapshot, BoxError> {
-        Snapshot::save(FORMAT, &State { detector: self.detector.snapshot()?, warned: self.warned })
+        let (detector, retracted) = (self.detector.snapshot()?, self.retracted.clone());
+        Snapshot::save(FORMAT, &State { detector, warned: self.warned, retracted })
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
-        let State { detector, warned } = snapshot.load(FORMAT)?;
+        let State { detector, warned, retracted } = snapshot.load(FORMAT)?;
+        if !retracted.is_sound() {
+            return Err(message("the saved state holds more retracted truths than it may"));
+        }
         self.detector.restore(&detector)?;
-        self.warned = warned;
+        (self.warned, self.retracted) = (warned, retracted);
         Ok(())
     }
 }
@@ -219,7 +235,7 @@ impl<C: ChangeDetector> Detector for StreamDrift<C> {
                 let (target, model) = (chunk.schema().target(), self.model);
                 for truth in chunk.truths().iter().filter(|truth| truth.model == model) {
                     let &Truth { predicted, sequence, .. } = truth;
-                    let first = truth.label.filter(|_| truth.replaces.is_none());
+                    let first = self.retracted.is_first(truth).then_some(truth.label).flatten();
                     if let Some(value) = first.and_then(|label| error(target, predicted, label)) {
                         self.feed(value, sequence, findings);
                     }

@@ -91,7 +91,7 @@ enum Rate {
     PerTest(f64),
     PerDay(f64),
     /// One in so many observations.
-    RunLength(u64),
+    RunLength(f64),
 }
 
 /// Most false alarms per test, however long the last test is ago.
@@ -149,7 +149,7 @@ impl Settings {
         (self.rate, self.own_rate) = (Rate::PerDay(rate), true);
     }
 
-    pub(super) fn run_length(&mut self, observations: u64) {
+    pub(super) fn run_length(&mut self, observations: f64) {
         (self.rate, self.own_rate) = (Rate::RunLength(observations), true);
     }
 
@@ -180,9 +180,7 @@ impl Settings {
         match self.rate {
             Rate::PerTest(rate) => (rate * times).min(0.5),
             Rate::PerDay(rate) => (rate * times * passed.days).min(HIGHEST_LEVEL),
-            Rate::RunLength(observations) => {
-                (times * passed.observations as f64 / observations as f64).min(HIGHEST_LEVEL)
-            }
+            Rate::RunLength(observations) => (times * passed.observations as f64 / observations).min(HIGHEST_LEVEL),
         }
     }
 
@@ -223,7 +221,9 @@ impl Settings {
             Rate::PerDay(rate) if !(rate > 0.0 && rate.is_finite()) => {
                 return Err(message(format!("{rate} false alarms per day were asked, more than 0 is allowed")));
             }
-            Rate::RunLength(0) => return Err(message("the average run length is 0, at least 1 is needed")),
+            Rate::RunLength(length) if !(length >= 1.0 && length.is_finite()) => {
+                return Err(message(format!("the average run length is {length}, at least 1 is needed")));
+            }
             _ => {}
         }
         if let Some(times) = self.warnings.filter(|times| !(*times > 1.0 && times.is_finite())) {

@@ -37,9 +37,9 @@ fn every_kind_of_window_and_rate_passes_the_suite() {
     // a second lies between two observations of the suite
     conformance::detector(|| KsDrift::default().time_window(Duration::from_secs(300)).false_alarm_rate(0.2));
     conformance::detector(|| KsDrift::default().time_window(Duration::from_secs(400)).window(60).warnings(5.0));
-    conformance::detector(|| KsDrift::default().window(150).average_run_length(2_000).warnings(10.0));
+    conformance::detector(|| KsDrift::default().window(150).average_run_length(2_000.0).warnings(10.0));
     conformance::detector(|| KsDrift::default().window(200).correction(Correction::BenjaminiHochberg));
-    conformance::detector(|| OutputDrift::default().time_window(Duration::from_secs(500)).average_run_length(5_000));
+    conformance::detector(|| OutputDrift::default().time_window(Duration::from_secs(500)).average_run_length(5_000.0));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn rates_per_day_and_run_lengths_follow_the_time_and_the_number_of_observations(
     assert_eq!(level(per_day.clone(), 0.25, 7), 0.025);
     assert_eq!(level(per_day.clone(), 0.0, 7), 0.0);
     assert_eq!(level(per_day, 9.0, 7), 0.05);
-    let run = KsDrift::default().average_run_length(100_000);
+    let run = KsDrift::default().average_run_length(100_000.0);
     assert_eq!(level(run.clone(), 3.0, 1_000), 0.01);
     assert_eq!(level(run, 3.0, 1_000_000), 0.05);
     assert_eq!(level(KsDrift::default().false_alarm_rate(0.2), 3.0, 5), 0.2);
@@ -190,7 +190,7 @@ fn the_average_run_length_holds() {
     let mut found = 0;
     for case in 0..20 {
         let mut plain = Plain::new(&format!("run length {case}"), 2);
-        let mut drift = KsDrift::default().window(50).average_run_length(1_000).minimum_effect(0.0);
+        let mut drift = KsDrift::default().window(50).average_run_length(1_000.0).minimum_effect(0.0);
         found += plain.alarms(&mut drift, 500, 1_000, Noise::normal, Noise::normal).len();
     }
     assert!(holds(found, 400, 0.05), "{found} of 400");
@@ -281,7 +281,7 @@ fn mistakes_in_windows_and_rates_are_reported_by_rebase() {
         KsDrift::default().time_window(Duration::ZERO),
         KsDrift::default().time_window(hour()).window(10),
         KsDrift::default().time_window(hour()).sliding(10),
-        KsDrift::default().average_run_length(0),
+        KsDrift::default().average_run_length(0.0),
         KsDrift::default().warnings(1.0),
         KsDrift::default().warnings(f64::NAN),
         KsDrift::default().warnings(f64::INFINITY),

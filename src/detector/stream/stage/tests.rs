@@ -99,8 +99,11 @@ fn only_first_truths_of_the_served_model_count() {
     buffer.push_truth(truth(&mut world, 4, None, Some(2), None));
     buffer.push_truth(truth(&mut world, 5, Some(1), Some(99), None));
     buffer.push_truth(Truth { model: ModelVersion(7), ..truth(&mut world, 6, Some(1), Some(0), None) });
+    let again = truth(&mut world, 7, Some(1), Some(0), None);
+    buffer.push_truth(Truth { label: None, replaces: Some(Label::Class(1)), ..again });
+    buffer.push_truth(again);
     stage.inspect(&buffer.view(world.schema()), &mut Findings::new()).unwrap();
-    assert_eq!(stage.detector().heard, [0.0, 1.0, 1.0]);
+    assert_eq!(stage.detector().heard, [0.0, 1.0, 1.0], "a truth that comes back is not the first");
 }
 
 #[test]
