@@ -51,6 +51,19 @@ fn the_false_alarm_rate_holds_over_calibration_draws() {
 }
 
 #[test]
+fn the_rate_holds_with_the_robust_covariance() {
+    let (mut total, cases) = (0, 20);
+    for case in 0..cases {
+        let robust = Mahalanobis::default().covariance(Covariance::MinCovDet(Support::Half)).false_alarm_rate(0.05);
+        total += flags(&format!("robust rate {case}"), robust, 400, 300, 0.0);
+    }
+    // as above: one draw of the calibration rows spreads by about 0.018, its 300 rows by 0.013
+    let rate = f64::from(total as u32) / (300.0 * f64::from(cases));
+    let spread = 5.0 * 0.022 / f64::from(cases).sqrt();
+    assert!((0.045 - spread..0.05 + spread).contains(&rate), "{rate}");
+}
+
+#[test]
 fn the_rate_holds_with_few_rows_per_column() {
     // calibrated on the rows that it was fitted on, it would flag several times too much here
     let mut total = 0;
