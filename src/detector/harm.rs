@@ -40,7 +40,8 @@ const NO_ROWS: &str = "no baseline: the reference has no rows with an output of 
 /// **Guarantee**: if, at every truth, the probability of an error given the past is at most the baseline's plus the tolerance,
 /// the chance that it *ever* alarms is at most the [`false_alarm_rate`](HarmMonitor::false_alarm_rate), whenever and however often
 /// one looks. It assumes that the baseline's rows are independent, and that being wrong does not make a truth arrive earlier.
-/// After an alarm, and on another baseline or model, the test starts anew: the chance is per baseline and model.
+/// After an alarm, and on another baseline or model, the test starts anew: the chance is per baseline and model. A harm that stands
+/// alarms again after 100 truths at the earliest.
 ///
 /// **Baseline**: the rows of the serving reference (or else the training reference) that have an out-of-sample output of the
 /// served model and a label; or [stated](HarmMonitor::baseline_error). Without one, as after a promotion, whose
@@ -88,6 +89,8 @@ struct State {
     revised: u64,
     /// Errors and truths of the baseline that the stream gives, if the reference gives none.
     learned: (u64, u64),
+    /// Did the test start after an alarm?
+    alarmed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -271,9 +274,14 @@ impl HarmMonitor {
         self.state.recent.push_back(wrong);
         self.state.errors += u64::from(wrong);
         self.test.push(wrong);
+        // a harm that stands is told again now and then, not every few truths
+        if self.state.alarmed && self.test.rows() < RECENT as u64 {
+            return;
+        }
         if let Some(low) = self.test.lower_bound(baseline.level) {
             findings.alarm(self.alarm(truth.sequence, low, baseline));
             self.start();
+            self.state.alarmed = true;
         }
     }
 

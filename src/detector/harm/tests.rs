@@ -200,6 +200,17 @@ fn the_first_truths_are_the_baseline_where_the_reference_has_none() {
 }
 
 #[test]
+fn a_harm_that_stands_is_told_now_and_then() {
+    let mut monitor = HarmMonitor::default().baseline_error(0.05);
+    monitor.rebase(&references(&mut Noise::new("standing"), 10, 0.05)).unwrap();
+    let found = tell(&mut monitor, (0..1_000).map(|number| truth(number, true)));
+    let at: Vec<u64> = found.alarms().iter().map(|alarm| alarm.sequence).collect();
+    assert!(at[0] < 10, "{at:?}");
+    assert!(at.windows(2).all(|pair| pair[1] - pair[0] == 100), "{at:?}");
+    assert_eq!(at.len(), 10);
+}
+
+#[test]
 fn mistakes_are_reported_by_rebase() {
     let references = World::classification("mistakes").references(5);
     let refused = |monitor: HarmMonitor| monitor.clone().rebase(&references).is_err();
