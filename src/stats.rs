@@ -11,6 +11,8 @@ pub(crate) mod cbpe;
 pub(crate) mod cholesky;
 pub(crate) mod covariance;
 pub(crate) mod cramer_von_mises;
+#[allow(dead_code, reason = "the review queue is to use it")]
+pub(crate) mod dawid_skene;
 pub(crate) mod divergence;
 pub(crate) mod ecod;
 pub(crate) mod eigen;
