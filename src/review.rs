@@ -16,6 +16,7 @@ use crate::sample::Annotation;
 use crate::schema::Row;
 use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
+pub(crate) use consensus::standing;
 pub use consensus::{Consensus, consensus, consensus_within};
 pub use queue::ReviewQueue;
 

@@ -29,6 +29,10 @@ impl<V> Recent<V> {
         self.entries.get(&key)
     }
 
+    pub(super) fn get_mut(&mut self, key: u128) -> Option<&mut V> {
+        self.entries.get_mut(&key)
+    }
+
     /// The value of `key`, made if there is none; `None` if the capacity is 0.
     pub(super) fn entry(&mut self, key: u128, make: impl FnOnce() -> V) -> Option<&mut V> {
         if self.capacity == 0 {
