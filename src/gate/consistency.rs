@@ -46,8 +46,8 @@ const MOST_LABELS: usize = 8;
 /// label (few columns with few values), such conflicts are the noise of the world; do not use this gate there, it would
 /// spend people on the noisy region and take it out.
 ///
-/// Memory: about 70 bytes per input and 56 per label, 50,000 inputs unless told, at most 8 labels each; with `near` also 8
-/// bytes per numeric column and 60 more per input.
+/// Memory: about 70 bytes per input and 56 per label, 50,000 inputs unless told, at most 8 labels each; with `near` also 60
+/// per input and 8 per numeric column of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabelConsistency {
     tolerance: Option<f64>,
@@ -123,8 +123,8 @@ impl LabelConsistency {
     /// Sends labels of people and users to adjudication (reason `label_issue`) that the model's recorded outputs speak against,
     /// by confident learning (Northcutt, Jiang and Chuang 2021; as [`label_issues`](crate::label_issues) with
     /// [`IssueRule::PruneByNoiseRate`](crate::IssueRule::PruneByNoiseRate), the default of their library), in batches of at
-    /// least `min_rows` such labels. Labels of the world and of models are left alone. Each label is examined once, while it is
-    /// remembered, and never after an adjudication.
+    /// least `min_rows` such labels. Labels of the world and of models are left alone. Each label is examined once, if the gate has
+    /// room to remember it, and never after an adjudication.
     ///
     /// **Assumes** that the outputs are out-of-sample, which holds for outputs that were served before the label came, and
     /// that a label is wrong with a probability that depends on its true class only. Where the model is worse than the people,
