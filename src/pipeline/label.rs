@@ -40,7 +40,8 @@ impl Pipeline {
         let known = self.outbox.task(id)?;
         let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
         let before: Option<review::Task> = known.as_ref().and_then(|known| serde_json::from_slice(&known.body).ok());
-        let (answers, skipped_by) = before.map(|task| (task.answers, task.skipped_by)).unwrap_or_default();
+        let (answers, skipped_by, hidden) =
+            before.map(|task| (task.answers, task.skipped_by, task.hidden)).unwrap_or_default();
         let task = review::Task {
             sample: id,
             ask,
@@ -50,15 +51,22 @@ impl Pipeline {
             output: sample.observation.output().to_vec(),
             answers,
             skipped_by,
+            assigned: None,
+            hidden,
         };
         let mut write = review::task_write(self.outbox.pipeline(), &task)?;
         if self.settings.expire_tasks.is_some() {
             self.flow.tasks.push_back((self.now, id));
         }
+        let held = known.as_ref().is_some_and(|known| known.state == "claimed");
         let was_open = known.as_ref().is_some_and(|known| known.state == "open");
-        self.flow.waiting += u64::from(!was_open);
+        self.flow.waiting += u64::from(!was_open && !held);
         match known {
             Some(known) => {
+                if held {
+                    // Who is answering it keeps it.
+                    (write.indexed.state, write.indexed.due) = ("claimed", known.due);
+                }
                 write.expect = known.expect;
                 self.outbox.expect_task(id, &write);
                 self.outbox.push(vec![write]);
