@@ -2,7 +2,9 @@
 
 mod change;
 mod consensus;
+mod gold;
 mod order;
+mod quality;
 mod queue;
 mod settled;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use crate::schema::Row;
 use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
 pub use consensus::{Consensus, consensus, consensus_within};
+pub use quality::{Agreement, AnnotatorErrors, AnnotatorQuality, PairAgreement, PooledLabel, PooledLabels};
 pub use queue::ReviewQueue;
 
 /// One question to people: what is the right label of this sample?
@@ -71,6 +74,9 @@ pub(crate) struct Hidden {
     /// Requests that were carried out: annotator and key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     requests: Vec<(String, String)>,
+    /// What is known, if this is a gold question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gold: Option<gold::Gold>,
 }
 
 impl Hidden {

@@ -109,16 +109,25 @@ impl ReviewQueue {
             kind: Kind::Annotation,
             key: Key::new(&self.pipeline, id),
             expect: Expect::Absent,
-            indexed: Indexed { state: "new", rank: annotation.time.timestamp_micros(), due: None },
+            // The pipeline applies what is new; an answer to a gold question is no label of a sample.
+            indexed: Indexed {
+                state: if stored.task.is_gold() { "gold" } else { "new" },
+                rank: annotation.time.timestamp_micros(),
+                due: None,
+            },
             body: json(&annotation)?,
         };
         let mut task = stored.task.clone();
         task.answers.push(annotation);
         task.hidden.requests.extend(request);
         task.unassign(annotator);
-        let done = standing(&task.answers).len() >= task.ask.overlap.max(1) as usize;
+        let done = match &task.hidden.gold {
+            Some(gold) => gold.seems_done(annotator),
+            None => standing(&task.answers).len() >= task.ask.overlap.max(1) as usize,
+        };
         let state = match stored.record.state.as_str() {
             "withdrawn" => "withdrawn",
+            "gold" => "gold",
             _ if done => "done",
             // Somebody else got the task after this annotator's lease: it stays theirs.
             "claimed" if stored.record.holder.as_deref() != Some(annotator) => "claimed",
@@ -135,6 +144,7 @@ impl ReviewQueue {
             "claimed" if !held => "claimed",
             "done" => "done",
             "withdrawn" => "withdrawn",
+            "gold" => "gold",
             _ => "open",
         };
         if !held && task == stored.task {
@@ -143,7 +153,7 @@ impl ReviewQueue {
         self.write(stored, &task, state).map(Some)
     }
 
-    fn write(&self, stored: &Stored, task: &Task, state: &'static str) -> Result<Write, Error> {
+    pub(super) fn write(&self, stored: &Stored, task: &Task, state: &'static str) -> Result<Write, Error> {
         let due = if state == "claimed" { stored.record.due } else { None };
         let handed_on = task.assigned != stored.task.assigned;
         let rank = if handed_on { order::rank(task) } else { stored.record.rank };

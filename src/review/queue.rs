@@ -38,7 +38,7 @@ const PAGE: usize = 100;
 pub struct ReviewQueue {
     pub(super) store: Arc<dyn Store>,
     pub(super) pipeline: Arc<str>,
-    target: Target,
+    pub(super) target: Target,
     pub(super) clock: Arc<dyn Clock>,
     settled: Arc<Settled>,
     /// Key of the request, for which this is the queue.
@@ -115,6 +115,7 @@ impl ReviewQueue {
             }
             tickets.push(Ticket { task, rev: record.rev, expires });
         }
+        self.mix_in_gold(annotator, &mut tickets);
         // What was claimed is handed out; a task that cannot be read is reported when nothing else is left.
         match failed.into_inner() {
             Some(error) if tickets.is_empty() => Err(error),
@@ -273,7 +274,7 @@ impl ReviewQueue {
         }
     }
 
-    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+    pub(super) fn check_label(&self, label: Label) -> Result<(), Error> {
         if !label.fits(&self.target) {
             let expected = match &self.target {
                 Target::Classes(names) => format!("a class from 0 to {}", names.len().saturating_sub(1)),
@@ -283,6 +284,11 @@ impl ReviewQueue {
                 "the label {label:?} does not suit the target: {expected} is expected"
             )));
         }
+        Ok(())
+    }
+
+    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+        self.check_label(label)?;
         if !(0.0..=1.0).contains(&confidence) {
             return Err(Error::Refused(format!("a confidence of {confidence}: it must be from 0 to 1")));
         }
