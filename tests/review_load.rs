@@ -335,7 +335,7 @@ fn what_claims_cost_with_20_000_open_tasks() {
     let units: Vec<&[feedloop::Write]> = settled.iter().map(Vec::as_slice).collect();
     store.commit(&units, &feedloop::Fence::None, &mut Vec::new()).unwrap();
     let shared = queue(&file);
-    let mut per_claim = |what: &str| {
+    let per_claim = |what: &str| {
         let start = Instant::now();
         let tickets = shared.claim("busy", 10, LEASE).unwrap();
         eprintln!(
