@@ -82,7 +82,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let by_amount = router_fn("by-amount", |sample, _| {
         let amount = sample.observation.row.values()[1];
-        Ok(Route::Ask(Ask { priority: amount, overlap: if amount > 1_000.0 { 2 } else { 1 }, blind: true }))
+        let ask = Ask { priority: amount, overlap: if amount > 1_000.0 { 2 } else { 1 }, blind: true };
+        Ok(Route::ask(ask, Reason::new("amount", format!("the amount is {amount}"))))
     });
     let two_labels = trigger_fn("two-labels", |status: &LoopStatus, _: &mut Memory| {
         Ok((status.labels >= 2, format!("{} of 2 labels", status.labels)))

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::error::BoxError;
-use crate::event::{Label, PredictionId};
+use crate::event::{Label, Observation, PredictionId};
 use crate::reference::References;
 use crate::sample::{Reason, Sample};
 use crate::schema::Schema;
@@ -51,8 +51,16 @@ pub enum Audit {
     Pass(Vec<Reason>),
     /// It must not be sealed now; it is tried again later.
     Hold(Reason),
-    /// These samples are taken out and quarantined; the rest may be sealed.
+    /// These samples are taken out and quarantined; the gate is then asked about the rest.
     Quarantine(Vec<(PredictionId, Reason)>),
+    /// The labels of these samples are in doubt: they are taken out, and one more person than so far is asked, so that a
+    /// majority decides; the gate is then asked about the rest. A sample comes back with
+    /// [`Sample::is_adjudicated`]. One whose label is the world's ([`Annotator::GroundTruth`](crate::Annotator::GroundTruth))
+    /// cannot be outvoted and is quarantined instead.
+    Adjudicate(Vec<(PredictionId, Reason)>),
+    /// A person must agree before this batch is sealed: it is held, and the rows of this moment go on after
+    /// [`Pipeline::sign_off`](crate::Pipeline::sign_off), whose record stands in the manifest.
+    SignOff(Reason),
 }
 
 /// One row of a batch that is about to be sealed.
@@ -75,7 +83,7 @@ pub struct BatchDraft<'a> {
 
 /// Decides what may enter training: sample by sample when it is flagged, and once more over the whole batch.
 ///
-/// Both methods pass everything unless they are overridden.
+/// Every method passes everything unless it is overridden.
 pub trait QualityGate: Stage {
     /// Looks at one sample before it is routed.
     ///
@@ -94,6 +102,24 @@ pub trait QualityGate: Stage {
         let _ = (batch, context);
         Ok(Audit::Pass(Vec::new()))
     }
+
+    /// What the sample weighs in training beside others, as far as this gate knows: how often its content came, for example.
+    /// Asked when a batch is sealed; a weight that is not finite or not above 0 counts as 1. Weights of several gates are
+    /// multiplied.
+    fn weight(&self, sample: &Sample) -> f64 {
+        let _ = sample;
+        1.0
+    }
+
+    /// Is the feed broken, judging by the `newest` live rows (oldest first, at most 500, up to the row at which a drift
+    /// alarm was raised)? Then the alarm is recorded as suppressed, with the reason, and nothing follows from it.
+    ///
+    /// # Errors
+    /// Only if the gate itself cannot work; then the alarm stands.
+    fn feed(&mut self, newest: &[&Observation], context: &GateContext<'_>) -> Result<Option<Reason>, BoxError> {
+        let _ = (newest, context);
+        Ok(None)
+    }
 }
 
 impl<G: QualityGate + ?Sized> QualityGate for Box<G> {
@@ -103,6 +129,14 @@ impl<G: QualityGate + ?Sized> QualityGate for Box<G> {
 
     fn audit(&mut self, batch: &BatchDraft<'_>, context: &GateContext<'_>) -> Result<Audit, BoxError> {
         (**self).audit(batch, context)
+    }
+
+    fn weight(&self, sample: &Sample) -> f64 {
+        (**self).weight(sample)
+    }
+
+    fn feed(&mut self, newest: &[&Observation], context: &GateContext<'_>) -> Result<Option<Reason>, BoxError> {
+        (**self).feed(newest, context)
     }
 }
 

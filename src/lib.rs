@@ -157,8 +157,9 @@ pub use gate::{
 };
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
-    Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode,
-    Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
+    Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, HeldBatch, Ingested, Lineage,
+    LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
+    StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
@@ -172,7 +173,7 @@ pub use review::{
     PooledLabels, ReviewQueue, Task, Ticket, consensus, consensus_within,
 };
 pub use router::{
-    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, LabelRouter, Route, RouteContext,
+    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, LabelRouter, Route, RouteContext,
     RouterFn, router_fn,
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};

@@ -41,7 +41,7 @@ pub use control::Control;
 pub use isolated::StageStatus;
 pub use lineage::{Lineage, LineageStep};
 pub use recorder::{Draft, Recorder, Refused};
-pub use retraining::{PromotionKind, PromotionRecord};
+pub use retraining::{HeldBatch, PromotionKind, PromotionRecord};
 pub use status::{Counters, Status};
 pub use worker::Worker;
 
@@ -151,7 +151,7 @@ impl Pipeline {
             self.note_failure(applied);
         }
         self.inspect();
-        let saved = self.checkpoint_if_due();
+        let saved = self.save_router().and_then(|()| self.checkpoint_if_due());
         self.note_failure(saved);
         self.outbox.position = self.sequence;
         // A failed commit stays pending and is counted in the status; the events themselves are consumed.
@@ -179,7 +179,7 @@ impl Pipeline {
         let released = self.release_auto_labels();
         let committed = self.outbox.commit();
         let moved = self.step_retraining();
-        let saved = self.checkpoint_if_due();
+        let saved = self.save_router().and_then(|()| self.checkpoint_if_due());
         let finished = self.outbox.commit();
         let (applied, has_moved) = (annotations.as_ref().map_or(0, |n| *n), matches!(moved, Ok(true)));
         let steps = [expired, annotations.map(drop), retried, released, committed, moved.map(drop), saved, finished];

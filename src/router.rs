@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::BoxError;
 use crate::event::Label;
 use crate::reference::References;
-use crate::sample::{Reason, Sample};
+use crate::sample::{Lane, Reason, Sample};
 use crate::schema::Schema;
 use crate::stage::Stage;
 
@@ -42,6 +42,15 @@ pub struct Ask {
     pub blind: bool,
 }
 
+/// A draw that decided to ask about a sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drawn {
+    /// [`Lane::Uncertain`] or [`Lane::Diverse`]; lanes that judge models are not a router's to draw.
+    pub lane: Lane,
+    /// The probability with which the sample was drawn, in (0, 1].
+    pub inclusion: f64,
+}
+
 /// Who labels a sample.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -54,11 +63,29 @@ pub enum Route {
         confidence: f64,
         /// Also ask a person, blind, to audit the rule.
         audit: Option<Ask>,
+        /// The cohort that it is released or rejected with.
+        cohort: u64,
+        /// Why; kept with the sample.
+        why: Reason,
     },
     /// People label it.
-    Ask(Ask),
+    Ask {
+        /// How.
+        ask: Ask,
+        /// The lane that drew it and with which probability, if a draw decided; the sample then belongs to that lane.
+        drawn: Option<Drawn>,
+        /// Why; kept with the sample.
+        why: Reason,
+    },
     /// Nobody does.
     Skip(Reason),
+}
+
+impl Route {
+    /// People label it, without a draw.
+    pub fn ask(ask: Ask, why: Reason) -> Self {
+        Route::Ask { ask, drawn: None, why }
+    }
 }
 
 /// A person or the world gave the label of a sample on which the model had an opinion, auto-labelled or not.
@@ -79,8 +106,6 @@ pub struct Audited<'a> {
 /// What is to become of the auto-labels of a cohort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CohortVerdict {
-    /// Not enough audits yet.
-    Wait,
     /// The promise holds: release them.
     Release,
     /// It does not: people must label them.
@@ -108,10 +133,15 @@ pub trait LabelRouter: Stage {
         Ok(())
     }
 
-    /// May the provisional auto-labels made so far be trained on?
-    fn cohort(&mut self, now: DateTime<Utc>) -> CohortVerdict {
+    /// The cohorts of provisional auto-labels that are decided since the last call, by number; all others wait.
+    fn cohorts(&mut self, now: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
         let _ = now;
-        CohortVerdict::Wait
+        Vec::new()
+    }
+
+    /// Largest share of auto-labels among the rows of one label in a batch; what is beyond it waits for a later batch.
+    fn auto_share(&self) -> f64 {
+        1.0
     }
 }
 
@@ -124,8 +154,12 @@ impl<R: LabelRouter + ?Sized> LabelRouter for Box<R> {
         (**self).learn(audited)
     }
 
-    fn cohort(&mut self, now: DateTime<Utc>) -> CohortVerdict {
-        (**self).cohort(now)
+    fn cohorts(&mut self, now: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+        (**self).cohorts(now)
+    }
+
+    fn auto_share(&self) -> f64 {
+        (**self).auto_share()
     }
 }
 

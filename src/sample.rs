@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Label, ModelVersion, Observation, PredictionId};
 use crate::retrain::{BatchId, RunId};
 
+/// Code of the step by which a sample whose label is in doubt goes back to the review queue.
+pub(crate) const ADJUDICATED: &str = "adjudicate";
+
 /// A reason that a person can read and a program can count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reason {
@@ -72,6 +75,10 @@ pub enum Lane {
     Random,
     /// Drawn uniformly where an open candidate and the champion disagree; blind, never auto-labelled.
     Comparison,
+    /// The router drew it because the model is unsure of it; for learning, with a floor under the inclusion probability.
+    Uncertain,
+    /// The router drew it because it is unlike what is labelled already; for learning, with a floor likewise.
+    Diverse,
     /// A detector pointed at it.
     Flagged,
     /// Its truth arrived by itself.
@@ -79,6 +86,18 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// The name as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lane::Random => "random",
+            Lane::Comparison => "comparison",
+            Lane::Uncertain => "uncertain",
+            Lane::Diverse => "diverse",
+            Lane::Flagged => "flagged",
+            Lane::Outcome => "outcome",
+        }
+    }
+
     /// Do labels of this lane judge models (and are therefore never made by a model)?
     pub fn judges(self) -> bool {
         matches!(self, Lane::Random | Lane::Comparison)
@@ -206,6 +225,15 @@ pub struct Annotation {
     pub blind: bool,
 }
 
+fn one() -> f64 {
+    1.0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(weight: &f64) -> bool {
+    *weight == 1.0
+}
+
 /// A prediction that the loop kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -239,9 +267,15 @@ pub struct Sample {
     /// The run whose candidate was compared on it, if the comparison lane drew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<RunId>,
+    /// The cohort that its auto-label was made in, if a model labelled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cohort: Option<u64>,
     /// The batch that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchId>,
+    /// Its training weight in that batch; 1 before.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: f64,
     /// The label that it has in that batch; later corrections change `label`, never this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Label>,
@@ -265,6 +299,8 @@ impl Sample {
             overlap: 1,
             judged: false,
             compared: None,
+            cohort: None,
+            weight: 1.0,
             batch: None,
             sealed: None,
             history: Vec::new(),
@@ -274,6 +310,11 @@ impl Sample {
     /// Its name: that of the prediction.
     pub fn id(&self) -> PredictionId {
         self.observation.id
+    }
+
+    /// Was its label in doubt once, so that a majority of people decided it?
+    pub fn is_adjudicated(&self) -> bool {
+        self.history.iter().any(|step| step.reason.code == ADJUDICATED)
     }
 
     /// Moves the sample; an illegal move is refused and changes nothing.

@@ -531,7 +531,10 @@ fn a_sample_waits_for_a_gate_or_router_that_panics_and_goes_on_when_it_works() {
         builder = if router {
             builder.route(router_fn("stage", move |_: &Sample, _: &feedloop::RouteContext<'_>| {
                 fail();
-                Ok(Route::Ask(Ask { priority: 1.0, overlap: 1, blind: true }))
+                Ok(Route::ask(
+                    Ask { priority: 1.0, overlap: 1, blind: true },
+                    feedloop::Reason::new("asked", "everything"),
+                ))
             }))
         } else {
             builder.gate(gate_fn("stage", move |_: &Sample, _: &feedloop::GateContext<'_>| {

@@ -385,7 +385,7 @@ fn nosy(sample: &Sample, context: &RouteContext<'_>) -> Result<Route, feedloop::
     say.detail.push_str(&format!(", {} flags", sample.flags.len()));
     let ask =
         Ask { priority: context.waiting as f64 + f64::from(u8::from(context.alarm)) / 2.0, overlap: 1, blind: true };
-    Ok(if context.waiting % 3 == 2 { Route::Skip(say) } else { Route::Ask(ask) })
+    Ok(if context.waiting % 3 == 2 { Route::Skip(say) } else { Route::ask(ask, say) })
 }
 
 fn cut_pipeline(store: &MemoryStore) -> Pipeline {

@@ -223,7 +223,8 @@ fn an_answer_after_the_outcome_is_not_counted_twice() {
 #[test]
 fn a_dispute_is_no_truth_until_it_is_settled() {
     let router = feedloop::router_fn("two", |_: &Sample, _: &feedloop::RouteContext<'_>| {
-        Ok(feedloop::Route::Ask(feedloop::Ask { priority: 1.0, overlap: 2, blind: true }))
+        let why = feedloop::Reason::new("two", "everything");
+        Ok(feedloop::Route::ask(feedloop::Ask { priority: 1.0, overlap: 2, blind: true }, why))
     });
     let mut ear = Ear::on(MemoryStore::new(), |builder| builder.route(router));
     ear.serve(60);

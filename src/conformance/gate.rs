@@ -84,8 +84,10 @@ impl<G: QualityGate, F: Fn() -> G> Case<'_, F> {
         let verdict = verdict.unwrap_or(Audit::Pass(Vec::new()));
         match &verdict {
             Audit::Pass(notes) => assert!(notes.iter().all(|note| !note.code.is_empty())),
-            Audit::Hold(reason) => assert!(!reason.detail.is_empty(), "`{}` holds without a reason", self.name),
-            Audit::Quarantine(refused) => {
+            Audit::Hold(reason) | Audit::SignOff(reason) => {
+                assert!(!reason.detail.is_empty(), "`{}` holds without a reason", self.name)
+            }
+            Audit::Quarantine(refused) | Audit::Adjudicate(refused) => {
                 for (id, reason) in refused {
                     assert!(!reason.detail.is_empty(), "`{}` refuses without a reason", self.name);
                     let known = rows.iter().any(|row| row.sample.id() == *id);

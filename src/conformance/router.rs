@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::World;
 use crate::event::{Label, Observation, predicted_label, top_class};
 use crate::reference::{Reference, References};
-use crate::router::{Audited, LabelRouter, Route, RouteContext};
+use crate::router::{Audited, Drawn, LabelRouter, Route, RouteContext};
 use crate::sample::{Annotator, Lane, Sample};
 use crate::schema::{Schema, Target};
 use crate::stage::Snapshot;
@@ -67,12 +67,20 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
         assert!(route.is_ok(), "`{}` failed on {:?}: {route:?}", self.name, sample.observation);
         let route = route.unwrap_or(Route::Skip(crate::Reason::new("failed", "failed")));
         let asked = match &route {
-            Route::Auto { label, confidence, audit } => {
+            Route::Auto { label, confidence, audit, why, .. } => {
+                assert!(!why.code.is_empty(), "`{}` labels without saying why", self.name);
                 assert!(label.fits(self.schema.target()), "`{}` gives {label:?}, which does not fit", self.name);
                 assert!((0.0..=1.0).contains(confidence), "`{}` is {confidence} sure", self.name);
                 audit.as_ref()
             }
-            Route::Ask(ask) => Some(ask),
+            Route::Ask { ask, drawn, why } => {
+                assert!(!why.code.is_empty(), "`{}` asks without saying why", self.name);
+                if let Some(Drawn { lane, inclusion }) = drawn {
+                    assert!(matches!(lane, Lane::Uncertain | Lane::Diverse), "`{}` draws into {lane:?}", self.name);
+                    assert!(*inclusion > 0.0 && *inclusion <= 1.0, "`{}` draws with {inclusion}", self.name);
+                }
+                Some(ask)
+            }
             Route::Skip(reason) => {
                 assert!(!reason.code.is_empty() && !reason.detail.is_empty(), "`{}` skips without a reason", self.name);
                 None
@@ -103,7 +111,7 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
                 assert!(learned.is_ok(), "`{}` failed to learn: {learned:?}", self.name);
             }
             if sample.sequence % 20 == 19 {
-                said.push(format!("{:?}", router.cohort(sample.observation.time)));
+                said.push(format!("{:?}", router.cohorts(sample.observation.time)));
             }
         }
         said
@@ -160,6 +168,7 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::sample::Reason;
     use crate::{Ask, Budget, ConfidenceRouter, router_fn};
 
     #[test]
@@ -167,7 +176,11 @@ mod tests {
         router(|| ConfidenceRouter::max_error(0.05));
         router(|| ConfidenceRouter::max_error(0.2).audit(0.5).budget(Budget::per_day(50_000)).cap(0.9).overlap(2));
         router(|| ConfidenceRouter::max_error(0.1).budget(Budget::per_day(5)).max_exposure(3));
-        router(|| router_fn("mine", |_, _| Ok(Route::Ask(Ask { priority: 1.0, overlap: 1, blind: true }))));
+        router(|| {
+            router_fn("mine", |_, _| {
+                Ok(Route::ask(Ask { priority: 1.0, overlap: 1, blind: true }, Reason::new("mine", "")))
+            })
+        });
     }
 
     #[test]
@@ -190,14 +203,17 @@ mod tests {
             let mut seen = 0.0;
             router_fn("forgets", move |_, _| {
                 seen += 1.0;
-                Ok(Route::Ask(Ask { priority: seen, overlap: 1, blind: true }))
+                Ok(Route::ask(Ask { priority: seen, overlap: 1, blind: true }, Reason::new("mine", "")))
             })
         }));
-        assert!(broken(|| router_fn("nobody", |_, _| Ok(Route::Ask(Ask { priority: 1.0, overlap: 0, blind: true })))));
+        assert!(broken(|| router_fn("nobody", |_, _| Ok(Route::ask(
+            Ask { priority: 1.0, overlap: 0, blind: true },
+            Reason::new("mine", "")
+        )))));
         assert!(broken(|| {
             router_fn("blunt", |sample, _| {
                 let label = Label::Class(sample.observation.row.codes()[0]);
-                Ok(Route::Auto { label, confidence: 0.5, audit: None })
+                Ok(Route::Auto { label, confidence: 0.5, audit: None, cohort: 0, why: Reason::new("mine", "") })
             })
         }));
     }

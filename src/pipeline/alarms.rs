@@ -7,7 +7,8 @@ use super::Pipeline;
 use super::outbox::parse;
 use crate::detector::{Alarm, Level};
 use crate::error::Error;
-use crate::event::ModelVersion;
+use crate::event::{ModelVersion, Observation};
+use crate::gate::GateContext;
 use crate::sample::Reason;
 use crate::store::{Expect, Indexed, Kind, Scan, Store, Write};
 
@@ -22,6 +23,8 @@ const MOST_SHOWN: usize = 20;
 pub enum AlarmState {
     /// Only a warning: it is shown, and nothing follows from it.
     Warning,
+    /// A gate found the feed broken when it was raised: it speaks of the feed, not of the world, and nothing follows from it.
+    Suppressed,
     /// Nobody has taken note of it: the drift trigger fires, and nothing is auto-labelled.
     Open,
     /// Somebody, or a run, has taken note of it; the stream is still compared with the same baseline.
@@ -31,13 +34,17 @@ pub enum AlarmState {
 }
 
 /// The states of alarms about the baseline of today.
-const STANDING: [AlarmState; 3] = [AlarmState::Warning, AlarmState::Open, AlarmState::Acknowledged];
+const STANDING: [AlarmState; 4] =
+    [AlarmState::Warning, AlarmState::Suppressed, AlarmState::Open, AlarmState::Acknowledged];
+/// Live rows by which the gates judge the feed.
+const FEED_ROWS: usize = 500;
 
 impl AlarmState {
     /// The name as it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             AlarmState::Warning => "warning",
+            AlarmState::Suppressed => "suppressed",
             AlarmState::Open => "open",
             AlarmState::Acknowledged => "acknowledged",
             AlarmState::Cleared => "cleared",
@@ -75,6 +82,9 @@ pub struct AlarmRecord {
     pub alarm: Alarm,
     /// When it was raised.
     pub raised: DateTime<Utc>,
+    /// What was wrong with the feed when it was raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<Reason>,
     /// Who has taken note of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Acknowledged>,
@@ -90,6 +100,7 @@ impl AlarmRecord {
             (_, Some(_)) => AlarmState::Cleared,
             (Some(_), None) => AlarmState::Acknowledged,
             (None, None) if self.alarm.level == Level::Warning => AlarmState::Warning,
+            (None, None) if self.suppressed.is_some() => AlarmState::Suppressed,
             (None, None) => AlarmState::Open,
         }
     }
@@ -108,15 +119,30 @@ impl Pipeline {
     pub(super) fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
         self.counters.alarms += 1;
         self.flow.alarms_raised += 1;
-        if alarm.level == Level::Drift {
+        let suppressed = if alarm.level == Level::Drift { self.broken_feed(alarm.sequence) } else { None };
+        if suppressed.is_some() {
+            self.counters.suppressed_alarms += 1;
+        } else if alarm.level == Level::Drift {
             self.flow.open_alarms += 1;
             self.flow.last_alarm = Some(self.now);
         }
         let number = self.flow.alarms_raised;
-        let record = AlarmRecord { number, alarm, raised: self.now, acknowledged: None, cleared: None };
+        let raised = self.now;
+        let record = AlarmRecord { number, alarm, raised, suppressed, acknowledged: None, cleared: None };
         let write = self.outbox.json(Kind::Alarm, &AlarmRecord::id(number), record.indexed(), &record)?;
         self.outbox.push(vec![Write { expect: Expect::Absent, ..write }]);
         Ok(())
+    }
+
+    /// What a gate finds wrong with the feed, up to this position in the stream.
+    fn broken_feed(&mut self, sequence: u64) -> Option<Reason> {
+        let mut newest: Vec<&Observation> = self.ledger.recent_up_to(sequence).take(FEED_ROWS).collect();
+        newest.reverse();
+        let context = GateContext { schema: &self.schema, references: &self.references, now: self.now };
+        self.gates.iter_mut().find_map(|gate| {
+            let reason = gate.run(&self.references, |stage| stage.feed(&newest, &context)).flatten()?;
+            Some(Reason::new(reason.code, format!("{}: {}", gate.name, reason.detail)))
+        })
     }
 
     /// Takes note of every open alarm in the name of `who`: the router may auto-label again, and the drift trigger waits for

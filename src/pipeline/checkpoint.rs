@@ -41,6 +41,20 @@ impl Pipeline {
         }
     }
 
+    /// Saves the router's state with the auto-labels and audits that changed it: a promise about auto-labels must not forget
+    /// an audit in a crash.
+    pub(super) fn save_router(&mut self) -> Result<(), Error> {
+        let Some(router) = self.router.as_mut().filter(|_| self.flow.router_moved && self.outbox.failures == 0) else {
+            return Ok(());
+        };
+        let indexed = Indexed { state: "saved", rank: 0, due: None };
+        let snapshot = (router.name.clone(), router.remember());
+        let write = self.outbox.json(Kind::Checkpoint, "router", indexed, &snapshot)?;
+        self.outbox.push_with_samples(vec![write])?;
+        self.flow.router_moved = false;
+        Ok(())
+    }
+
     /// Saves the state of every stage and the ledger, together with what they produced.
     pub(super) fn checkpoint(&mut self) -> Result<(), Error> {
         let mut stages = BTreeMap::new();
@@ -50,8 +64,9 @@ impl Pipeline {
         for stage in &mut self.gates {
             stages.insert(format!("gate/{}", stage.name), stage.remember());
         }
-        if let Some(stage) = &mut self.router {
-            stages.insert(format!("router/{}", stage.name), stage.remember());
+        if self.router.is_some() {
+            self.flow.router_moved = true;
+            self.save_router()?;
         }
         let checkpoint = Checkpoint {
             sequence: self.sequence,
@@ -83,13 +98,15 @@ impl Pipeline {
             for stage in &mut self.gates {
                 restore(stage, &self.references, &saved.stages, "gate");
             }
-            if let Some(stage) = &mut self.router {
-                restore(stage, &self.references, &saved.stages, "router");
-            }
             if let Some(bytes) = self.outbox.read_raw(Kind::Checkpoint, "ledger")? {
                 let failed = |source| Error::Store { doing: "restore the ledger", source };
                 self.ledger.restore(&bytes).map_err(failed)?;
             }
+        }
+        let router: Option<(String, Snapshot)> = self.outbox.read(Kind::Checkpoint, "router")?;
+        if let (Some((name, snapshot)), Some(stage)) = (router, &mut self.router) {
+            let saved = BTreeMap::from([(format!("router/{name}"), snapshot)]);
+            restore(stage, &self.references, &saved, "router");
         }
         self.reopen_alarms()?;
         // Samples kept after the last checkpoint: the stream goes on behind them.

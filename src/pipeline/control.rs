@@ -137,6 +137,15 @@ impl Control {
         self.with(Pipeline::unfreeze)?
     }
 
+    /// Lets the batch that waits for a person go on.
+    ///
+    /// # Errors
+    /// See [`Pipeline::sign_off`].
+    pub fn sign_off(&self, who: &str) -> Result<usize, Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.sign_off(&who))?
+    }
+
     /// Sends a quarantined sample on: a person has looked at it.
     ///
     /// # Errors

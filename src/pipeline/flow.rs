@@ -54,6 +54,8 @@ pub(super) struct Flow {
     pub(super) checkpointed_sequence: u64,
     /// Have detectors heard people's labels since the checkpoint? Those do not move the position in the stream.
     pub(super) unsaved: bool,
+    /// Has the router made or judged an auto-label since its state was saved?
+    pub(super) router_moved: bool,
     /// Up to here the ledger comes from a checkpoint of an earlier process.
     pub(super) restored_sequence: u64,
     pub(super) retry_after: Option<DateTime<Utc>>,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::event::{Observation, PredictionId};
 use crate::gate::{Admission, GateContext};
 use crate::retrain::RunId;
-use crate::router::{Ask, Route, RouteContext};
+use crate::router::{Ask, Drawn, Route, RouteContext};
 use crate::sample::{Annotation, Annotator, Flag, Lane, Reason, Sample, SampleState};
 use crate::stage::isolate;
 
@@ -133,7 +133,8 @@ impl Pipeline {
             Some((_, true)) => {
                 let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
                 let waits = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
-                if sample.lane != Lane::Flagged || !waits || !sample.annotations.is_empty() {
+                let drawn = matches!(sample.lane, Lane::Flagged | Lane::Uncertain | Lane::Diverse);
+                if !drawn || !waits || !sample.annotations.is_empty() {
                     return Ok(());
                 }
                 (sample.lane, sample.inclusion, sample.compared) = (Lane::Comparison, inclusion, Some(run));
@@ -256,14 +257,16 @@ impl Pipeline {
             }
             None => {
                 let priority = sample.flags.len() as f64;
-                ("lanes".to_owned(), Some(Route::Ask(Ask { priority, overlap: 1, blind: true })))
+                let why = Reason::new("asked", format!("{} flags", sample.flags.len()));
+                ("lanes".to_owned(), Some(Route::ask(Ask { priority, overlap: 1, blind: true }, why)))
             }
         };
         let route = if judges {
             // The router counts these questions and says how many people answer; it cannot refuse or answer them.
-            let overlap = if let Some(Route::Ask(ask)) = &asked { ask.overlap } else { 1 };
+            let overlap = if let Some(Route::Ask { ask, .. }) = &asked { ask.overlap } else { 1 };
             let priority = if sample.lane == Lane::Random { 2.0 * JUDGING_PRIORITY } else { JUDGING_PRIORITY };
-            Some(Route::Ask(Ask { priority, overlap, blind: true }))
+            let why = Reason::new(sample.lane.as_str(), format!("drawn with probability {}", sample.inclusion));
+            Some(Route::ask(Ask { priority, overlap, blind: true }, why))
         } else {
             asked
         };
@@ -271,14 +274,20 @@ impl Pipeline {
             // The router failed: the sample waits in `Admitted` and is tried again.
             None => Ok(()),
             Some(Route::Skip(reason)) => self.advance(id, SampleState::Skipped, &by, reason),
-            Some(Route::Ask(ask)) => {
-                let reason = Reason::new("asked", format!("priority {:.3}, overlap {}", ask.priority, ask.overlap));
-                self.enqueue(id, ask, SampleState::Queued, &by, reason)
+            Some(Route::Ask { ask, drawn, why }) => {
+                if let Some(drawn) = drawn {
+                    self.draw(id, drawn)?;
+                }
+                let text = format!("{}; priority {:.3}, overlap {}", why.detail, ask.priority, ask.overlap);
+                self.enqueue(id, ask, SampleState::Queued, &by, Reason::new(why.code, text))
             }
-            Some(Route::Auto { label, confidence, audit }) => {
+            Some(Route::Auto { label, confidence, audit, cohort, why: reason }) => {
                 self.counters.auto_labels += 1;
+                self.flow.router_moved = true;
                 let confidence = if confidence.is_nan() { 0.0 } else { confidence.clamp(0.0, 1.0) };
-                let reason = Reason::new("auto_labelled", format!("confidence {confidence:.4}"));
+                if let Some(sample) = self.outbox.sample(id)? {
+                    sample.cohort = Some(cohort);
+                }
                 let annotation = Annotation {
                     sample: id,
                     label: Some(label),
@@ -295,6 +304,21 @@ impl Pipeline {
                 self.annotate(annotation, true)
             }
         }
+    }
+
+    /// Moves a sample into the lane of the router that drew it.
+    fn draw(&mut self, id: PredictionId, drawn: Drawn) -> Result<(), Error> {
+        if drawn.lane.judges() || !(drawn.inclusion > 0.0 && drawn.inclusion <= 1.0) {
+            return Ok(());
+        }
+        if let Some(sample) = self.outbox.sample(id)? {
+            (sample.lane, sample.inclusion) = (drawn.lane, sample.inclusion * drawn.inclusion);
+            self.outbox.touch(id);
+        }
+        if let Some(entry) = self.ledger.get_mut(id) {
+            entry.lane = Some(drawn.lane);
+        }
+        Ok(())
     }
 
     pub(super) fn advance(&mut self, id: PredictionId, to: SampleState, by: &str, reason: Reason) -> Result<(), Error> {

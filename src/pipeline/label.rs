@@ -1,5 +1,7 @@
 //! From a question to a label: the review queue, annotations, what counts, cohorts of auto-labels.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 
 use super::Pipeline;
@@ -8,7 +10,7 @@ use crate::error::Error;
 use crate::event::{Label, PredictionId, predicted_label, top_class};
 use crate::review;
 use crate::router::{Ask, Audited, CohortVerdict};
-use crate::sample::{Annotation, Annotator, Lane, Reason, Sample, SampleState};
+use crate::sample::{ADJUDICATED, Annotation, Annotator, Lane, Reason, Sample, SampleState};
 use crate::schema::Target;
 use crate::store::{Expect, Indexed, Kind, Write};
 
@@ -204,6 +206,7 @@ impl Pipeline {
             };
             let audited = Audited { sample, auto, confidence, human, time: self.now };
             router.run(&self.references, |stage| stage.learn(&audited));
+            self.flow.router_moved = true;
         }
         Ok(())
     }
@@ -281,6 +284,32 @@ impl Pipeline {
         }
     }
 
+    /// Takes a labelled sample out of what may be trained on, because its label is in doubt, and asks one more person than
+    /// so far. A label of the world cannot be outvoted: such a sample is quarantined.
+    pub(super) fn adjudicate(&mut self, id: PredictionId, by: &str, reason: Reason) -> Result<(), Error> {
+        let now = self.now;
+        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        if world_says(sample).is_some() {
+            self.advance(id, SampleState::Quarantined, by, reason)?;
+        } else {
+            let people: BTreeSet<&Annotator> = sample.annotations.iter().map(|a| &a.annotator).collect();
+            let people = people.into_iter().filter(|a| matches!(a, Annotator::Human(_))).count() as u32;
+            let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
+            let ask = Ask { priority, overlap: people + 1, blind: true };
+            let reason = Reason::new(ADJUDICATED, reason.to_string());
+            if !sample.advance(SampleState::Queued, by, reason, now) {
+                return Ok(());
+            }
+            sample.overlap = ask.overlap;
+            self.outbox.touch(id);
+            self.ask(id, ask)?;
+        }
+        if let Some(sample) = self.outbox.sample(id)?.cloned() {
+            self.retraining.labelled(&sample);
+        }
+        Ok(())
+    }
+
     /// Releases or rejects the provisional auto-labels, as the router's audits say.
     pub(super) fn release_auto_labels(&mut self) -> Result<(), Error> {
         let now = self.now;
@@ -288,26 +317,35 @@ impl Pipeline {
         if self.outbox.count(Kind::Sample, Some(SampleState::AutoLabelled.as_str()))? == 0 {
             return Ok(());
         }
-        let verdict = router.run(&self.references, |stage| Ok(stage.cohort(now))).unwrap_or(CohortVerdict::Wait);
+        let verdicts = router.run(&self.references, |stage| Ok(stage.cohorts(now))).unwrap_or_default();
         let by = router.name.clone();
-        if verdict == CohortVerdict::Wait {
+        if verdicts.is_empty() {
             return Ok(());
         }
-        let mut ids = Vec::new();
+        self.flow.router_moved = true;
+        let mut decided = Vec::new();
         self.outbox.each(Kind::Sample, SampleState::AutoLabelled.as_str(), |record| {
-            ids.push(parse::<Sample>(&record)?.id());
+            let sample = parse::<Sample>(&record)?;
+            let verdict = verdicts.iter().find(|(cohort, _)| sample.cohort == Some(*cohort));
+            decided.extend(verdict.map(|(cohort, verdict)| (sample.id(), *cohort, *verdict)));
             Ok(())
         })?;
-        for id in ids {
+        for (id, cohort, verdict) in decided {
             let Some(sample) = self.outbox.sample(id)? else { continue };
             if verdict == CohortVerdict::Release {
-                sample.advance(SampleState::Labelled, &by, Reason::new("released", "its cohort's audit passed"), now);
+                sample.advance(
+                    SampleState::Labelled,
+                    &by,
+                    Reason::new("released", format!("the audit of cohort {cohort} passed")),
+                    now,
+                );
                 let sample = sample.clone();
                 self.outbox.touch(id);
                 self.retraining.labelled(&sample);
             } else {
                 let ask = Ask { priority: 0.0, overlap: 1, blind: true };
-                let reason = Reason::new("rejected", "its cohort's audit failed: a person labels it");
+                let reason =
+                    Reason::new("rejected", format!("the audit of cohort {cohort} failed: a person labels it"));
                 self.enqueue(id, ask, SampleState::Queued, &by, reason)?;
             }
         }

@@ -17,8 +17,8 @@ use crate::schema::{Schema, Target};
 const FORMAT: u64 = 2;
 /// Bytes of one entry on disk.
 const ENTRY_BYTES: usize = 16 + 6 * 8 + 1;
-/// A lane on disk is its place here, from 1; 0 is none.
-const LANES: [Lane; 4] = [Lane::Random, Lane::Comparison, Lane::Flagged, Lane::Outcome];
+/// A lane on disk is its place here, from 1; 0 is none. New ones go to the end.
+const LANES: [Lane; 6] = [Lane::Random, Lane::Comparison, Lane::Flagged, Lane::Outcome, Lane::Uncertain, Lane::Diverse];
 
 /// What is remembered of every prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -164,6 +164,11 @@ impl Ledger {
     pub(super) fn row(&self, sequence: u64) -> Option<&Observation> {
         let at = self.rows.binary_search_by_key(&sequence, |(s, _)| *s).ok()?;
         self.rows.get(at).map(|(_, row)| &**row)
+    }
+
+    /// The newest rows up to the one with this sequence number, newest first.
+    pub(super) fn recent_up_to(&self, sequence: u64) -> impl Iterator<Item = &Observation> {
+        self.rows.iter().rev().filter(move |(at, _)| *at <= sequence).map(|(_, row)| &**row)
     }
 
     /// The newest rows, newest first.

@@ -29,6 +29,7 @@ use crate::retrain::{
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, LoopStatus, Memory};
@@ -153,6 +154,25 @@ struct LoopState {
     /// After a held or failed run: do not ask the trigger before this time.
     back_off: Option<DateTime<Utc>>,
     failures_in_a_row: u32,
+    /// The batch that waits for a person, or was signed off and waits for its run.
+    #[serde(default)]
+    held: Option<HeldBatch>,
+}
+
+/// A batch that a gate wants a person to look at before it is sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldBatch {
+    /// The gate.
+    pub gate: String,
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Its rows.
+    pub samples: Vec<PredictionId>,
+    /// Who signed it off, and when; its run is about to begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<(String, DateTime<Utc>)>,
 }
 
 /// Parts that the builder hands over.
@@ -238,6 +258,7 @@ impl Retraining {
                 cool_off: 0,
                 back_off: None,
                 failures_in_a_row: 0,
+                held: None,
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
@@ -568,7 +589,7 @@ impl Pipeline {
                     return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
                 };
                 if let Some(label) = sample.sealed {
-                    labelled.push(sample.observation.row.clone(), label, self.training_weight(&sample))?;
+                    labelled.push(sample.observation.row.clone(), label, sample.weight)?;
                 }
             }
         }
@@ -576,9 +597,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Weight of a sample in training.
+    /// Weight of a sample in training: that of its draw, times what the gates say.
     fn training_weight(&self, sample: &Sample) -> f64 {
-        self.retraining.parts.weight_clip.map_or(1.0, |clip| (1.0 / sample.inclusion).min(clip))
+        let drawn = self.retraining.parts.weight_clip.map_or(1.0, |clip| (1.0 / sample.inclusion).min(clip));
+        let said = self.gates.iter().map(|gate| isolate(|| Ok(gate.stage.weight(sample))).unwrap_or(1.0));
+        said.filter(|weight| weight.is_finite() && *weight > 0.0).product::<f64>() * drawn
     }
 
     /// What the trigger looks at.
@@ -603,6 +626,7 @@ pub(super) struct View {
     pub(super) rollbacks: u64,
     pub(super) rejected: u64,
     pub(super) frozen: Option<String>,
+    pub(super) held: Option<HeldBatch>,
 }
 
 impl Retraining {
@@ -629,6 +653,7 @@ impl Retraining {
             rollbacks: state.rollbacks,
             rejected: state.rejected,
             frozen: state.frozen.clone(),
+            held: state.held.clone(),
         }
     }
 }

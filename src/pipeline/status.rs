@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alarms::{AlarmRecord, AlarmState};
 use super::isolated::StageStatus;
+use super::retraining::HeldBatch;
 use crate::detector::Reading;
 use crate::event::ModelVersion;
 use crate::retrain::{Run, RunId};
@@ -50,6 +51,8 @@ pub struct Counters {
     pub flags_over_budget: u64,
     /// Drift alarms raised.
     pub alarms: u64,
+    /// Those of them that nothing followed from, because a gate found the feed broken.
+    pub suppressed_alarms: u64,
     /// Samples kept.
     pub samples: u64,
     /// Labels of people that were applied.
@@ -107,6 +110,8 @@ pub struct Status {
     pub rejected: u64,
     /// The last run that was requested.
     pub last_run: Option<RunId>,
+    /// The batch that waits for a person to sign it off, if one does; see [`Pipeline::sign_off`](crate::Pipeline::sign_off).
+    pub held: Option<HeldBatch>,
     /// Why the loop does not retrain by itself at present, if so.
     pub frozen: Option<String>,
     /// Changes that are not durable yet.
@@ -161,6 +166,7 @@ impl super::Pipeline {
             promotions: view.promotions,
             rollbacks: view.rollbacks,
             rejected: view.rejected,
+            held: view.held,
             frozen: view.frozen,
             pending: self.outbox.pending() as u64,
             poll_error: self.poll_error.clone(),

@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::Label;
 use crate::files::{sync_directory, write_atomically};
-use crate::sample::{Annotation, Annotator, Lane, Reason, Sample};
+use crate::sample::{Annotation, Annotator, Reason, Sample};
 use crate::schema::{Row, Schema, Target, hex};
 
 /// Version of the format on disk.
@@ -51,7 +51,7 @@ pub(crate) fn seal(
         };
         data.push(sample.observation.row.clone(), label, *weight)?;
         *sources.entry(source_of(&annotation.annotator).to_owned()).or_default() += 1;
-        *lanes.entry(lane_name(sample.lane).to_owned()).or_default() += 1;
+        *lanes.entry(sample.lane.as_str().to_owned()).or_default() += 1;
     }
     let manifest = Manifest {
         format: FORMAT,
@@ -77,15 +77,6 @@ fn source_of(annotator: &Annotator) -> &'static str {
         Annotator::User(_) => "user",
         Annotator::GroundTruth => "ground_truth",
         Annotator::Model(_) => "model",
-    }
-}
-
-fn lane_name(lane: Lane) -> &'static str {
-    match lane {
-        Lane::Random => "random",
-        Lane::Comparison => "comparison",
-        Lane::Flagged => "flagged",
-        Lane::Outcome => "outcome",
     }
 }
 

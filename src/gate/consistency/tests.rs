@@ -50,7 +50,7 @@ fn audit(gate: &mut LabelConsistency, given: &[Given]) -> Vec<(u128, String)> {
                 (sample.uuid().as_u128(), reason.detail)
             })
             .collect(),
-        Audit::Hold(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -3,17 +3,18 @@
 use chrono::TimeDelta;
 
 use super::super::Pipeline;
-use super::Phase;
+use super::{HeldBatch, Phase};
 use crate::error::Error;
 use crate::event::PredictionId;
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext};
 use crate::retrain::batch::{self, BatchRow};
 use crate::retrain::{Run, RunId, RunState};
 use crate::sample::{Annotation, Reason, Sample, SampleState};
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, Explanation};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest wait after runs that came to nothing, in doublings of a minute.
 const MOST_DOUBLINGS: u32 = 6;
@@ -78,6 +79,26 @@ impl Pipeline {
         Ok(id)
     }
 
+    /// Lets the batch that waits for a person go on, in the name of `who`: a run begins with exactly the rows that were held,
+    /// those of them whose labels still stand. Returns how many rows it had.
+    ///
+    /// # Errors
+    /// No batch waits, a run is in flight, the loop is frozen, or the store fails.
+    pub fn sign_off(&mut self, who: &str) -> Result<usize, Error> {
+        let now = self.now;
+        let Some(mut held) = self.retraining.state.held.clone().filter(|held| held.signed.is_none()) else {
+            return Err(Error::Refused("no batch waits to be signed off".into()));
+        };
+        held.signed = Some((who.to_owned(), now));
+        let rows = held.samples.len();
+        let before = self.retraining.state.held.replace(held);
+        if let Err(error) = self.retrain_now(who) {
+            self.retraining.state.held = before;
+            return Err(error);
+        }
+        Ok(rows)
+    }
+
     /// Writes the intent down; nothing outside has happened yet.
     fn request(&mut self, why: Explanation) -> Result<RunId, Error> {
         let now = self.now;
@@ -112,7 +133,13 @@ impl Pipeline {
             // Sealed before something failed: the batch is there, training starts.
             return self.start_training().map(|()| true);
         }
-        let ids: Vec<PredictionId> = self.retraining.ready.keys().map(|(_, id)| *id).collect();
+        let mut ids: Vec<PredictionId> = self.retraining.ready.keys().map(|(_, id)| *id).collect();
+        let held = self.retraining.state.held.clone().filter(|held| held.signed.is_some());
+        if let Some(held) = &held {
+            // What was signed off, and nothing that came since.
+            let signed: BTreeSet<PredictionId> = held.samples.iter().copied().collect();
+            ids.retain(|id| signed.contains(id));
+        }
         let mut samples: Vec<(Sample, Annotation)> = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(sample) = self.outbox.sample(id)?
@@ -121,13 +148,15 @@ impl Pipeline {
                 samples.push((sample.clone(), label));
             }
         }
-        let notes = match self.audit(&mut samples)? {
+        self.cap_auto_labels(&mut samples);
+        let notes = match self.audit(&mut samples, held.as_ref())? {
             Ok(notes) => notes,
             Err((gate, reason)) => {
                 let text = format!("`{gate}` holds the batch: {reason}");
                 return self.end_run(RunState::Failed, Reason::new("held", text)).map(|()| true);
             }
         };
+        self.retraining.state.held = None;
         if samples.is_empty() {
             let reason = Reason::new("no_labels", "nothing that may be trained on is labelled");
             return self.end_run(RunState::Failed, reason).map(|()| true);
@@ -141,14 +170,42 @@ impl Pipeline {
         Ok(true)
     }
 
-    /// Asks every gate about the batch. Rows that a gate refuses are quarantined and taken out; `Err` holds the batch.
+    /// Leaves the newest auto-labels for a later batch where they would be more of a label's rows than the router allows.
+    fn cap_auto_labels(&self, samples: &mut Vec<(Sample, Annotation)>) {
+        let Some(router) = &self.router else { return };
+        let share = isolate(|| Ok(router.stage.auto_share())).unwrap_or(0.0).clamp(0.0, 1.0);
+        let is_auto = |annotation: &Annotation| !annotation.annotator.is_independent();
+        if share >= 1.0 {
+            return;
+        }
+        // Per label: how many may come from a model, so that they are at most `share` of all.
+        let mut allowed: BTreeMap<u64, f64> = BTreeMap::new();
+        let key = |annotation: &Annotation| annotation.label.map_or(u64::MAX, |label| label.number().to_bits());
+        for (_, annotation) in samples.iter().filter(|(_, annotation)| !is_auto(annotation)) {
+            *allowed.entry(key(annotation)).or_default() += share / (1.0 - share);
+        }
+        samples.retain(|(_, annotation)| {
+            if !is_auto(annotation) {
+                return true;
+            }
+            let left = allowed.entry(key(annotation)).or_default();
+            let fits = *left >= 1.0 - 1e-9;
+            *left -= if fits { 1.0 } else { 0.0 };
+            fits
+        });
+    }
+
+    /// Asks every gate about the batch. Rows that a gate refuses or doubts are taken out, and it is asked about the rest;
+    /// `Err` holds the batch.
     #[allow(clippy::type_complexity)]
     fn audit(
         &mut self,
         samples: &mut Vec<(Sample, Annotation)>,
+        held: Option<&HeldBatch>,
     ) -> Result<Result<BTreeMap<String, Vec<Reason>>, (String, Reason)>, Error> {
         let mut notes: BTreeMap<String, Vec<Reason>> = BTreeMap::new();
-        for index in 0..self.gates.len() {
+        let mut index = 0;
+        while index < self.gates.len() {
             let rows: Vec<DraftRow<'_>> = samples
                 .iter()
                 .filter_map(|(sample, annotation)| Some(DraftRow { sample, label: annotation.label?, weight: 1.0 }))
@@ -159,19 +216,47 @@ impl Pipeline {
             let name = gate.name.clone();
             match verdict {
                 Some(Audit::Pass(said)) => {
-                    notes.insert(name, said);
+                    notes.entry(name).or_default().extend(said);
+                    index += 1;
                 }
                 Some(Audit::Hold(reason)) => return Ok(Err((name, reason))),
-                Some(Audit::Quarantine(refused)) => {
-                    let text = format!("{} rows were taken out", refused.len());
-                    notes.insert(name.clone(), vec![Reason::new("quarantined", text)]);
+                Some(Audit::SignOff(reason)) => {
+                    let signed = held.filter(|held| held.gate == name).and_then(|held| held.signed.as_ref());
+                    let Some((who, when)) = signed else {
+                        let samples = samples.iter().map(|(sample, _)| sample.id()).collect();
+                        let (gate, since) = (name.clone(), self.now);
+                        let held = HeldBatch { gate, reason: reason.clone(), since, samples, signed: None };
+                        self.retraining.state.held = Some(held);
+                        return Ok(Err((name, reason)));
+                    };
+                    let text = format!("{reason}; signed off by {who} at {when}");
+                    notes.entry(name).or_default().push(Reason::new("signed_off", text));
+                    index += 1;
+                }
+                Some(verdict @ (Audit::Quarantine(_) | Audit::Adjudicate(_))) => {
+                    let doubted = matches!(verdict, Audit::Adjudicate(_));
+                    let (Audit::Quarantine(refused) | Audit::Adjudicate(refused)) = verdict else { continue };
+                    let before = samples.len();
                     for (id, reason) in refused {
+                        if !samples.iter().any(|(sample, _)| sample.id() == id) {
+                            continue;
+                        }
                         samples.retain(|(sample, _)| sample.id() != id);
+                        if doubted {
+                            self.adjudicate(id, &name, reason)?;
+                            continue;
+                        }
                         self.advance(id, SampleState::Quarantined, &name, reason)?;
                         if let Some(sample) = self.outbox.sample(id)?.cloned() {
                             self.retraining.labelled(&sample);
                         }
                     }
+                    let out = before - samples.len();
+                    let code = if doubted { "adjudicated" } else { "quarantined" };
+                    let said = Reason::new(code, format!("{out} rows were taken out"));
+                    notes.entry(name).or_default().push(said);
+                    // A gate that names no row of the batch has nothing more to say.
+                    index += usize::from(out == 0);
                 }
                 None => return Ok(Err((name, Reason::new("gate_failed", "the gate cannot work; see its status")))),
             }
@@ -203,10 +288,12 @@ impl Pipeline {
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
         self.retraining.labelled.extend(&dataset)?;
+        let mut weights = weights.into_iter();
         for (sample, annotation) in samples {
             let id = sample.id();
             if let Some(sample) = self.outbox.sample(id)? {
                 (sample.batch, sample.sealed) = (Some(manifest.batch.clone()), annotation.label);
+                sample.weight = weights.next().unwrap_or(1.0);
             }
             let text = format!("batch {}", manifest.batch);
             self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;

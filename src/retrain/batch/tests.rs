@@ -1,4 +1,5 @@
 use super::*;
+use crate::sample::Lane;
 use crate::{Field, Observation, PredictionId};
 
 fn schema() -> Arc<Schema> {

@@ -196,14 +196,14 @@ impl Cohort {
     /// A cohort is looked at after every answer. With k errors so far it is certified by the share 2^−(k+1) of the
     /// miss, so that all looks together miss as often as promised: a bad cohort passes only if for some k it has at
     /// most k errors among the n(k) audits that certify k, and that has at most k's share of the miss.
-    pub(super) fn verdict(&self, promise: Promise) -> CohortVerdict {
+    pub(super) fn verdict(&self, promise: Promise) -> Option<CohortVerdict> {
         let (errors, audits) = self.counts();
         if promise.certified(errors, audits, share(promise, errors)) {
-            CohortVerdict::Release
+            Some(CohortVerdict::Release)
         } else if promise.broken(errors, audits, promise.miss()) {
-            CohortVerdict::Reject
+            Some(CohortVerdict::Reject)
         } else {
-            CohortVerdict::Wait
+            None
         }
     }
 

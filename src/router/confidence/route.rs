@@ -29,7 +29,7 @@ impl ConfidenceRouter {
         if let Some(standing) = self.standing.filter(|standing| standing.model == model) {
             return standing.threshold;
         }
-        let rejected = self.state.cohort.verdict(self.promise) == CohortVerdict::Reject;
+        let rejected = self.state.cohort.verdict(self.promise) == Some(CohortVerdict::Reject);
         let threshold = if rejected { None } else { self.state.window.threshold(model, self.promise) };
         self.standing = Some(Standing { model, threshold });
         threshold
@@ -107,7 +107,8 @@ impl LabelRouter for ConfidenceRouter {
         let (budget, now) = (self.budget, context.now);
         if sample.lane.judges() {
             self.state.bucket.force(budget, now);
-            return Ok(Route::Ask(self.ask(JUDGING)));
+            let why = Reason::new(sample.lane.as_str(), "the row judges models: a person labels it, blind");
+            return Ok(Route::ask(self.ask(JUDGING), why));
         }
         (self.state.model, self.state.alarm) = (sample.observation.model, context.alarm);
         let out_of_budget = || Route::Skip(Reason::new("budget", "no questions are left at present"));
@@ -125,7 +126,10 @@ impl LabelRouter for ConfidenceRouter {
             *self.credit(class) -= 1.0;
             self.state.cohort.add(sample.id(), audited);
             let audit = audited.then(|| self.ask(AUDIT));
-            return Ok(Route::Auto { label: Label::Class(class), confidence, audit });
+            let threshold = self.threshold(sample.observation.model).unwrap_or(1.0);
+            let why = Reason::new("auto_labelled", format!("confidence {confidence:.4}, threshold {threshold}"));
+            let cohort = self.state.released + self.state.rejected;
+            return Ok(Route::Auto { label: Label::Class(class), confidence, audit, cohort, why });
         }
         if !self.state.bucket.take(budget, now, sample.lane == Lane::Flagged) {
             return Ok(out_of_budget());
@@ -140,7 +144,7 @@ impl LabelRouter for ConfidenceRouter {
             (_, Some((_, confidence))) => 1.0 - confidence,
             (_, None) => UNUSABLE,
         };
-        Ok(Route::Ask(self.ask(priority)))
+        Ok(Route::ask(self.ask(priority), Reason::new("asked", "not certain enough")))
     }
 
     /// Takes a label as an audit if it came from the world, or blind from somebody; others are passed over, as are rows
@@ -163,14 +167,14 @@ impl LabelRouter for ConfidenceRouter {
         Ok(())
     }
 
-    fn cohort(&mut self, _: DateTime<Utc>) -> CohortVerdict {
-        let verdict = match self.state.cohort.verdict(self.promise) {
-            CohortVerdict::Release if self.state.alarm => CohortVerdict::Wait,
-            verdict => verdict,
-        };
+    fn cohorts(&mut self, _: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+        let Some(verdict) = self.state.cohort.verdict(self.promise) else { return Vec::new() };
+        if verdict == CohortVerdict::Release && self.state.alarm {
+            return Vec::new();
+        }
+        let number = self.state.released + self.state.rejected;
         let labels = self.state.cohort.labels;
         match verdict {
-            CohortVerdict::Wait => return verdict,
             CohortVerdict::Release => self.state.released += labels,
             CohortVerdict::Reject => {
                 self.state.rejected += labels;
@@ -179,6 +183,10 @@ impl LabelRouter for ConfidenceRouter {
         }
         self.state.cohort = Cohort::default();
         self.standing = None;
-        verdict
+        vec![(number, verdict)]
+    }
+
+    fn auto_share(&self) -> f64 {
+        self.cap
     }
 }

@@ -79,11 +79,11 @@ impl Bench {
                     self.learn(&sample, correct);
                 }
             }
-            Route::Ask(_) => self.learn(&sample, correct),
+            Route::Ask { .. } => self.learn(&sample, correct),
             Route::Skip(_) => {}
         }
-        match self.router.cohort(at(0)) {
-            CohortVerdict::Wait => return,
+        let Some((_, verdict)) = self.router.cohorts(at(0)).pop() else { return };
+        match verdict {
             CohortVerdict::Release => self.released.push(self.provisional),
             CohortVerdict::Reject => self.rejected += 1,
         }
@@ -159,7 +159,7 @@ fn without_certification_nothing_is_auto_labelled_and_everything_is_asked_blind(
         for n in 0..1_000 {
             let sample = bench.sample(n, 0, 0.9999);
             let route = bench.route(&sample);
-            assert!(matches!(route, Route::Ask(Ask { blind: true, .. })), "sample {n}, error {error}");
+            assert!(matches!(route, Route::Ask { ask: Ask { blind: true, .. }, .. }), "sample {n}, error {error}");
             bench.learn(&sample, unit(9, n, 0) >= error);
         }
         assert_eq!(bench.router.status(at(0)).threshold, None);
@@ -183,9 +183,9 @@ fn an_open_alarm_stops_auto_labels_and_releases() {
         bench.learn(&sample, true);
     }
     bench.route_with(&sample, |context| context.alarm = true);
-    assert_eq!(bench.router.cohort(at(0)), CohortVerdict::Wait);
+    assert_eq!(bench.router.cohorts(at(0)), []);
     bench.route(&sample);
-    assert_eq!(bench.router.cohort(at(0)), CohortVerdict::Release);
+    assert_eq!(bench.router.cohorts(at(0)), [(0, CohortVerdict::Release)]);
     assert_eq!(bench.router.status(at(0)).released, 202);
 }
 
@@ -285,7 +285,7 @@ fn the_budget_limits_questions_but_not_those_that_judge_models() {
         let mut sample = bench.sample(1, 0, 0.7);
         sample.lane = lane;
         match bench.route_with(&sample, |context| context.now = at(seconds)) {
-            Route::Ask(ask) => Some(ask.priority),
+            Route::Ask { ask, .. } => Some(ask.priority),
             Route::Skip(reason) => {
                 assert_eq!(reason.code, "budget");
                 None
@@ -314,7 +314,7 @@ fn priorities_rank_judging_rows_audits_unusable_outputs_and_uncertainty() {
     let priorities: Vec<f64> = samples
         .iter()
         .map(|sample| match bench.route(sample) {
-            Route::Ask(ask) | Route::Auto { audit: Some(ask), .. } => {
+            Route::Ask { ask, .. } | Route::Auto { audit: Some(ask), .. } => {
                 assert!(ask.blind && ask.overlap == 2);
                 ask.priority
             }
@@ -344,7 +344,7 @@ fn regression_is_asked_by_width_or_score_and_never_auto_labelled() {
         (0..300).for_each(|_| router.learn(&audited).unwrap());
         let context = RouteContext { schema: &schema, references: &references, now: at(0), waiting: 0, alarm: false };
         match router.route(&sample, &context).unwrap() {
-            Route::Ask(ask) => ask.priority,
+            Route::Ask { ask, .. } => ask.priority,
             route => panic!("{route:?}"),
         }
     };

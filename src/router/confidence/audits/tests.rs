@@ -28,8 +28,8 @@ fn the_numbers_of_audits_are_those_of_the_exact_binomial() {
     assert_eq!(PROMISE.needed(0, 0, 0.05), 149);
     assert_eq!(Cohort::default().needed(PROMISE), 183);
     assert_eq!(Window::default().needed(ModelVersion(3), PROMISE), 263);
-    assert_eq!(cohort(0, 183).verdict(PROMISE), CohortVerdict::Release);
-    assert_eq!(cohort(0, 182).verdict(PROMISE), CohortVerdict::Wait);
+    assert_eq!(cohort(0, 183).verdict(PROMISE), Some(CohortVerdict::Release));
+    assert_eq!(cohort(0, 182).verdict(PROMISE), None);
     assert_eq!(window(0, 263).threshold(ModelVersion(3), PROMISE), Some(0.5));
     assert_eq!(window(0, 262).threshold(ModelVersion(3), PROMISE), None);
     assert_eq!(window(0, 262).needed(ModelVersion(3), PROMISE), 1);
@@ -52,9 +52,9 @@ fn certified_means_that_the_clopper_pearson_limit_is_within_the_promise() {
 fn errors_cost_audits_and_then_the_cohort() {
     let needed: Vec<u64> = (0..4).map(|errors| errors + cohort(errors, errors).needed(PROMISE)).collect();
     assert!(needed.windows(2).all(|pair| pair[0] < pair[1]), "{needed:?}");
-    assert_eq!(cohort(1, 183).verdict(PROMISE), CohortVerdict::Wait);
-    assert_eq!(cohort(10, 100).verdict(PROMISE), CohortVerdict::Reject);
-    assert_eq!(cohort(0, 0).verdict(PROMISE), CohortVerdict::Wait);
+    assert_eq!(cohort(1, 183).verdict(PROMISE), None);
+    assert_eq!(cohort(10, 100).verdict(PROMISE), Some(CohortVerdict::Reject));
+    assert_eq!(cohort(0, 0).verdict(PROMISE), None);
 }
 
 /// The chance that a cohort whose error is just too large is ever released, over all looks: exact, by dynamic programming.
