@@ -168,7 +168,10 @@ pub use retrain::{
     Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
     Verdict, Watch, WatchVerdict,
 };
-pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
+pub use review::{
+    Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, PairAgreement, PooledLabel,
+    PooledLabels, ReviewQueue, Task, Ticket, consensus, consensus_within,
+};
 pub use router::{
     Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, LabelRouter, Route, RouteContext,
     RouterFn, router_fn,
