@@ -117,6 +117,7 @@ mod event;
 mod files;
 mod gate;
 pub mod guide;
+mod label_issues;
 mod label_shift;
 mod pipeline;
 mod reference;
@@ -155,6 +156,7 @@ pub use gate::{
     Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
     SchemaGate, gate_fn,
 };
+pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, HeldBatch, Ingested, Lineage,
