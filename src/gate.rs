@@ -22,7 +22,7 @@ use crate::stage::Stage;
 pub use consistency::LabelConsistency;
 pub use dedup::Deduplicate;
 pub use relevance::Relevance;
-pub use schema::SchemaGate;
+pub use schema::{Rule, RuleReport, SchemaGate, SchemaReport};
 
 /// What a gate may look at beside the sample.
 #[derive(Debug, Clone, Copy)]

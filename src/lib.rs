@@ -153,7 +153,7 @@ pub use event::{
 };
 pub use gate::{
     Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
-    SchemaGate, gate_fn,
+    Rule, RuleReport, SchemaGate, SchemaReport, gate_fn,
 };
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
