@@ -152,8 +152,8 @@ pub use event::{
     top_class,
 };
 pub use gate::{
-    Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
-    Rule, RuleReport, SchemaGate, SchemaReport, gate_fn,
+    Admission, Audit, BatchDraft, Completeness, CompletenessReport, Deduplicate, DraftRow, FieldCompleteness,
+    GateContext, GateFn, LabelConsistency, QualityGate, Relevance, Rule, RuleReport, SchemaGate, SchemaReport, gate_fn,
 };
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
