@@ -174,7 +174,8 @@ pub use router::{
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
-    Field, FieldKind, MISSING_CODE, Row, Schema, SchemaError, Target, UNSEEN_CODE, Violation, ViolationKind,
+    Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
+    ViolationKind, Widening,
 };
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};

@@ -2,8 +2,10 @@
 
 mod check;
 pub(crate) mod encode;
+mod evolve;
 mod infer;
 mod json;
+mod json_schema;
 mod plan;
 pub(crate) mod row;
 mod rules;
@@ -15,6 +17,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use evolve::{Evolution, SchemaChange, Widening};
 use plan::Plan;
 pub(crate) use row::floats as row_floats;
 pub use row::{MISSING_CODE, Row, UNSEEN_CODE, Violation, ViolationKind};
@@ -53,6 +56,24 @@ pub enum SchemaError {
         found: String,
         /// Fingerprint expected.
         expected: String,
+    },
+    /// A schema cannot take over from another one.
+    #[error("schema {found} cannot take over from schema {expected}: {}", .why.join("; "))]
+    Incompatible {
+        /// Fingerprint of the new schema.
+        found: String,
+        /// Fingerprint of the old schema.
+        expected: String,
+        /// Every reason.
+        why: Vec<String>,
+    },
+    /// A JSON Schema says something that a schema cannot.
+    #[error("JSON Schema, `{path}`: {what}")]
+    JsonSchema {
+        /// JSON pointer to the place; empty for the whole.
+        path: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// No schema can be inferred from the data.
     #[error("cannot infer a schema: {0}")]

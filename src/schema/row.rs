@@ -197,7 +197,7 @@ impl Row {
             Slot::Values { integer: Some(at), .. } | Slot::Time { at } => at,
             _ => return None,
         };
-        Some(self.integers[at]).filter(|&value| value != MISSING_INTEGER)
+        self.integers.get(at).copied().filter(|&value| value != MISSING_INTEGER)
     }
 
     /// The value of field `field`, if it is a number, whole number or boolean and present.
@@ -211,18 +211,20 @@ impl Row {
     /// The text of field `field`, if it is a text field and present.
     pub fn text(&self, schema: &Schema, field: usize) -> Option<&str> {
         match schema.slot(field) {
-            Slot::Text { at } => self.texts[at].as_deref(),
+            Slot::Text { at } => self.texts.get(at)?.as_deref(),
             _ => None,
         }
     }
 
-    /// Is field `field` without a value?
+    /// Is field `field` without a value? Fields that came after an [older row](Row::fit) are.
     pub fn is_missing(&self, schema: &Schema, field: usize) -> bool {
         match schema.slot(field) {
-            Slot::Values { at, len, .. } => self.values[at..at + len].iter().all(|value| value.is_nan()),
-            Slot::Time { at } => self.integers[at] == MISSING_INTEGER,
-            Slot::Code { at } => self.codes[at] == MISSING_CODE,
-            Slot::Text { at } => self.texts[at].is_none(),
+            Slot::Values { at, len, .. } => {
+                self.values.get(at..at + len).is_none_or(|values| values.iter().all(|value| value.is_nan()))
+            }
+            Slot::Time { at } => self.integers.get(at).is_none_or(|&value| value == MISSING_INTEGER),
+            Slot::Code { at } => self.codes.get(at).is_none_or(|&code| code == MISSING_CODE),
+            Slot::Text { at } => self.texts.get(at).is_none_or(Option::is_none),
         }
     }
 
