@@ -2,7 +2,13 @@
 
 mod change;
 mod consensus;
+mod gold;
+mod order;
+mod quality;
 mod queue;
+mod settled;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -18,6 +24,7 @@ use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
 pub(crate) use consensus::standing;
 pub use consensus::{Consensus, consensus, consensus_within};
+pub use quality::{Agreement, AnnotatorErrors, AnnotatorQuality, PairAgreement, PooledLabel, PooledLabels};
 pub use queue::ReviewQueue;
 
 /// One question to people: what is the right label of this sample?
@@ -43,12 +50,46 @@ pub struct Task {
     /// Who would rather not answer.
     #[serde(default)]
     pub skipped_by: Vec<String>,
+    /// The one person whom it was handed to; see [`ReviewQueue::reassign`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<Assignment>,
+    /// What no annotator is shown.
+    #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+    pub(crate) hidden: Hidden,
+}
+
+/// A task was handed to one person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Who is to answer.
+    pub to: String,
+    /// Who handed it on.
+    pub by: String,
+    /// From when on anybody may get it.
+    pub until: DateTime<Utc>,
+}
+
+/// The part of a task that no annotator is shown.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Hidden {
+    /// Requests that were carried out: annotator and key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<(String, String)>,
+    /// What is known, if this is a gold question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gold: Option<gold::Gold>,
+}
+
+impl Hidden {
+    fn is_empty(&self) -> bool {
+        *self == Hidden::default()
+    }
 }
 
 /// A task that an annotator holds for a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
-    /// The task; if it is blind, without the answers of others.
+    /// The task; if it is blind, without what others answered or skipped.
     pub task: Task,
     /// Revision of the task's record.
     pub rev: Rev,
@@ -65,7 +106,7 @@ pub enum Answer {
         /// Does the task need no more answers?
         done: bool,
     },
-    /// This annotator had said so already; nothing was added.
+    /// This annotator had said so already, or the request was carried out before; nothing was added.
     AlreadyRecorded,
 }
 
@@ -87,14 +128,9 @@ pub(crate) fn task_write(pipeline: &Arc<str>, task: &Task) -> Result<Write, Erro
         kind: Kind::Task,
         key: Key::new(pipeline, task.sample.to_string()),
         expect: Expect::Absent,
-        indexed: Indexed { state: "open", rank: rank(task.ask.priority), due: None },
+        indexed: Indexed { state: "open", rank: order::rank(&task), due: None },
         body: json(&task)?,
     })
-}
-
-/// Larger priorities first, to a millionth.
-fn rank(priority: f64) -> i64 {
-    (-priority * 1e6).round() as i64
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Arc<[u8]>, Error> {

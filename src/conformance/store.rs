@@ -31,6 +31,7 @@ pub fn store(make: impl Fn() -> Arc<dyn Store>) {
     bodies(&*make());
     claims(&*make());
     claims_may_read(&*make());
+    claims_of_what_is_far_behind(&*make());
     holders(&*make());
     claims_from_threads(&*make());
     writes_from_threads(&*make());
@@ -317,6 +318,23 @@ fn claims_may_read(store: &dyn Store) {
     let except = |id: &str| ok(store.get("p", Kind::Task, id)).is_some_and(|record| *record.body == *b"a");
     let claimed = ok(store.claim("p", Kind::Task, 9, at(0), at(1), "ann", &except));
     assert_eq!(claimed.len(), 1, "`except` may read the store");
+}
+
+fn claims_of_what_is_far_behind(store: &dyn Store) {
+    let total = 5_000;
+    let writes: Vec<Write> = (0..total)
+        .map(|n| {
+            let mut write = write(Kind::Task, &format!("t{n:04}"), "open", Expect::Absent);
+            write.indexed.rank = n / 1_000;
+            write
+        })
+        .collect();
+    commit(store, &[&writes], &Fence::None);
+    for (wanted, expected) in [(["t0015", "t0016"], 2), (["t4110", "t4999"], 2), (["t0015", "t5000"], 0)] {
+        let except = |id: &str| !wanted.contains(&id);
+        let claimed = ok(store.claim("p", Kind::Task, 9, at(0), at(1), "ann", &except));
+        assert_eq!(claimed.len(), expected, "what is behind many exceptions is found, and found once: {wanted:?}");
+    }
 }
 
 fn holders(store: &dyn Store) {

@@ -29,6 +29,7 @@ pub struct Control {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
     pipeline: Arc<str>,
+    review: ReviewQueue,
 }
 
 impl Control {
@@ -39,7 +40,9 @@ impl Control {
         store: Arc<dyn Store>,
         pipeline: Arc<str>,
     ) -> Self {
-        Control { requests, worker, shared, store, pipeline }
+        let target = shared.schema.target().clone();
+        let review = ReviewQueue::open(store.clone(), pipeline.clone(), target, shared.clock.clone());
+        Control { requests, worker, shared, store, pipeline, review }
     }
 
     /// Runs `work` on the pipeline, on the worker's thread, and waits for its answer. `work` must not use a `Control` itself:
@@ -78,12 +81,7 @@ impl Control {
 
     /// The review queue: for annotators, in this process or, on the same store, in another.
     pub fn review(&self) -> ReviewQueue {
-        ReviewQueue::open(
-            self.store.clone(),
-            self.pipeline.clone(),
-            self.shared.schema.target().clone(),
-            self.shared.clock.clone(),
-        )
+        self.review.clone()
     }
 
     /// Starts a run, whatever the trigger says.

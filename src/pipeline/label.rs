@@ -1,7 +1,5 @@
 //! From a question to a label: the review queue, annotations, what counts, cohorts of auto-labels.
 
-use std::collections::BTreeSet;
-
 use chrono::TimeDelta;
 
 use super::Pipeline;
@@ -15,6 +13,11 @@ use crate::schema::Target;
 use crate::store::{Expect, Indexed, Kind, Write};
 
 use super::flow::JUDGING_PRIORITY;
+
+/// So many people are asked about a sample on which none of their labels has a majority; or as many as the router wanted,
+/// if those are more. Then it is quarantined: a sixth opinion rarely settles what five could not.
+const MOST_PEOPLE: usize = 5;
+const NO_CONSENSUS: &str = "no_consensus";
 
 impl Pipeline {
     /// Moves a sample and puts its task into the review queue, as one unit.
@@ -42,7 +45,10 @@ impl Pipeline {
         let known = self.outbox.task(id)?;
         let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
         let before: Option<review::Task> = known.as_ref().and_then(|known| serde_json::from_slice(&known.body).ok());
-        let (answers, skipped_by) = before.map(|task| (task.answers, task.skipped_by)).unwrap_or_default();
+        // A gold question of the same name makes way.
+        let before = before.filter(|task| !task.is_gold());
+        let (answers, skipped_by, hidden) =
+            before.map(|task| (task.answers, task.skipped_by, task.hidden)).unwrap_or_default();
         let task = review::Task {
             sample: id,
             ask,
@@ -52,15 +58,22 @@ impl Pipeline {
             output: sample.observation.output().to_vec(),
             answers,
             skipped_by,
+            assigned: None,
+            hidden,
         };
         let mut write = review::task_write(self.outbox.pipeline(), &task)?;
         if self.settings.expire_tasks.is_some() {
             self.flow.tasks.push_back((self.now, id));
         }
+        let held = known.as_ref().is_some_and(|known| known.state == "claimed");
         let was_open = known.as_ref().is_some_and(|known| known.state == "open");
-        self.flow.waiting += u64::from(!was_open);
+        self.flow.waiting += u64::from(!was_open && !held);
         match known {
             Some(known) => {
+                if held {
+                    // Who is answering it keeps it.
+                    (write.indexed.state, write.indexed.due) = ("claimed", known.due);
+                }
                 write.expect = known.expect;
                 self.outbox.expect_task(id, &write);
                 self.outbox.push(vec![write]);
@@ -131,13 +144,24 @@ impl Pipeline {
             {
                 sample.advance(SampleState::Labelled, &by, Reason::new("labelled", format!("by {by}")), now);
             }
+            // The truth came, or somebody thought better of it: what was put aside for that is settled.
+            SampleState::Quarantined if labelled && is_undecided(sample) => {
+                let reason = || Reason::new("settled", format!("by {by}"));
+                sample.advance(SampleState::Admitted, &by, reason(), now);
+                sample.advance(SampleState::Labelled, &by, reason(), now);
+            }
             SampleState::Labelled if was_labelled && !labelled => {
                 sample.advance(SampleState::Queued, &by, Reason::new("retracted", format!("by {by}")), now);
             }
             _ => {}
         }
-        let disputed = human && sample.state == SampleState::Queued && is_disputed(sample);
-        if disputed {
+        let mut disputed = human && sample.state == SampleState::Queued && is_disputed(sample);
+        let asked = people(sample).len();
+        if disputed && asked >= MOST_PEOPLE {
+            let reason = Reason::new(NO_CONSENSUS, format!("no label has a majority among {asked} people"));
+            sample.advance(SampleState::Quarantined, "queue", reason, now);
+            disputed = false;
+        } else if disputed {
             sample.overlap += 1;
         }
         // A person who agrees with the model has said something new as well.
@@ -266,10 +290,8 @@ impl Pipeline {
         if world_says(sample).is_some() {
             self.advance(id, SampleState::Quarantined, by, reason)?;
         } else {
-            let people: BTreeSet<&Annotator> = sample.annotations.iter().map(|a| &a.annotator).collect();
-            let people = people.into_iter().filter(|a| matches!(a, Annotator::Human(_))).count() as u32;
             let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
-            let ask = Ask { priority, overlap: people + 1, blind: true };
+            let ask = Ask { priority, overlap: people(sample).len() as u32 + 1, blind: true };
             let reason = Reason::new(ADJUDICATED, reason.to_string());
             if !sample.advance(SampleState::Queued, by, reason, now) {
                 return Ok(());
@@ -355,9 +377,20 @@ pub(super) fn annotator_name(annotator: &Annotator) -> String {
 
 /// Have as many people answered as were to, without a majority?
 fn is_disputed(sample: &Sample) -> bool {
-    let people: Vec<Annotation> =
-        sample.annotations.iter().filter(|a| matches!(a.annotator, Annotator::Human(_))).cloned().collect();
+    let people: Vec<Annotation> = people(sample).into_iter().cloned().collect();
     review::consensus(&people, sample.overlap) == review::Consensus::Disputed
+}
+
+/// Was the sample put aside because people do not agree?
+fn is_undecided(sample: &Sample) -> bool {
+    sample.history.last().is_some_and(|step| step.reason.code == NO_CONSENSUS)
+}
+
+/// What each person said last, if it was a label.
+fn people(sample: &Sample) -> Vec<&Annotation> {
+    let mut people = newest(sample);
+    people.retain(|annotation| matches!(annotation.annotator, Annotator::Human(_)));
+    people
 }
 
 /// The label that counts: the truth before people, people (by majority once enough of them have answered) before users,

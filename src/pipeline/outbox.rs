@@ -41,6 +41,7 @@ pub(super) struct Outbox {
 pub(super) struct Question {
     pub(super) state: String,
     pub(super) rank: i64,
+    pub(super) due: Option<DateTime<Utc>>,
     pub(super) body: Arc<[u8]>,
     /// What a write that changes it expects to find.
     pub(super) expect: Expect,
@@ -193,6 +194,7 @@ impl Outbox {
         Ok(record.map(|record| Question {
             state: record.state,
             rank: record.rank,
+            due: record.due,
             body: record.body,
             expect: Expect::Rev(record.rev),
         }))
@@ -201,8 +203,8 @@ impl Outbox {
     /// Remembers a task that was put into a unit, until it is committed.
     pub(super) fn expect_task(&mut self, id: PredictionId, write: &Write) {
         let indexed = &write.indexed;
-        let (state, rank, body) = (indexed.state.to_owned(), indexed.rank, write.body.clone());
-        self.tasks.insert(id, Question { state, rank, body, expect: Expect::Any });
+        let (state, rank, due, body) = (indexed.state.to_owned(), indexed.rank, indexed.due, write.body.clone());
+        self.tasks.insert(id, Question { state, rank, due, body, expect: Expect::Any });
     }
 
     /// Reads a JSON record.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::consensus::standing;
-use super::{Answer, ReviewQueue, Task, json};
+use super::{Answer, Assignment, ReviewQueue, Task, json, order};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::sample::{Annotation, Annotator};
@@ -28,6 +28,8 @@ pub(super) enum Change {
     Annotate(Annotation),
     /// The task with another body; it goes back to the others if this annotator holds it.
     Return(Box<Task>),
+    /// The task goes to one person, whoever holds it.
+    Assign(Assignment),
 }
 
 impl ReviewQueue {
@@ -49,13 +51,32 @@ impl ReviewQueue {
             let stored = self.find(&id)?;
             let stored = stored.ok_or_else(|| Error::Refused(format!("sample {sample} has no task in the queue")))?;
             let now = self.clock.now();
+            let request = self.request.as_ref().map(|key| (annotator.to_owned(), key.to_string()));
+            if request.as_ref().is_some_and(|request| stored.task.hidden.requests.contains(request)) {
+                return Ok(Answer::AlreadyRecorded);
+            }
             let (unit, answer) = match decide(&stored.task, now)? {
-                Change::Keep(answer) => return Ok(answer),
+                Change::Keep(answer) => match request {
+                    Some(request) => {
+                        let mut task = stored.task.clone();
+                        task.hidden.requests.push(request);
+                        (self.give_back(&stored, task, annotator)?.into_iter().collect(), answer)
+                    }
+                    None => return Ok(answer),
+                },
                 Change::Return(task) => match self.give_back(&stored, *task, annotator)? {
                     Some(write) => (vec![write], Answer::AlreadyRecorded),
                     None => return Ok(Answer::AlreadyRecorded),
                 },
-                Change::Annotate(annotation) => self.unit(&stored, annotation, annotator)?,
+                Change::Annotate(annotation) => self.unit(&stored, annotation, annotator, request)?,
+                Change::Assign(assignment) => {
+                    if !matches!(stored.record.state.as_str(), "open" | "claimed") {
+                        let state = &stored.record.state;
+                        return Err(Error::Refused(format!("the task of sample {sample} is {state}")));
+                    }
+                    let task = Task { assigned: Some(assignment), ..stored.task.clone() };
+                    (vec![self.write(&stored, &task, "open")?], Answer::AlreadyRecorded)
+                }
             };
             let mut out = Vec::new();
             self.store.commit(&[&unit], &Fence::None, &mut out).map_err(Error::store("change a task"))?;
@@ -67,7 +88,13 @@ impl ReviewQueue {
     }
 
     /// The annotation and the task in one unit.
-    fn unit(&self, stored: &Stored, annotation: Annotation, annotator: &str) -> Result<(Vec<Write>, Answer), Error> {
+    fn unit(
+        &self,
+        stored: &Stored,
+        annotation: Annotation,
+        annotator: &str,
+        request: Option<(String, String)>,
+    ) -> Result<(Vec<Write>, Answer), Error> {
         let human = Annotator::Human(annotator.into());
         let mut number = stored.task.answers.iter().filter(|answer| answer.annotator == human).count();
         let name = |number| format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", stored.task.sample);
@@ -82,14 +109,25 @@ impl ReviewQueue {
             kind: Kind::Annotation,
             key: Key::new(&self.pipeline, id),
             expect: Expect::Absent,
-            indexed: Indexed { state: "new", rank: annotation.time.timestamp_micros(), due: None },
+            // The pipeline applies what is new; an answer to a gold question is no label of a sample.
+            indexed: Indexed {
+                state: if stored.task.is_gold() { "gold" } else { "new" },
+                rank: annotation.time.timestamp_micros(),
+                due: None,
+            },
             body: json(&annotation)?,
         };
         let mut task = stored.task.clone();
         task.answers.push(annotation);
-        let done = standing(&task.answers).len() >= task.ask.overlap.max(1) as usize;
+        task.hidden.requests.extend(request);
+        task.unassign(annotator);
+        let done = match &task.hidden.gold {
+            Some(gold) => gold.seems_done(annotator),
+            None => standing(&task.answers).len() >= task.ask.overlap.max(1) as usize,
+        };
         let state = match stored.record.state.as_str() {
             "withdrawn" => "withdrawn",
+            "gold" => "gold",
             _ if done => "done",
             // Somebody else got the task after this annotator's lease: it stays theirs.
             "claimed" if stored.record.holder.as_deref() != Some(annotator) => "claimed",
@@ -106,6 +144,7 @@ impl ReviewQueue {
             "claimed" if !held => "claimed",
             "done" => "done",
             "withdrawn" => "withdrawn",
+            "gold" => "gold",
             _ => "open",
         };
         if !held && task == stored.task {
@@ -114,13 +153,15 @@ impl ReviewQueue {
         self.write(stored, &task, state).map(Some)
     }
 
-    fn write(&self, stored: &Stored, task: &Task, state: &'static str) -> Result<Write, Error> {
+    pub(super) fn write(&self, stored: &Stored, task: &Task, state: &'static str) -> Result<Write, Error> {
         let due = if state == "claimed" { stored.record.due } else { None };
+        let handed_on = task.assigned != stored.task.assigned;
+        let rank = if handed_on { order::rank(task) } else { stored.record.rank };
         Ok(Write {
             kind: Kind::Task,
             key: stored.record.key.clone(),
             expect: Expect::Rev(stored.record.rev),
-            indexed: Indexed { state, rank: stored.record.rank, due },
+            indexed: Indexed { state, rank, due },
             body: json(task)?,
         })
     }
@@ -138,6 +179,16 @@ impl Task {
         let human = Annotator::Human(annotator.into());
         self.skipped_by.iter().any(|name| name == annotator)
             || self.answers.iter().any(|answer| answer.annotator == human)
+    }
+
+    /// Was it handed to somebody else than this annotator, who still has time?
+    pub(super) fn is_kept_from(&self, annotator: &str, now: DateTime<Utc>) -> bool {
+        self.assigned.as_ref().is_some_and(|assigned| assigned.to != annotator && now < assigned.until)
+    }
+
+    /// It is no longer kept for this annotator.
+    pub(super) fn unassign(&mut self, annotator: &str) {
+        self.assigned.take_if(|assigned| assigned.to == annotator);
     }
 
     /// The label of this annotator that stands.

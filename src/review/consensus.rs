@@ -26,10 +26,18 @@ pub fn consensus(answers: &[Annotation], overlap: u32) -> Consensus {
 /// median is then the label.
 pub fn consensus_within(answers: &[Annotation], overlap: u32, tolerance: f64) -> Consensus {
     let labels = standing(answers);
-    if labels.is_empty() || labels.len() < overlap as usize {
+    if labels.len() < overlap as usize {
         return Consensus::Waiting;
     }
-    let mut sorted: Vec<Label> = labels.iter().map(|(_, label)| *label).collect();
+    majority(labels.iter().map(|(_, label)| *label), tolerance)
+}
+
+/// What more than half of the labels agree on.
+pub(super) fn majority(labels: impl Iterator<Item = Label>, tolerance: f64) -> Consensus {
+    let mut sorted: Vec<Label> = labels.collect();
+    if sorted.is_empty() {
+        return Consensus::Waiting;
+    }
     sorted.sort_by(|a, b| a.number().total_cmp(&b.number()));
     // A label that more than half gave is the median.
     let median = sorted[(sorted.len() - 1) / 2];

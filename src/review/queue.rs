@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::change::{Change, SEPARATOR, Stored, named, parse};
-use super::{Answer, Ticket};
+use super::settled::Settled;
+use super::{Answer, Assignment, Hidden, Ticket};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
@@ -25,13 +26,23 @@ const PAGE: usize = 100;
 /// its lease, and even when the task is done.
 ///
 /// Guarantee: within a lease no other person is given the task, and nobody is given one that they answered or skipped.
-/// It holds as far as the clocks of the processes agree. Memory: none beside the store.
+/// It holds as far as the clocks of the processes agree, and until somebody hands the task on
+/// ([`ReviewQueue::reassign`]).
+///
+/// Order: the most urgent task first. Urgency is the priority plus one point per day in the queue, so nothing waits for
+/// ever; tasks that judge models come before all others.
+///
+/// Cost: a claim passes over the tasks in front that the annotator has settled, by a look into memory each, or, the first
+/// time, by reading the task. Memory: at most 30 MB for that, shared by the clones.
 #[derive(Clone)]
 pub struct ReviewQueue {
     pub(super) store: Arc<dyn Store>,
     pub(super) pipeline: Arc<str>,
-    target: Target,
+    pub(super) target: Target,
     pub(super) clock: Arc<dyn Clock>,
+    settled: Arc<Settled>,
+    /// Key of the request, for which this is the queue.
+    pub(super) request: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for ReviewQueue {
@@ -48,7 +59,23 @@ impl ReviewQueue {
         target: Target,
         clock: Arc<dyn Clock>,
     ) -> ReviewQueue {
-        ReviewQueue { store, pipeline: pipeline.into(), target, clock }
+        ReviewQueue { store, pipeline: pipeline.into(), target, clock, settled: Arc::default(), request: None }
+    }
+
+    /// The queue for one request of an annotator, named by a `key` of theirs: what it answers, corrects or retracts is
+    /// carried out once per task, annotator and key. So a request can be repeated when its reply was lost, even if the
+    /// annotator has said something else since: it says [`Answer::AlreadyRecorded`] and changes nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # use feedloop::*;
+    /// # fn answer(queue: &ReviewQueue, sample: PredictionId) -> Result<(), Error> {
+    /// queue.keyed("7f3a").annotate(sample, "ann", Label::Class(1), 1.0, None)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn keyed(&self, key: impl Into<Arc<str>>) -> ReviewQueue {
+        ReviewQueue { request: Some(key.into()), ..self.clone() }
     }
 
     /// Gives `annotator` up to `n` tasks for the time of `lease`, the most urgent first; none that they answered or
@@ -62,8 +89,8 @@ impl ReviewQueue {
         let expires = now.checked_add_signed(lease).filter(|expires| *expires > now);
         let expires = expires.ok_or_else(|| Error::Refused(format!("a lease of {lease}, it must be positive")))?;
         let failed = RefCell::new(None);
-        let except = |id: &str| match self.find(id) {
-            Ok(stored) => stored.is_none_or(|stored| stored.task.is_settled_for(annotator)),
+        let except = |id: &str| match self.is_for_others(id, annotator, now) {
+            Ok(is) => is,
             Err(error) => {
                 failed.borrow_mut().get_or_insert(error);
                 true
@@ -76,21 +103,38 @@ impl ReviewQueue {
         let mut tickets = Vec::with_capacity(records.len());
         for record in records {
             let Stored { record, mut task } = Stored::read(record)?;
-            // Between the look at a task and its claim, another session of the same person may have answered it.
-            if task.is_settled_for(annotator) {
+            // Between the look at a task and its claim, another session of the same person may have answered it, or
+            // somebody may have handed it on.
+            if task.is_settled_for(annotator) || task.is_kept_from(annotator, now) {
                 self.release(task.sample, annotator)?;
                 continue;
             }
+            task.hidden = Hidden::default();
             if task.ask.blind {
-                task.answers.clear();
+                (task.answers, task.skipped_by) = (Vec::new(), Vec::new());
             }
             tickets.push(Ticket { task, rev: record.rev, expires });
         }
+        self.mix_in_gold(annotator, &mut tickets);
         // What was claimed is handed out; a task that cannot be read is reported when nothing else is left.
         match failed.into_inner() {
             Some(error) if tickets.is_empty() => Err(error),
             _ => Ok(tickets),
         }
+    }
+
+    /// Is the task none that `annotator` may get: settled by them, or kept for somebody else?
+    fn is_for_others(&self, id: &str, annotator: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+        let sample = id.parse::<PredictionId>().ok();
+        if sample.is_some_and(|sample| self.settled.contains(annotator, sample)) {
+            return Ok(true);
+        }
+        let Some(stored) = self.find(id)? else { return Ok(true) };
+        let settled = stored.task.is_settled_for(annotator);
+        if let Some(sample) = sample.filter(|_| settled) {
+            self.settled.insert(annotator, sample);
+        }
+        Ok(settled || stored.task.is_kept_from(annotator, now))
     }
 
     /// Stores what `annotator` says, with how sure they are (0 to 1) and how many seconds it took. The same label again
@@ -160,6 +204,7 @@ impl ReviewQueue {
             if !task.skipped_by.iter().any(|name| name == annotator) {
                 task.skipped_by.push(annotator.to_owned());
             }
+            task.unassign(annotator);
             Ok(Change::Return(Box::new(task)))
         });
         change.map(|_| ())
@@ -171,6 +216,26 @@ impl ReviewQueue {
     /// There is no such task, or the store fails.
     pub fn release(&self, sample: PredictionId, annotator: &str) -> Result<(), Error> {
         self.change(sample, annotator, |task, _| Ok(Change::Return(Box::new(task.clone())))).map(|_| ())
+    }
+
+    /// Hands a task to one person, `to`, for the time of `within`: nobody else gets it until they have answered or skipped
+    /// it or the time is over, and they get it before all their other tasks. It ends the lease of whoever holds the task;
+    /// what that person still answers counts. `by` says who handed it on. Again to somebody else is fine.
+    ///
+    /// # Errors
+    /// There is no such task, nobody waits for an answer any more, `to` answered or skipped it before, a name is missing,
+    /// the time is not positive, or the store fails.
+    pub fn reassign(&self, sample: PredictionId, by: &str, to: &str, within: TimeDelta) -> Result<(), Error> {
+        named(to)?;
+        let change = self.change(sample, by, |task, now| {
+            let until = now.checked_add_signed(within).filter(|until| *until > now);
+            let until = until.ok_or_else(|| Error::Refused(format!("a time of {within}, it must be positive")))?;
+            if task.is_settled_for(to) {
+                return Err(Error::Refused(format!("{to} has answered or skipped sample {sample} already")));
+            }
+            Ok(Change::Assign(Assignment { to: to.to_owned(), by: by.to_owned(), until }))
+        });
+        change.map(|_| ())
     }
 
     /// Number of tasks that wait for an answer, those that somebody holds included.
@@ -209,7 +274,7 @@ impl ReviewQueue {
         }
     }
 
-    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+    pub(super) fn check_label(&self, label: Label) -> Result<(), Error> {
         if !label.fits(&self.target) {
             let expected = match &self.target {
                 Target::Classes(names) => format!("a class from 0 to {}", names.len().saturating_sub(1)),
@@ -219,6 +284,11 @@ impl ReviewQueue {
                 "the label {label:?} does not suit the target: {expected} is expected"
             )));
         }
+        Ok(())
+    }
+
+    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+        self.check_label(label)?;
         if !(0.0..=1.0).contains(&confidence) {
             return Err(Error::Refused(format!("a confidence of {confidence}: it must be from 0 to 1")));
         }

@@ -18,6 +18,10 @@ use crate::error::BoxError;
 
 pub use error::SqliteError;
 
+/// Records that a claim looks at in one go without the lock: at first, and if those are all excepted.
+const FIRST_LOOK: usize = 16;
+const LOOK: usize = 4_096;
+
 /// A [`Store`] in one SQLite file, with a write-ahead log and a flush per commit.
 ///
 /// Several processes may open one file, on a local disk. Readers do not wait for writers. Bodies that are UTF-8 are
@@ -95,6 +99,40 @@ impl SqliteStore {
         work(&lock(&self.reader)).map_err(|error| self.failed(doing, error.into()))
     }
 
+    /// Place of the first record that can be claimed. `except` runs outside the lock, so that it may ask this store.
+    fn first_claimable(
+        &self,
+        pipeline: &str,
+        kind: Kind,
+        now: DateTime<Utc>,
+        except: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<(i64, String)>, BoxError> {
+        let mut from = (i64::MIN, String::new());
+        let mut limit = FIRST_LOOK;
+        loop {
+            let mut page: Vec<Claimable> = Vec::new();
+            self.read("claim from", |connection| {
+                claimable(connection, pipeline, kind, now, &from, |row| {
+                    page.push(row);
+                    page.len() < limit
+                })
+            })?;
+            let full = page.len() == limit;
+            for row in page {
+                if !except(&row.id) {
+                    return Ok(Some((row.rank, row.id)));
+                }
+                from = (row.rank, row.id);
+            }
+            if !full {
+                return Ok(None);
+            }
+            // The first text behind the last id.
+            from.1.push('\0');
+            limit = LOOK;
+        }
+    }
+
     fn failed(&self, doing: &'static str, error: BoxError) -> BoxError {
         match error.downcast::<rusqlite::Error>() {
             Ok(error) => SqliteError::from_sqlite(doing, &self.path, *error).into(),
@@ -147,14 +185,20 @@ impl Store for SqliteStore {
         holder: &str,
         except: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<Record>, BoxError> {
-        // A look without the lock, so that those who ask in vain keep nobody from writing.
-        let any = self.read("claim from", |connection| claimable(connection, pipeline, kind, 1, now, &|_| false))?;
-        if n == 0 || any.is_empty() {
+        if n == 0 {
             return Ok(Vec::new());
         }
+        // A look without the lock, so that those who ask in vain or for what is far behind keep nobody from writing.
+        let Some(first) = self.first_claimable(pipeline, kind, now, except)? else { return Ok(Vec::new()) };
         let name: Arc<str> = pipeline.into();
         self.write("claim from", |connection| {
-            let rowids = claimable(connection, pipeline, kind, n, now, except)?;
+            let mut rowids = Vec::new();
+            claimable(connection, pipeline, kind, now, &first, |row| {
+                if !except(&row.id) {
+                    rowids.push((row.rowid, if row.held { "claimed" } else { "open" }));
+                }
+                rowids.len() < n
+            })?;
             let mut update = connection.prepare_cached(CLAIM)?;
             let mut counts = Counts::default();
             let mut claimed = Vec::with_capacity(rowids.len());
@@ -229,9 +273,10 @@ const INSERT: &str = "INSERT INTO records (pipeline, kind, id, rev, state, rank,
 const UPDATE: &str = "UPDATE records SET rev = rev + 1, state = ?2, rank = ?3, due = ?4, body = ?5, \
                       holder = CASE ?2 WHEN 'claimed' THEN holder END WHERE rowid = ?1";
 const CLAIMABLE: &str = "SELECT rowid, 0 AS held, rank, id, NULL AS due FROM records \
-                         WHERE pipeline = ?1 AND kind = ?2 AND state = 'open' \
+                         WHERE pipeline = ?1 AND kind = ?2 AND state = 'open' AND (rank, id) >= (?3, ?4) \
                          UNION ALL SELECT rowid, 1 AS held, rank, id, due FROM records \
                          WHERE pipeline = ?1 AND kind = ?2 AND state = 'claimed' AND due IS NOT NULL \
+                         AND (rank, id) >= (?3, ?4) \
                          ORDER BY rank, id";
 const CLAIM: &str = "UPDATE records SET rev = rev + 1, state = 'claimed', due = ?2, holder = ?3 WHERE rowid = ?1 \
                      RETURNING id, rev, state, rank, due, holder, body";
@@ -319,28 +364,33 @@ fn put(connection: &Connection, write: &Write, counts: &mut Counts) -> Result<Re
     }
 }
 
-/// Rows and states of the first `n` records that can be claimed, in the order of (rank, id).
+/// A record that can be claimed, unless it is excepted.
+struct Claimable {
+    rowid: i64,
+    held: bool,
+    rank: i64,
+    id: String,
+}
+
+/// Hands on the records that can be claimed, from the place (rank, id) on and in that order, as long as `each` wants more.
 fn claimable(
     connection: &Connection,
     pipeline: &str,
     kind: Kind,
-    n: usize,
     now: DateTime<Utc>,
-    except: &dyn Fn(&str) -> bool,
-) -> rusqlite::Result<Vec<(i64, &'static str)>> {
+    from: &(i64, String),
+    mut each: impl FnMut(Claimable) -> bool,
+) -> rusqlite::Result<()> {
     let mut select = connection.prepare_cached(CLAIMABLE)?;
-    let mut rows = select.query([pipeline, kind.as_str()])?;
-    let mut found = Vec::new();
-    while found.len() < n
-        && let Some(row) = rows.next()?
-    {
+    let mut rows = select.query(params![pipeline, kind.as_str(), from.0, from.1])?;
+    while let Some(row) = rows.next()? {
         let held: bool = row.get(1)?;
         let free = !held || due(row, 4)?.is_some_and(|due| due < now);
-        if free && !except(row.get_ref(3)?.as_str()?) {
-            found.push((row.get(0)?, if held { "claimed" } else { "open" }));
+        if free && !each(Claimable { rowid: row.get(0)?, held, rank: row.get(2)?, id: row.get(3)? }) {
+            break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn record(row: &Row<'_>, pipeline: &Arc<str>, kind: Kind) -> rusqlite::Result<Record> {

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Consensus, Task, consensus, task_write};
+use super::super::testing::task;
+use super::super::{Consensus, consensus, task_write};
 use super::*;
 use crate::clock::ManualClock;
 use crate::gate::testing::{at, id};
-use crate::router::Ask;
 use crate::sample::Annotator;
-use crate::schema::{Row, Schema};
 use crate::store::{Committed, Expect, Fence, Indexed, MemoryStore, Record, Write};
 
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -37,17 +36,7 @@ impl Bench {
     }
 
     fn enqueue(&self, n: u128, priority: f64, overlap: u32, blind: bool) {
-        let schema = Schema::numeric(1, Target::classes(["a", "b", "c"])).unwrap();
-        let task = Task {
-            sample: id(n),
-            ask: Ask { priority, overlap, blind },
-            created: at(0),
-            row: Row::new(&schema),
-            payload: None,
-            output: vec![0.5, 0.3, 0.2],
-            answers: vec![],
-            skipped_by: vec![],
-        };
+        let task = task(n, priority, overlap, blind);
         assert_eq!(self.commit(task_write(&"p".into(), &task).unwrap()), Committed::Applied);
     }
 
@@ -312,4 +301,100 @@ fn answers_of_many_at_once_to_one_task_are_all_kept() {
         }
     });
     assert_eq!((bench.labels(1).len(), bench.record(1).state.as_str()), (8, "done"));
+}
+
+#[test]
+fn a_request_is_carried_out_once_whatever_was_said_since() {
+    let bench = Bench::with(2, 2);
+    let answer = |key: &str, n, class| bench.queue.keyed(key).annotate(id(n), "ann", Label::Class(class), 1.0, None);
+    assert_eq!(answer("k1", 1, 0).unwrap(), MORE);
+    let correct = |key: &str, class| bench.queue.keyed(key).correct(id(1), "ann", Label::Class(class), 1.0, None);
+    assert_eq!(correct("k2", 1).unwrap(), MORE);
+    let before = bench.record(1);
+    assert_eq!(answer("k1", 1, 0).unwrap(), Answer::AlreadyRecorded, "though it was corrected since");
+    assert_eq!(correct("k3", 2).unwrap(), MORE);
+    assert_eq!(correct("k2", 1).unwrap(), Answer::AlreadyRecorded, "nor does an old correction come back");
+    bench.queue.keyed("k4").retract(id(1), "ann").unwrap();
+    assert_eq!(answer("k5", 1, 2).unwrap(), MORE);
+    bench.queue.keyed("k4").retract(id(1), "ann").unwrap();
+    assert_eq!(bench.labels(1), [Some(0), Some(1), Some(2), None, Some(2)]);
+    assert!(bench.record(1).rev > before.rev);
+    assert_eq!(answer("k1", 2, 0).unwrap(), MORE, "the key of a request counts for its task");
+    let bob = bench.queue.keyed("k1").annotate(id(1), "bob", Label::Class(0), 1.0, None);
+    assert_eq!(bob.unwrap(), DONE, "and for its annotator");
+}
+
+#[test]
+fn a_request_that_said_nothing_new_is_remembered_too() {
+    let bench = Bench::with(1, 2);
+    assert_eq!(bench.answer(1, "ann", 0).unwrap(), MORE);
+    let again = || bench.queue.keyed("k").annotate(id(1), "ann", Label::Class(0), 1.0, None).unwrap();
+    assert_eq!(again(), Answer::AlreadyRecorded);
+    bench.queue.correct(id(1), "ann", Label::Class(1), 1.0, None).unwrap();
+    assert_eq!(again(), Answer::AlreadyRecorded);
+    let ticket = bench.queue.claim("bob", 1, LEASE).unwrap().remove(0);
+    assert!(ticket.task.hidden.is_empty(), "nobody sees the keys of others");
+    assert_eq!(bench.answer(1, "bob", 1).unwrap(), DONE);
+    assert_eq!(bench.labels(1), [Some(0), Some(1), Some(1)]);
+}
+
+#[test]
+fn a_task_that_was_handed_on_goes_to_that_person_first_and_to_nobody_else_in_time() {
+    let bench = Bench::with(3, 1);
+    let hand = |n, to: &str| bench.queue.reassign(id(n), "lead", to, TimeDelta::hours(1));
+    assert_eq!(bench.claim("ann", 1), [1]);
+    hand(1, "dan").unwrap();
+    hand(3, "dan").unwrap();
+    hand(3, "eve").unwrap();
+    assert_eq!(bench.claim("bob", 9), [2]);
+    assert_eq!(bench.claim("dan", 9), [1], "and the lease of ann is over");
+    let ticket = bench.queue.claim("eve", 9, LEASE).unwrap().remove(0);
+    let assigned = ticket.task.assigned.unwrap();
+    assert_eq!((assigned.by.as_str(), assigned.to.as_str(), assigned.until), ("lead", "eve", at(3_600)));
+    bench.clock.advance(TimeDelta::seconds(61));
+    assert_eq!(bench.claim("bob", 9), [2], "a lease ends, the assignment does not");
+    assert_eq!(bench.claim("eve", 9), [3]);
+    bench.queue.skip(id(3), "eve").unwrap();
+    bench.clock.advance(TimeDelta::seconds(61));
+    assert_eq!(bench.claim("bob", 9), [2, 3], "who skips it gives it to all, in its old place");
+    assert_eq!(bench.answer(1, "dan", 0).unwrap(), DONE);
+    assert_eq!(bench.answer(1, "ann", 0).unwrap(), DONE, "what ann says still counts");
+    let refused = |n, to| hand(n, to).unwrap_err().to_string();
+    assert!(refused(1, "bob").contains("done"));
+    assert!(refused(3, "eve").contains("skipped"));
+    assert!(refused(2, " ").contains("name"));
+    assert!(refused(9, "bob").contains("no task"));
+    assert!(bench.queue.reassign(id(2), "lead", "bob", TimeDelta::zero()).is_err());
+}
+
+#[test]
+fn a_task_that_was_handed_on_goes_to_anybody_after_its_time_and_back_to_its_place_after_an_answer() {
+    let bench = Bench::with(3, 2);
+    for n in [2, 3] {
+        bench.queue.reassign(id(n), "lead", "dan", TimeDelta::hours(1)).unwrap();
+    }
+    assert_eq!(bench.claim("dan", 2), [2, 3]);
+    assert_eq!(bench.answer(2, "dan", 0).unwrap(), MORE);
+    assert_eq!(bench.claim("bob", 1), [1], "2 has its old place again");
+    bench.clock.advance(TimeDelta::minutes(59));
+    assert_eq!(bench.claim("cat", 9), [1, 2]);
+    bench.clock.advance(TimeDelta::minutes(1));
+    assert_eq!(bench.claim("bob", 9), [3]);
+}
+
+#[test]
+fn who_has_settled_many_tasks_still_gets_the_first_that_is_left() {
+    let bench = Bench::with(60, 2);
+    for n in 1..=40 {
+        bench.answer(n, "ann", 0).unwrap();
+    }
+    bench.queue.skip(id(45), "ann").unwrap();
+    for urgent in [100, 101] {
+        assert_eq!(bench.claim("ann", 5), [41, 42, 43, 44, 46]);
+        bench.enqueue(urgent, 5.0, 1, true);
+        assert_eq!(bench.claim("ann", 1), [urgent], "a more urgent one is seen at once");
+        assert_eq!(bench.answer(urgent, "ann", 0).unwrap(), DONE);
+        bench.clock.advance(TimeDelta::seconds(61));
+    }
+    assert_eq!(bench.claim("bob", 2), [1, 2], "what ann has settled is not settled for others");
 }
