@@ -158,7 +158,8 @@ pub use gate::{
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, Ingested, Lineage, LineageStep, Mode,
-    Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused, StageStatus, Status, Worker,
+    Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused, SchemaVersion, StageStatus,
+    Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
