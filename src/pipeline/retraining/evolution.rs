@@ -12,7 +12,7 @@ use super::super::outbox::parse;
 use super::LoopState;
 use crate::error::Error;
 use crate::reference::Reference;
-use crate::schema::{Schema, SchemaChange, SchemaError};
+use crate::schema::{Schema, SchemaChange, SchemaError, Widening};
 use crate::stage::Snapshot;
 use crate::store::{Indexed, Kind, Write};
 
@@ -42,9 +42,10 @@ impl Pipeline {
     /// The versions that the schema had, oldest first; the last one is in force.
     ///
     /// A pipeline accepts a store of an earlier version if [`Schema::evolve`] allows it. Rows that are stored are read
-    /// as rows whose new fields are missing ([`Row::fit`](crate::Row::fit)), and stay as they are in the store. If the
-    /// columns that detectors see did not change, everything else goes on; otherwise references and states of detectors
-    /// start afresh, which the version says. Training that is under way at that moment ends as failed.
+    /// as rows whose new fields are missing ([`Row::fit`](crate::Row::fit)), and stay as they are in the store. Where the
+    /// numeric and category columns change, references and the states of detectors start afresh; where only more values
+    /// of a category are allowed, the states of detectors do; the version says which. Everything else goes on; a gate or
+    /// router whose saved state does not fit says so in the status, as after any restart. Training that is under way at that moment ends as failed.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -107,8 +108,10 @@ impl Pipeline {
         if let Some(before) = self.serving_before()? {
             unit.push(self.outbox.json(Kind::Control, BEFORE, indexed(), &before.carried(&self.schema))?);
         }
-        let same_columns = old.schema.same_columns(&self.schema);
-        if !same_columns && let Some(mut saved) = self.outbox.read::<Checkpoint>(Kind::Checkpoint, "stages")? {
+        // detectors count the values of each column, and of each category its levels
+        let more_levels = changes.iter().any(|change| matches!(change.widening, Widening::Allowed(_)));
+        let states_fit = old.schema.same_columns(&self.schema) && !more_levels;
+        if !states_fit && let Some(mut saved) = self.outbox.read::<Checkpoint>(Kind::Checkpoint, "stages")? {
             let of_columns =
                 |name: &String, state: &mut Snapshot| name.starts_with("detector/") && *state != Snapshot::Stateless;
             dropped.extend(saved.stages.extract_if(.., of_columns).map(|(name, _)| name));

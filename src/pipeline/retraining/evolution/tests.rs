@@ -130,7 +130,14 @@ fn a_pipeline_goes_on_with_new_fields_and_seals_rows_of_both_versions() {
     assert_eq!(weights, [true, true, true, true, false, false, false]);
     let stored: PredictionId = id(0);
     assert_eq!(pipeline.outbox.sample(stored).unwrap().unwrap().observation.row.values().len(), 2);
-    pipeline.each_sample(|sample| Ok(assert_eq!(sample.observation.row.values().len(), 2))).unwrap();
+    let mut widths = Vec::new();
+    pipeline
+        .each_sample(|sample| {
+            widths.push(sample.observation.row.values().len());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(widths, [2; 7]);
 }
 
 #[test]
@@ -155,6 +162,23 @@ fn a_wider_range_keeps_references_and_the_states_of_detectors() {
     assert_eq!(pipeline.serving_before().unwrap().unwrap().schema(), &new);
     assert_eq!(pipeline.references.anchor.schema(), &new);
     assert_eq!(pipeline.sequence, 5);
+}
+
+#[test]
+fn more_allowed_values_keep_references_but_not_the_counts_of_detectors() {
+    let store = MemoryStore::new();
+    let kind = |allowed: &[&str]| schema([amount(), Field::category("kind", allowed.iter().copied()).nullable()]);
+    let (old, new) = (kind(&["a"]), kind(&["a", "b"]));
+    let mut pipeline = open(&store, &old).unwrap();
+    record(&mut pipeline, 0, json!({"amount": 1.0, "kind": "a"}));
+    pipeline.checkpoint().unwrap();
+    pipeline.set_serving(Arc::new(reference(&old)), None).unwrap();
+    pipeline.outbox.commit().unwrap();
+    drop(pipeline);
+    let mut pipeline = open(&store, &new).unwrap();
+    assert_eq!(pipeline.schema_history().unwrap()[1].dropped, ["detector/ks_drift"]);
+    record(&mut pipeline, 1, json!({"amount": 1.0, "kind": "b"}));
+    assert!(pipeline.status().unwrap().stages.iter().all(|stage| stage.failures == 0));
 }
 
 #[test]
