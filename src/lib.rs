@@ -161,7 +161,7 @@ pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, HeldBatch, Ingested, Lineage,
     LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
-    StageStatus, Status, Worker,
+    SchemaVersion, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
