@@ -70,7 +70,7 @@ pub(crate) fn criterion() -> Criterion<ThreadTime> {
 }
 
 /// Numbers that are the same on every machine (splitmix64, Steele et al. 2014).
-pub(crate) struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     pub(crate) fn uniform(&mut self) -> f64 {

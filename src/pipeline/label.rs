@@ -1,7 +1,5 @@
 //! From a question to a label: the review queue, annotations, what counts, cohorts of auto-labels.
 
-use std::collections::BTreeSet;
-
 use chrono::TimeDelta;
 
 use super::Pipeline;
@@ -292,10 +290,8 @@ impl Pipeline {
         if world_says(sample).is_some() {
             self.advance(id, SampleState::Quarantined, by, reason)?;
         } else {
-            let people: BTreeSet<&Annotator> = sample.annotations.iter().map(|a| &a.annotator).collect();
-            let people = people.into_iter().filter(|a| matches!(a, Annotator::Human(_))).count() as u32;
             let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
-            let ask = Ask { priority, overlap: people + 1, blind: true };
+            let ask = Ask { priority, overlap: people(sample).len() as u32 + 1, blind: true };
             let reason = Reason::new(ADJUDICATED, reason.to_string());
             if !sample.advance(SampleState::Queued, by, reason, now) {
                 return Ok(());

@@ -172,3 +172,23 @@ proptest! {
         }
     }
 }
+
+/// 5,000 tasks, five votes each of 20 workers on five classes.
+/// `cargo test --release --lib twenty_steps -- --ignored --nocapture`
+#[test]
+#[ignore = "prints a time"]
+fn twenty_steps_over_25k_votes() {
+    let mut rng = StdRng::seed_from_u64(92);
+    let mut votes = Vec::new();
+    for task in 0..5_000 {
+        let truth = rng.random_range(0..5_usize);
+        let first = rng.random_range(0..20_usize);
+        for n in 0..5 {
+            let class = if rng.random::<f64>() < 0.75 { truth } else { rng.random_range(0..5_usize) };
+            votes.push(vote(task, (first + n * 3) % 20, class));
+        }
+    }
+    let start = std::time::Instant::now();
+    let fit = DawidSkene::fit(&votes, (5_000, 20, 5), 20, f64::NEG_INFINITY);
+    println!("{:?}: {:?}", start.elapsed(), fit.priors());
+}
