@@ -276,6 +276,8 @@ impl ReviewQueue {
         let waiting = self.people_said("new")?;
         let mut newest = self.people_said("applied")?;
         newest.extend(waiting);
+        // One that was imported may be older than it looks. The sort is stable: of equal times the later counts.
+        newest.make_contiguous().sort_by_key(|annotation| annotation.time);
         newest.drain(..newest.len().saturating_sub(MOST_ANNOTATIONS));
         let mut answers = Answers { names: Vec::new(), tasks: BTreeMap::new() };
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
