@@ -167,7 +167,10 @@ pub use retrain::{
     Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
     Verdict, Watch, WatchVerdict,
 };
-pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
+pub use review::{
+    Answer, Consensus, ExchangeFormat, ExportReport, ImportReport, LabelStudioOptions, Refusal, ReviewQueue, Task,
+    Ticket, consensus, consensus_within, label_studio_config,
+};
 pub use router::{
     Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, LabelRouter, Route, RouteContext,
     RouterFn, router_fn,

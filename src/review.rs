@@ -2,6 +2,7 @@
 
 mod change;
 mod consensus;
+mod exchange;
 mod queue;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::schema::Row;
 use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
 pub use consensus::{Consensus, consensus, consensus_within};
+pub use exchange::{ExchangeFormat, ExportReport, ImportReport, LabelStudioOptions, Refusal, label_studio_config};
 pub use queue::ReviewQueue;
 
 /// One question to people: what is the right label of this sample?
