@@ -44,14 +44,14 @@ const MOST_REFUSALS: usize = 10_000;
 /// | `key` | the sample | refused |
 /// | `annotator` | name of the person | refused |
 /// | `label` | name of the class, or the value as a number | refused |
-/// | `annotation` | key of the annotation, unique within the sample, at most 200 bytes | refused |
+/// | `annotation` | key of the annotation, unique for sample and annotator | refused |
 /// | `time` | when it was made, RFC 3339; one of the future counts as made now | now |
 /// | `confidence` | from 0 to 1 | 1 |
 /// | `seconds` | how long it took | unknown |
 ///
 /// The same `annotation` again, with another label and a later `time`, is a correction; so is another `annotation` of
-/// the same person with another label. Lines of more than 1 MiB are refused; empty lines and a byte order mark are passed
-/// over.
+/// the same person with another label. Names and keys have at most 200 bytes. Lines of more than 1 MiB are refused; empty
+/// lines and a byte order mark are passed over.
 ///
 /// # Label Studio
 /// The JSON of Label Studio, release 1.23.2, which every word about it here is of.

@@ -6,9 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::super::change::SEPARATOR;
 use super::super::{ReviewQueue, Task};
 use super::ImportReport;
-use super::statement::{Said, Statement, Trouble, stream};
+use super::statement::{Said, Statement, Trouble, part};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::schema::{Schema, Target};
@@ -119,12 +120,13 @@ fn take(queue: &ReviewQueue, schema: &Schema, line: &AnnotationLine) -> Result<S
     let missing = |code, what: &str| Trouble::refused(code, format!("there is no `{what}`"));
     let key = line.key.as_deref().ok_or_else(|| missing("unknown_sample", "key"))?;
     let sample = key.parse().map_err(|_| Trouble::refused("unknown_sample", format!("`{key}` is no sample")))?;
-    let who = line.annotator.clone().ok_or_else(|| missing("no_annotator", "annotator"))?;
+    let who = line.annotator.clone().filter(|name| !name.trim().is_empty());
+    let who = who.ok_or_else(|| missing("no_annotator", "annotator"))?;
     let label = line.label.as_ref().ok_or_else(|| missing("no_label", "label"))?;
     let annotation = line.annotation.as_deref().ok_or_else(|| missing("bad_key", "annotation"))?;
     queue.say(&Statement {
         sample,
-        stream: stream("key", annotation)?,
+        stream: format!("key-{}{SEPARATOR}{}", part(&who)?, part(annotation)?),
         who,
         truth: false,
         label: Some(self::label(schema, label)?),

@@ -10,8 +10,9 @@ use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::sample::{Annotation, Annotator, Reason};
 
-/// The longest key of an annotation, in bytes.
+/// The longest name of an annotator, and key of an annotation, in bytes.
 const LONGEST_KEY: usize = 200;
+const VERSION_DIGITS: usize = 20;
 
 /// What an annotation of another tool says, as of a time.
 #[derive(Debug, Clone)]
@@ -70,17 +71,16 @@ impl From<Error> for Trouble {
     }
 }
 
-/// The name of a stream: whence it comes, and its key there.
+/// A name or key of another tool as part of the name of a stream.
 ///
-/// Annotations made here are called sample/annotator/number, and no annotator is without a name: behind an empty name
-/// there is room for others. A key must not contain the separator.
-pub(super) fn stream(source: &str, key: &str) -> Result<String, Trouble> {
+/// Annotations made here are called sample/annotator/number, with four digits, and no annotator is without a name. Those of
+/// a stream are called sample//stream/version, with twenty digits.
+pub(super) fn part(key: &str) -> Result<String, Trouble> {
     if key.is_empty() || key.len() > LONGEST_KEY || key.chars().any(char::is_control) {
-        let detail = format!("a key of an annotation has 1 to {LONGEST_KEY} bytes and no control characters");
+        let detail = format!("a name or key of an annotation has 1 to {LONGEST_KEY} bytes and no control characters");
         return Err(Trouble::refused("bad_key", detail));
     }
-    let key = key.replace('%', "%25").replace(SEPARATOR, "%2F");
-    Ok(format!("{source}-{key}"))
+    Ok(key.replace('%', "%25").replace(SEPARATOR, "%2F"))
 }
 
 /// What all streams of one source are called, up to their key.
@@ -95,7 +95,7 @@ fn versions(sample: PredictionId, stream: &str) -> String {
 
 /// The stream and the version in the name of an annotation.
 pub(super) fn parts(id: &str) -> Option<(&str, u64)> {
-    let (rest, version) = id.rsplit_once(SEPARATOR)?;
+    let (rest, version) = id.rsplit_once(SEPARATOR).filter(|(_, version)| version.len() == VERSION_DIGITS)?;
     let (_, stream) = rest.rsplit_once(SEPARATOR)?;
     Some((stream, version.parse().ok()?))
 }
@@ -139,10 +139,10 @@ impl Statement {
         if self.label.is_none() && (!own || standing.is_none()) {
             return Ok((Said::Known, None));
         }
-        let made = self.time.map_or(now, |time| time.min(now));
-        if !own && newest.is_some_and(|answer| answer.time > made) {
+        if !own && newest.zip(self.time).is_some_and(|(answer, stated)| answer.time > stated) {
             return Ok((Said::Outdated, None));
         }
+        let made = self.time.map_or(now, |time| time.min(now));
         // Strictly later than what it replaces, so that their order is never in doubt.
         let after = newest.and_then(|answer| answer.time.checked_add_signed(TimeDelta::microseconds(1)));
         let time = after.map_or(made, |after| made.max(after));
@@ -173,47 +173,41 @@ impl ReviewQueue {
         if let Some(label) = statement.label {
             self.check(label, statement.confidence, statement.seconds)?;
         }
-        self.must_be_asked(statement.sample)?;
-        let said = Cell::new(Said::Known);
-        let refused = Cell::new(None);
-        self.change(statement.sample, &statement.who, |task, now| {
-            let earlier = self.earlier(statement.sample, &statement.stream)?;
-            match statement.against(task, &earlier, now) {
-                Ok((verdict, annotation)) => {
-                    said.set(verdict);
-                    let id = || format!("{}{:020}", versions(statement.sample, &statement.stream), statement.version());
-                    let change = annotation.map(|annotation| Change::Import(annotation, id()));
-                    Ok(change.unwrap_or(Change::Keep(Answer::AlreadyRecorded)))
-                }
-                Err(reason) => {
-                    refused.set(Some(reason));
-                    Ok(Change::Keep(Answer::AlreadyRecorded))
-                }
+        let (sample, stream) = (statement.sample, &statement.stream);
+        let verdict = Cell::new(Ok(Said::Known));
+        let changed = self.change(sample, &statement.who, |task, now| {
+            let (said, annotation) = match statement.against(task, &self.earlier(sample, stream)?, now) {
+                Ok((said, annotation)) => (Ok(said), annotation),
+                Err(reason) => (Err(reason), None),
+            };
+            verdict.set(said);
+            let id = || format!("{}{:0VERSION_DIGITS$}", versions(sample, stream), statement.version());
+            let change = annotation.map(|annotation| Change::Import(annotation, id()));
+            Ok(change.unwrap_or(Change::Keep(Answer::AlreadyRecorded)))
+        });
+        match changed {
+            Ok(_) => verdict.into_inner().map_err(Trouble::Refused),
+            Err(Error::Refused(detail)) if self.find(&sample.to_string())?.is_none() => {
+                Err(Trouble::refused("unknown_sample", detail))
             }
-        })?;
-        refused.into_inner().map_or(Ok(said.get()), |reason| Err(Trouble::Refused(reason)))
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// `who` would rather not answer.
     pub(super) fn pass_over(&self, sample: PredictionId, who: &str) -> Result<Said, Trouble> {
-        let known = self.must_be_asked(sample)?.skipped_by.iter().any(|name| name == who);
-        if known {
+        let stored = self.find(&sample.to_string())?;
+        if stored.is_some_and(|stored| stored.task.skipped_by.iter().any(|name| name == who)) {
             return Ok(Said::Known);
         }
         self.skip(sample, who)?;
         Ok(Said::Skipped)
     }
 
-    fn must_be_asked(&self, sample: PredictionId) -> Result<Task, Trouble> {
-        let stored = self.find(&sample.to_string())?;
-        let unknown = || Trouble::refused("unknown_sample", format!("sample {sample} has no task in the queue"));
-        stored.map(|stored| stored.task).ok_or_else(unknown)
-    }
-
     /// What a stream said so far, oldest first.
     pub(super) fn earlier(&self, sample: PredictionId, stream: &str) -> Result<Vec<(u64, Annotation)>, Error> {
         let records = self.annotation_records(&versions(sample, stream))?;
-        let version = |id: &str| parts(id).map_or(0, |(_, version)| version);
-        records.iter().map(|record| Ok((version(&record.key.id), parse(record)?))).collect()
+        let versions = records.iter().filter_map(|record| Some((parts(&record.key.id)?.1, record)));
+        versions.map(|(version, record)| Ok((version, parse(record)?))).collect()
     }
 }

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::super::super::ReviewQueue;
 use super::super::ImportReport;
 use super::super::json_lines::{label, time};
-use super::super::statement::{Said, Statement, Trouble, parts, prefix, stream};
+use super::super::statement::{Said, Statement, Trouble, parts, prefix};
 use super::{CONTROL, KEY, LabelStudioOptions};
 use crate::clock::from_micros;
 use crate::error::Error;
@@ -192,7 +192,7 @@ impl Import<'_> {
         key: &str,
         read: &Finished,
     ) -> Result<Said, Trouble> {
-        let (voice, truth) = (stream(SOURCE, key)?, stream(TRUTH, key)?);
+        let (voice, truth) = (format!("{SOURCE}-{key}"), format!("{TRUTH}-{key}"));
         if self.options.tombstones {
             self.seen.streams.extend([&voice, &truth].map(|stream| Seen::hash(sample, stream)));
         }
@@ -271,15 +271,15 @@ impl Import<'_> {
     }
 }
 
-/// Takes back what a stream says, as of now: of what vanishes, Label Studio keeps no time.
+/// Takes back what a stream says. When it vanished is not known; dated right behind what it said, the retraction does not
+/// stand before anything that the person said later.
 fn take_back(queue: &ReviewQueue, sample: PredictionId, stream: String) -> Result<Said, Trouble> {
     let Some((version, last)) = queue.earlier(sample, &stream)?.pop() else { return Ok(Said::Known) };
     let who = match last.annotator {
         Annotator::Human(name) => name,
         _ => SOURCE.into(),
     };
-    let after = from_micros(i64::try_from(version).map_or(i64::MAX, |version| version.saturating_add(1)));
-    let time = Some(queue.clock.now().max(after));
+    let time = Some(from_micros(i64::try_from(version).map_or(i64::MAX, |version| version.saturating_add(1))));
     let (truth, label, confidence, seconds, shown) = (false, None, 1.0, None, false);
     queue.say(&Statement { sample, stream, who, truth, label, time, confidence, seconds, shown })
 }
