@@ -171,8 +171,9 @@ pub use retrain::{
     Verdict, Watch, WatchVerdict,
 };
 pub use review::{
-    Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, PairAgreement, PooledLabel,
-    PooledLabels, ReviewQueue, Task, Ticket, consensus, consensus_within,
+    Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,
+    ImportReport, LabelStudioOptions, PairAgreement, PooledLabel, PooledLabels, Refusal, ReviewQueue, Task, Ticket,
+    consensus, consensus_within, label_studio_config,
 };
 pub use router::{
     Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, LabelRouter, Route, RouteContext,

@@ -2,6 +2,7 @@
 
 mod change;
 mod consensus;
+mod exchange;
 mod gold;
 mod order;
 mod quality;
@@ -24,6 +25,7 @@ use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
 pub(crate) use consensus::standing;
 pub use consensus::{Consensus, consensus, consensus_within};
+pub use exchange::{ExchangeFormat, ExportReport, ImportReport, LabelStudioOptions, Refusal, label_studio_config};
 pub use quality::{Agreement, AnnotatorErrors, AnnotatorQuality, PairAgreement, PooledLabel, PooledLabels};
 pub use queue::ReviewQueue;
 

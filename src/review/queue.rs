@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::sample::Annotation;
 use crate::schema::Target;
-use crate::store::{Kind, Scan, Store};
+use crate::store::{Kind, Record, Scan, Store};
 
 /// Annotations read at once.
-const PAGE: usize = 100;
+const PAGE: usize = 16;
 
 /// Where people label samples. Cheap to clone; clones, threads and (if the store allows it) processes share one queue.
 ///
@@ -254,23 +254,28 @@ impl ReviewQueue {
     /// # Errors
     /// The store fails, or holds something else than annotations.
     pub fn annotations(&self, sample: PredictionId) -> Result<Vec<Annotation>, Error> {
-        let prefix = format!("{sample}{SEPARATOR}");
+        let records = self.annotation_records(&format!("{sample}{SEPARATOR}"))?;
+        Ok(in_order(records.iter().map(parse).collect::<Result<_, _>>()?))
+    }
+
+    /// The annotations whose names begin with `prefix`, in the order of their names.
+    pub(super) fn annotation_records(&self, prefix: &str) -> Result<Vec<Record>, Error> {
         let mut found = Vec::new();
-        let mut last = prefix.clone();
+        let mut last = prefix.to_owned();
         loop {
             let (pipeline, after) = (self.pipeline.as_ref(), Some((i64::MIN, last.as_str())));
             let scan = Scan { pipeline, kind: Kind::Annotation, state: None, after, limit: PAGE };
             let page = self.store.scan(&scan).map_err(Error::store("read annotations"))?;
             let full = page.len() == PAGE;
             for record in page {
-                if !record.key.id.starts_with(&prefix) {
-                    return Ok(in_order(found));
+                if !record.key.id.starts_with(prefix) {
+                    return Ok(found);
                 }
-                found.push(parse::<Annotation>(&record)?);
-                last = record.key.id;
+                last.clone_from(&record.key.id);
+                found.push(record);
             }
             if !full {
-                return Ok(in_order(found));
+                return Ok(found);
             }
         }
     }
@@ -288,7 +293,7 @@ impl ReviewQueue {
         Ok(())
     }
 
-    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+    pub(super) fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
         self.check_label(label)?;
         if !(0.0..=1.0).contains(&confidence) {
             return Err(Error::Refused(format!("a confidence of {confidence}: it must be from 0 to 1")));
