@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
     Alarm, AlarmState, Annotator, Ask, Audit, BatchDraft, BoxError, Chunk, CohortVerdict, Detector, Drawn, Findings,
-    GateContext, Kind, Label, LabelRouter, Lane, Level, Manifest, ManualClock, MemoryStore, Observation, Outcome,
-    Pipeline, PipelineBuilder, QualityGate, Reason, ReviewQueue, Route, RouteContext, Run, RunState, Sample,
-    SampleState, Snapshot, Stage, detector_fn, drift, new_labels, predicted_label,
+    GateContext, Kind, Label, LabelConsistency, LabelRouter, Lane, Level, Manifest, ManualClock, MemoryStore,
+    Observation, Outcome, Pipeline, PipelineBuilder, QualityGate, Reason, ReviewQueue, Route, RouteContext, Run,
+    RunState, Sample, SampleState, Snapshot, Stage, detector_fn, drift, new_labels, predicted_label,
 };
 use support::{base, check, first_model, id, prediction, records, schema, start};
 
@@ -173,6 +173,32 @@ fn what_the_world_says_cannot_be_outvoted_and_is_quarantined() {
     let sample = desk.sample(1);
     assert_eq!(sample.state, SampleState::Quarantined);
     assert_eq!(sample.history.last().unwrap().reason.code, "doubt");
+}
+
+#[test]
+fn equal_inputs_with_different_labels_are_settled_by_people_and_trained_on() {
+    let mut desk = Desk::new(|builder| builder.gate(LabelConsistency::default()));
+    desk.serve(0..12);
+    // the inputs of 1 and 11 are equal
+    [(0, 0), (1, 0), (10, 0), (11, 1)].into_iter().for_each(|(n, class)| desk.say(n, "ann", class));
+    desk.poll();
+    let run = desk.train();
+    assert_eq!(desk.manifest(&run).samples, [id(0), id(10)]);
+    for n in [1, 11] {
+        let sample = desk.sample(n);
+        assert_eq!(sample.state, SampleState::Queued);
+        assert!(sample.history.last().unwrap().reason.detail.contains("label_conflict"));
+    }
+    desk.say(1, "bob", 0);
+    desk.say(11, "bob", 0);
+    desk.say(11, "cid", 0);
+    desk.poll();
+    let run = desk.train();
+    let manifest = desk.manifest(&run);
+    assert_eq!(manifest.samples, [id(1), id(11)]);
+    let note = &manifest.gates["label_consistency"][0];
+    assert!(note.code == "annotators_disagree" && note.detail.ends_with(&id(11).to_string()), "{note}");
+    assert_eq!(desk.sample(11).sealed, Some(Label::Class(0)));
 }
 
 /// Wants a signature under every batch with a user's label.

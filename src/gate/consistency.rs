@@ -26,28 +26,29 @@ const MOST_LABELS: usize = 8;
 
 /// Sends rows of a batch whose input equals that of another row, but whose label differs, back to people.
 ///
-/// Rows with equal [content](crate::Row::content_hash) are compared within the batch and with the labels of batches that the
-/// gate saw before; with [`near`](LabelConsistency::near), so are rows that nearly equal them. Classes must be equal; values
-/// agree within [`tolerance`](LabelConsistency::tolerance), neighbour by neighbour; until one is set, regression labels are
-/// not compared, and the gate says that it is blind.
+/// Rows with equal [content](crate::Row::content_hash) are compared within the batch and with the labels of batches
+/// that the gate saw before; with [`near`](LabelConsistency::near), so are rows that nearly equal them. Classes must be
+/// equal; values agree within [`tolerance`](LabelConsistency::tolerance), neighbour by neighbour; until one is set,
+/// regression labels are not compared, and the gate says that it is blind.
 ///
-/// If one label has strictly more independent sources (people, users, the world: not models) than every other, the rows with
-/// it stay and all others go; without such a label all go. A row that goes is adjudicated
-/// ([`Audit::Adjudicate`], reason `label_conflict`), as long as asking people again may settle it. A label is settled that was
+/// If one label has strictly more independent sources (people, users, the world: not models) than every other, the rows
+/// with it stay and all others go; without such a label all go. A row that goes is adjudicated ([`Audit::Adjudicate`],
+/// reason `label_conflict`), as long as asking people again may settle it. A label is settled that was
 /// [adjudicated](crate::Sample::is_adjudicated) or is the world's: it is not asked again. It is quarantined if it is
 /// outvoted, or if it ties and another settled label contradicts it; if it ties with unsettled ones only, it stays.
 ///
 /// A note `annotators_disagree` names the samples of the batch whose people differ among each other. On request,
-/// [`confident_learning`](LabelConsistency::confident_learning) looks for labels that the model's own outputs speak against.
+/// [`confident_learning`](LabelConsistency::confident_learning) looks for labels that the model's own outputs speak
+/// against.
 ///
-/// Guarantee: after this gate no two rows of a batch with equal input have different labels. The order of the rows does not
-/// matter, and looking at one batch twice changes nothing: a sample counts once, with its newest label. It does not reach
-/// rows of batches that were sealed earlier, nor inputs beyond the last `capacity`. Where the input does not determine the
-/// label (few columns with few values), such conflicts are the noise of the world; do not use this gate there, it would
-/// spend people on the noisy region and take it out.
+/// Guarantee: after this gate no two rows of a batch with equal input have different labels. The order of the rows does
+/// not matter, and looking at one batch twice changes nothing: a sample counts once, with its newest label. It does not
+/// reach rows of batches that were sealed earlier, nor inputs beyond the last `capacity`. Where the input does not
+/// determine the label (few columns with few values), such conflicts are the noise of the world; do not use this gate
+/// there, it would spend people on the noisy region and take it out.
 ///
-/// Memory: about 70 bytes per input and 56 per label, 50,000 inputs unless told, at most 8 labels each; with `near` also 60
-/// per input and 8 per numeric column of it.
+/// Memory: about 70 bytes per input and 56 per label, 50,000 inputs unless told, at most 8 labels each; with `near`
+/// also 60 per input and 8 per numeric column of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabelConsistency {
     tolerance: Option<f64>,
@@ -108,27 +109,27 @@ impl LabelConsistency {
         self
     }
 
-    /// Compares rows with those at most `distance` away as well: Euclidean, over numeric columns in units of their standard
-    /// deviation in the training reference. A column that does not vary there must be equal, and so must categories, texts
-    /// and timestamps; missing equals missing only, infinite the same infinity.
+    /// Compares rows with those at most `distance` away as well: Euclidean, over numeric columns in units of their
+    /// standard deviation in the training reference. A column that does not vary there must be equal, and so must
+    /// categories, texts and timestamps; missing equals missing only, infinite the same infinity.
     ///
-    /// Each row is judged by the labels around it. Where two classes meet, rows of both sides may therefore stay although they
-    /// are close to each other: each has the majority around it. Exact; time per audit: about as rows × remembered inputs
-    /// within `distance` on the diagonal.
+    /// Each row is judged by the labels around it. Where two classes meet, rows of both sides may therefore stay
+    /// although they are close to each other: each has the majority around it. Exact; time per audit: about as rows ×
+    /// remembered inputs within `distance` on the diagonal.
     pub fn near(mut self, distance: f64) -> Self {
         self.near = Some(Near::new(distance));
         self
     }
 
-    /// Sends labels of people and users to adjudication (reason `label_issue`) that the model's recorded outputs speak against,
-    /// by confident learning (Northcutt, Jiang and Chuang 2021; as [`label_issues`](crate::label_issues) with
-    /// [`IssueRule::PruneByNoiseRate`](crate::IssueRule::PruneByNoiseRate), the default of their library), in batches of at
-    /// least `min_rows` such labels. Labels of the world and of models are left alone. Each label is examined once, if the gate has
-    /// room to remember it, and never after an adjudication.
+    /// Sends labels of people and users to adjudication (reason `label_issue`) that the model's recorded outputs speak
+    /// against, by confident learning (Northcutt, Jiang and Chuang 2021; as [`label_issues`](crate::label_issues) with
+    /// [`IssueRule::PruneByNoiseRate`](crate::IssueRule::PruneByNoiseRate), the default of their library), in batches
+    /// of at least `min_rows` such labels. Labels of the world and of models are left alone. Each label is examined
+    /// once, if the gate has room to remember it, and never after an adjudication.
     ///
-    /// **Assumes** that the outputs are out-of-sample, which holds for outputs that were served before the label came, and
-    /// that a label is wrong with a probability that depends on its true class only. Where the model is worse than the people,
-    /// its errors are what people look at again: that costs their time, but no label.
+    /// **Assumes** that the outputs are out-of-sample, which holds for outputs that were served before the label came,
+    /// and that a label is wrong with a probability that depends on its true class only. Where the model is worse than
+    /// the people, its errors are what people look at again: that costs their time, but no label.
     pub fn confident_learning(mut self, min_rows: usize) -> Self {
         self.min_rows = Some(min_rows);
         self
@@ -177,8 +178,8 @@ impl LabelConsistency {
         doubted
     }
 
-    /// What becomes of each label. What was remembered of these rows is part of the comparison, so that a second look at
-    /// them sees the same.
+    /// What becomes of each label. What was remembered of these rows is part of the comparison, so that a second look
+    /// at them sees the same.
     fn judge(&self, rows: &[Given<'_>], tolerance: f64) -> Vec<(Vote, Finding)> {
         let samples: HashSet<PredictionId> = rows.iter().map(|row| row.vote.sample).collect();
         let earlier = |input: &Input| -> Vec<Vote> {
@@ -202,8 +203,11 @@ impl LabelConsistency {
         }
         let map = self.near.as_ref().map(|near| {
             for (_, input) in self.seen.iter().filter(|(key, _)| !number.contains_key(key)) {
-                places.extend(&input.place);
-                inputs.push(earlier(input));
+                // a state from before `near` was set has no places
+                if let Some(place) = &input.place {
+                    places.push(place);
+                    inputs.push(earlier(input));
+                }
             }
             Map::new(near, places)
         });

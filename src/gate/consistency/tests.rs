@@ -344,6 +344,24 @@ fn nearly_equal_inputs_of_earlier_batches_count_also_after_a_restart() {
 }
 
 #[test]
+fn a_state_from_before_near_was_set_is_compared_exactly() {
+    let schema = wide();
+    let row = |n: u128, a: f64, class| {
+        let mut sample = valued(&schema, n, &[a, 0.0, 7.0]);
+        sample.label = Some(annotation(n, annotator(n, false), Label::Class(class)));
+        sample
+    };
+    let mut exact = LabelConsistency::default();
+    verdict(&mut exact, &schema, &[row(1, 9.0, 1)]);
+    let mut gate = near(0.5, &schema);
+    gate.restore(&exact.snapshot().unwrap()).unwrap();
+    assert_eq!(said(&verdict(&mut gate, &schema, &[row(2, 0.0, 0)])).0, "pass");
+    assert_eq!(said(&verdict(&mut gate, &schema, &[row(3, 0.1, 1)])), ("adjudicate", vec![3]));
+    assert_eq!(said(&verdict(&mut gate, &schema, &[row(4, 9.1, 0)])).0, "pass", "where it lies is not known");
+    assert_eq!(said(&verdict(&mut gate, &schema, &[row(5, 9.0, 0)])), ("adjudicate", vec![5]));
+}
+
+#[test]
 fn near_without_a_reference_is_exact() {
     let mut gate = LabelConsistency::default().near(5.0);
     assert_eq!(audit(&mut gate, &[person(1, 5.0, 0), person(2, 5.1, 1)]), []);

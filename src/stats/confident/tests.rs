@@ -70,8 +70,8 @@ fn golden_issues_and_scores_match_cleanlab() {
     }
 }
 
-/// `n` rows of three classes; each label is wrong with probability `noise`, which is class + 1 then. The model gives the true
-/// class 0.6 to 0.9. Returns labels, probabilities, wrong rows.
+/// `n` rows of three classes; each label is wrong with probability `noise`, which is class + 1 then. The model gives
+/// the true class 0.6 to 0.9. Returns labels, probabilities, wrong rows.
 fn noisy(n: usize, noise: f64, seed: u64) -> (Vec<u32>, Vec<f64>, Vec<usize>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut labels, mut probabilities, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
