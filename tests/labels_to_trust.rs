@@ -162,6 +162,35 @@ fn a_label_in_doubt_goes_back_to_people_and_a_majority_decides() {
 }
 
 #[test]
+fn a_gate_that_never_stops_doubting_has_five_people_asked_and_no_more() {
+    let stubborn = audits(|batch| {
+        let doubted: Vec<_> = batch
+            .rows
+            .iter()
+            .filter(|row| row.sample.id() == id(1))
+            .map(|row| (row.sample.id(), Reason::new("doubt", "still odd")))
+            .collect();
+        if doubted.is_empty() { Audit::Pass(Vec::new()) } else { Audit::Adjudicate(doubted) }
+    });
+    let mut desk = Desk::new(|builder| builder.gate(stubborn));
+    desk.serve(0..10);
+    for (n, who) in (2..).zip(["ann", "bob", "cid", "dan", "eve"]) {
+        desk.say(1, who, 0);
+        // A batch needs a row that is not doubted.
+        desk.say(n, who, 0);
+        desk.poll();
+        assert_eq!(desk.sample(1).state, SampleState::Labelled, "all agree, {who} too");
+        desk.train();
+        let expected = if who == "eve" { SampleState::Quarantined } else { SampleState::Queued };
+        assert_eq!(desk.sample(1).state, expected, "after {who}");
+    }
+    assert_eq!(desk.sample(1).history.last().unwrap().reason.code, "doubt");
+    assert!(
+        desk.queue.claim("fay", 9, TimeDelta::minutes(1)).unwrap().iter().all(|ticket| ticket.task.sample != id(1))
+    );
+}
+
+#[test]
 fn what_the_world_says_cannot_be_outvoted_and_is_quarantined() {
     let mut desk = Desk::new(|builder| builder.gate(doubting(&[1])));
     desk.serve(0..3);

@@ -33,7 +33,7 @@ const PAGE: usize = 16;
 /// ever; tasks that judge models come before all others.
 ///
 /// Cost: a claim passes over the tasks in front that the annotator has settled, by a look into memory each, or, the first
-/// time, by reading the task. Memory: at most 30 MB for that, shared by the clones.
+/// time, by reading the task. Memory: at most 40 MB for that, shared by the clones.
 #[derive(Clone)]
 pub struct ReviewQueue {
     pub(super) store: Arc<dyn Store>,
