@@ -357,7 +357,7 @@ fn a_state_from_before_near_was_set_is_compared_exactly() {
     gate.restore(&exact.snapshot().unwrap()).unwrap();
     assert_eq!(said(&verdict(&mut gate, &schema, &[row(2, 0.0, 0)])).0, "pass");
     assert_eq!(said(&verdict(&mut gate, &schema, &[row(3, 0.1, 1)])), ("adjudicate", vec![3]));
-    assert_eq!(said(&verdict(&mut gate, &schema, &[row(4, 9.1, 0)])).0, "pass", "where it lies is not known");
+    assert_eq!(said(&verdict(&mut gate.clone(), &schema, &[row(4, 9.1, 0)])).0, "pass", "where it lies is not known");
     assert_eq!(said(&verdict(&mut gate, &schema, &[row(5, 9.0, 0)])), ("adjudicate", vec![5]));
 }
 
