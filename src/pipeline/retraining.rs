@@ -504,11 +504,9 @@ impl Pipeline {
     pub(super) fn reopen_retraining(&mut self) -> Result<(), Error> {
         let saved: Option<LoopState> = self.outbox.read(Kind::Control, "loop")?;
         let fresh = saved.is_none();
-        let mut evolved = false;
         if let Some(mut saved) = saved {
             if saved.schema != self.schema.fingerprint() {
                 self.take_over_schema(&mut saved)?;
-                evolved = true;
             }
             self.retraining.state = saved;
         }
@@ -554,10 +552,6 @@ impl Pipeline {
         self.measure_drift();
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         self.reload_labels()?;
-        if evolved && matches!(self.retraining.state.phase, Phase::Training(_)) {
-            // its jobs have data of the old schema
-            return self.end_run(RunState::Failed, Reason::new("schema_changed", "the schema has a new version"));
-        }
         if fresh { self.save_loop(Vec::new()) } else { Ok(()) }
     }
 

@@ -139,6 +139,8 @@ fn an_increasing_field_never_falls_and_stands_still_at_will() {
     assert!(fell.contains("`number` fell to"), "compared exactly: {fell}");
     assert!(orders.offer(4, json!({"number": 9_007_199_254_740_999_i64, "amount": 99.0})).is_some());
     assert_eq!(orders.offer(5, json!({"number": 9_007_199_254_740_994_i64})), None, "what was refused moves nothing");
+    assert_eq!(orders.offer(1, json!({"number": 9_007_199_254_740_993_i64})), None, "offered again");
+    assert!(orders.offer(6, json!({"number": 9_007_199_254_740_993_i64})).is_some(), "which moves nothing either");
 }
 
 #[test]

@@ -9,9 +9,11 @@ use super::super::Pipeline;
 use super::super::anchor::BEFORE;
 use super::super::flow::Checkpoint;
 use super::super::outbox::parse;
-use super::LoopState;
+use super::{LoopState, Phase};
 use crate::error::Error;
 use crate::reference::Reference;
+use crate::retrain::RunState;
+use crate::sample::Reason;
 use crate::schema::{Schema, SchemaChange, SchemaError, Widening};
 use crate::stage::Snapshot;
 use crate::store::{Indexed, Kind, Write};
@@ -116,6 +118,15 @@ impl Pipeline {
                 |name: &String, state: &mut Snapshot| name.starts_with("detector/") && *state != Snapshot::Stateless;
             dropped.extend(saved.stages.extract_if(.., of_columns).map(|(name, _)| name));
             unit.push(self.outbox.json(Kind::Checkpoint, "stages", indexed(), &saved)?);
+        }
+        if matches!(saved.phase, Phase::Training(_))
+            && let Some(mut run) = saved.run.take()
+        {
+            // its jobs have data of the old schema
+            run.state = RunState::Failed;
+            run.notes.push((self.now, Reason::new("schema_changed", "the schema has a new version")));
+            unit.push(self.retraining.save_run(&self.outbox, &run)?);
+            saved.phase = Phase::Idle;
         }
         saved.schema = self.schema.fingerprint().to_owned();
         unit.push(self.outbox.json(Kind::Control, "loop", indexed(), saved)?);

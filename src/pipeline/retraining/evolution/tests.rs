@@ -7,10 +7,12 @@ use super::*;
 use crate::chunk::Chunk;
 use crate::clock::ManualClock;
 use crate::detector::{Findings, KsDrift, detector_fn};
+use crate::error::BoxError;
 use crate::event::{Event, Label, Output, PredictionId};
 use crate::gate::testing::{at, id};
 use crate::gate::{Deduplicate, SchemaGate};
-use crate::retrain::Manifest;
+use crate::pipeline::PipelineBuilder;
+use crate::retrain::{JobStatus, Manifest, TrainJob, Trained, Trainer};
 use crate::review::ReviewQueue;
 use crate::schema::{Field, Row, Target, Widening};
 use crate::store::{MemoryStore, Store};
@@ -38,6 +40,10 @@ fn open(store: &MemoryStore, schema: &Arc<Schema>) -> Result<Pipeline, Error> {
 }
 
 fn open_with(store: &MemoryStore, schema: &Arc<Schema>, reference: Reference) -> Result<Pipeline, Error> {
+    builder(store, schema, reference).build()
+}
+
+fn builder(store: &MemoryStore, schema: &Arc<Schema>, reference: Reference) -> PipelineBuilder {
     Pipeline::builder("orders", schema.clone())
         .reference(reference)
         .store(store.clone())
@@ -49,7 +55,6 @@ fn open_with(store: &MemoryStore, schema: &Arc<Schema>, reference: Reference) ->
         .detect(KsDrift::default())
         .gate(SchemaGate::default())
         .gate(Deduplicate::exact())
-        .build()
 }
 
 fn record(pipeline: &mut Pipeline, n: u128, row: serde_json::Value) {
@@ -179,6 +184,44 @@ fn more_allowed_values_keep_references_but_not_the_counts_of_detectors() {
     assert_eq!(pipeline.schema_history().unwrap()[1].dropped, ["detector/ks_drift"]);
     record(&mut pipeline, 1, json!({"amount": 1.0, "kind": "b"}));
     assert!(pipeline.status().unwrap().stages.iter().all(|stage| stage.failures == 0));
+}
+
+/// A trainer that never comes to an end.
+struct Forever;
+
+impl Trainer for Forever {
+    fn name(&self) -> &str {
+        "forever"
+    }
+
+    fn start(&mut self, _: TrainJob) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: &str) -> Result<JobStatus<Trained>, BoxError> {
+        Ok(JobStatus::Running)
+    }
+
+    fn cancel(&mut self, _: &str) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn training_that_is_under_way_ends_as_failed() {
+    let store = MemoryStore::new();
+    let (old, new) = (schema([amount()]), schema([amount(), Field::number("weight").nullable()]));
+    let mut pipeline = builder(&store, &old, reference(&old)).train(Forever).build().unwrap();
+    (0..3).for_each(|n| record(&mut pipeline, n, json!({"amount": n as f64})));
+    label_all(&mut pipeline);
+    let run = pipeline.retrain_now("somebody").unwrap();
+    pipeline.poll().unwrap();
+    assert_eq!(pipeline.run(run).unwrap().unwrap().state, RunState::Training);
+    drop(pipeline);
+    let mut pipeline = builder(&store, &new, reference(&new)).train(Forever).build().unwrap();
+    let ended = pipeline.run(run).unwrap().unwrap();
+    assert_eq!((ended.state, ended.notes.last().unwrap().1.code.as_str()), (RunState::Failed, "schema_changed"));
+    assert!(pipeline.retrain_now("somebody").is_ok_and(|next| next > run), "the loop is free for the next run");
 }
 
 #[test]
