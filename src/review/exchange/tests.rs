@@ -176,6 +176,21 @@ fn a_task_that_cannot_be_written_does_not_stop_the_others() {
     }
 }
 
+#[test]
+fn a_blind_task_hides_the_output_even_if_its_record_has_it() {
+    let bench = Bench::with(0);
+    bench.ask(1, |task| (task.ask.blind, task.output) = (false, vec![0.25, 0.75]));
+    let shown = |text: &str| text.contains("0.75") || text.contains("predictions");
+    let formats = [ExchangeFormat::JsonLines, ExchangeFormat::label_studio()];
+    assert!(formats.iter().all(|format| shown(&bench.export(*format).0)));
+    let (_, mut task) = bench.task(1);
+    task.ask.blind = true;
+    let mut write = task_write(&"p".into(), &task).unwrap();
+    (write.expect, write.body) = (Expect::Any, serde_json::to_vec(&task).unwrap().into());
+    bench.commit(write);
+    assert!(!formats.iter().any(|format| shown(&bench.export(*format).0)));
+}
+
 /// A store that refuses to hand out everything at once, or to be written to after some commits.
 struct Strict(MemoryStore, std::sync::atomic::AtomicU64);
 
