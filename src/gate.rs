@@ -1,7 +1,9 @@
 //! Quality gates: what may enter training.
 
+mod completeness;
 mod consistency;
 mod dedup;
+mod missing;
 mod recent;
 mod relevance;
 mod schema;
@@ -19,10 +21,11 @@ use crate::sample::{Reason, Sample};
 use crate::schema::Schema;
 use crate::stage::Stage;
 
+pub use completeness::{Completeness, CompletenessReport, FieldCompleteness};
 pub use consistency::LabelConsistency;
 pub use dedup::Deduplicate;
 pub use relevance::Relevance;
-pub use schema::SchemaGate;
+pub use schema::{Rule, RuleReport, SchemaGate, SchemaReport};
 
 /// What a gate may look at beside the sample.
 #[derive(Debug, Clone, Copy)]

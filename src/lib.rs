@@ -153,8 +153,8 @@ pub use event::{
     top_class,
 };
 pub use gate::{
-    Admission, Audit, BatchDraft, Deduplicate, DraftRow, GateContext, GateFn, LabelConsistency, QualityGate, Relevance,
-    SchemaGate, gate_fn,
+    Admission, Audit, BatchDraft, Completeness, CompletenessReport, Deduplicate, DraftRow, FieldCompleteness,
+    GateContext, GateFn, LabelConsistency, QualityGate, Relevance, Rule, RuleReport, SchemaGate, SchemaReport, gate_fn,
 };
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
@@ -180,7 +180,8 @@ pub use router::{
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
-    Field, FieldKind, MISSING_CODE, Row, Schema, SchemaError, Target, UNSEEN_CODE, Violation, ViolationKind,
+    Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
+    ViolationKind, Widening,
 };
 pub use stage::{Blind, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};

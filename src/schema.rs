@@ -2,18 +2,26 @@
 
 mod check;
 pub(crate) mod encode;
+mod evolve;
 mod infer;
 mod json;
+mod json_schema;
+mod plan;
 pub(crate) mod row;
+mod rules;
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use evolve::{Evolution, SchemaChange, Widening};
+use plan::Plan;
 pub(crate) use row::floats as row_floats;
 pub use row::{MISSING_CODE, Row, UNSEEN_CODE, Violation, ViolationKind};
+pub(crate) use rules::Rules;
 
 /// A mistake in a schema, or data that cannot fit it at all.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -49,6 +57,24 @@ pub enum SchemaError {
         /// Fingerprint expected.
         expected: String,
     },
+    /// A schema cannot take over from another one.
+    #[error("schema {found} cannot take over from schema {expected}: {}", .why.join("; "))]
+    Incompatible {
+        /// Fingerprint of the new schema.
+        found: String,
+        /// Fingerprint of the old schema.
+        expected: String,
+        /// Every reason.
+        why: Vec<String>,
+    },
+    /// A JSON Schema says something that a schema cannot.
+    #[error("JSON Schema, `{path}`: {what}")]
+    JsonSchema {
+        /// JSON pointer to the place; empty for the whole.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// No schema can be inferred from the data.
     #[error("cannot infer a schema: {0}")]
     Infer(String),
@@ -62,6 +88,7 @@ pub enum FieldKind {
     /// A real number.
     Number {
         /// Smallest and largest allowed value, both inclusive.
+        #[serde(deserialize_with = "rules::open_range")]
         range: Option<(f64, f64)>,
     },
     /// A whole number (kept as `i64`, and as `f64` for the detectors).
@@ -96,11 +123,14 @@ pub struct Field {
     name: String,
     kind: FieldKind,
     nullable: bool,
+    /// Not written where there is none, so that schemas without such rules keep their fingerprint.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    rules: Rules,
 }
 
 impl Field {
     fn new(name: impl Into<String>, kind: FieldKind) -> Self {
-        Field { name: name.into(), kind, nullable: false }
+        Field { name: name.into(), kind, nullable: false, rules: Rules::default() }
     }
 
     /// A real number.
@@ -155,6 +185,42 @@ impl Field {
         self
     }
 
+    /// A text must match this regular expression somewhere; anchor it with `^` and `$` to match it as a whole.
+    ///
+    /// Syntax of the crate `regex-lite`: no look-around and no back references, so that matching takes linear time;
+    /// `\d`, `\w` and `\s` are ASCII. On another kind than text, [`Schema::new`] reports it as a mistake.
+    pub fn pattern(mut self, regex: impl Into<String>) -> Self {
+        self.rules.pattern = Some(regex.into());
+        self
+    }
+
+    /// No two samples have the same value; a missing value equals none.
+    ///
+    /// [`SchemaGate`](crate::SchemaGate) looks after it, among as many of the newest samples as it
+    /// [remembers](crate::SchemaGate::remember).
+    pub fn unique(mut self) -> Self {
+        self.rules.unique = true;
+        self
+    }
+
+    /// A timestamp is at most this much older than its observation, and at most one minute younger (clocks differ).
+    ///
+    /// [`Schema::check_at`] and [`SchemaGate`](crate::SchemaGate) look after it. On another kind, or if the age is
+    /// negative, [`Schema::new`] reports it as a mistake.
+    pub fn fresh(mut self, max_age: TimeDelta) -> Self {
+        self.rules.fresh = Some(max_age.num_microseconds().unwrap_or(i64::MAX));
+        self
+    }
+
+    /// A number, whole number or timestamp is never smaller than in an earlier sample that passed; equal is allowed.
+    ///
+    /// [`SchemaGate`](crate::SchemaGate) looks after it. One value that is far too large, but allowed, shuts out
+    /// what follows: give the field a range too. On another kind, [`Schema::new`] reports it as a mistake.
+    pub fn increasing(mut self) -> Self {
+        self.rules.increasing = true;
+        self
+    }
+
     /// Name of the field.
     pub fn name(&self) -> &str {
         &self.name
@@ -170,10 +236,16 @@ impl Field {
         self.nullable
     }
 
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     fn check(&self) -> Result<(), SchemaError> {
         let bad = |what: &str| Err(SchemaError::BadField { field: self.name.clone(), what: what.into() });
         match &self.kind {
-            FieldKind::Number { range: Some((low, high)) } if low.is_nan() || high.is_nan() || low > high => {
+            FieldKind::Number { range: Some((low, high)) }
+                if !(low <= high && *low < f64::INFINITY && *high > f64::NEG_INFINITY) =>
+            {
                 bad("its range is empty or not a number")
             }
             FieldKind::Integer { range: Some((low, high)) } if low > high => bad("its range is empty"),
@@ -187,7 +259,7 @@ impl Field {
             }
             FieldKind::Text { max_bytes: 0 } => bad("max_bytes must be at least 1"),
             FieldKind::Embedding { dimension: 0 } => bad("an embedding needs at least one dimension"),
-            _ => Ok(()),
+            kind => self.rules.check(kind).or_else(|what| bad(&what)),
         }
     }
 }
@@ -253,6 +325,7 @@ pub struct Schema {
     code_columns: Vec<String>,
     integers: usize,
     texts: Vec<usize>,
+    plan: Plan,
     fingerprint: Arc<str>,
 }
 
@@ -287,7 +360,8 @@ impl Schema {
     /// A schema of `fields` for a model that predicts `target`.
     ///
     /// # Errors
-    /// A name used twice, an empty range, a category without values, fewer than two classes.
+    /// A name used twice, an empty range, a category without values, a pattern that is no regular expression, a rule that
+    /// the kind of its field cannot have, fewer than two classes.
     pub fn new(fields: impl IntoIterator<Item = Field>, target: Target) -> Result<Self, SchemaError> {
         let declared = Declared { fields: fields.into_iter().collect(), target };
         if let Target::Classes(names) = &declared.target {
@@ -340,7 +414,19 @@ impl Schema {
         }
         let canonical = serde_json::to_vec(&declared).map_err(|e| SchemaError::BadTarget(e.to_string()))?;
         let fingerprint = hex(&Sha256::digest(canonical)[..16]).into();
-        Ok(Schema { declared, slots, by_name, categories, value_columns, code_columns, integers, texts, fingerprint })
+        let plan = Plan::new(&declared.fields, &slots)?;
+        Ok(Schema {
+            declared,
+            slots,
+            by_name,
+            categories,
+            value_columns,
+            code_columns,
+            integers,
+            texts,
+            plan,
+            fingerprint,
+        })
     }
 
     /// A schema of `width` numbers named `x0`, `x1`, … that allow missing values.
@@ -415,6 +501,10 @@ impl Schema {
         self.slots[field]
     }
 
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     pub(crate) fn category_code(&self, column: usize, text: &str) -> Option<u32> {
         self.categories[column].get(text).copied()
     }
@@ -436,3 +526,6 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,10 +164,12 @@ mod tests {
     use crate::event::Label;
     use crate::sample::Annotation;
     use crate::schema::{Row, Target};
-    use crate::{Deduplicate, LabelConsistency, Reason, Relevance, SchemaGate, gate_fn};
+    use crate::{Completeness, Deduplicate, LabelConsistency, Reason, Relevance, SchemaGate, gate_fn};
 
     #[test]
     fn our_gates_keep_their_promises() {
+        gate(Completeness::default);
+        gate(|| Completeness::default().overall(0.999).every_field(0.99));
         gate(SchemaGate::default);
         gate(|| SchemaGate::default().completeness(0.9).allow_unknown_fields().allow_unusable_outputs());
         gate(Deduplicate::exact);

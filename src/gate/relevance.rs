@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use self::column::{Column, columns};
 use crate::error::{BoxError, message};
+use crate::gate::missing::{FEWEST_ROWS, typical};
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext, QualityGate};
 use crate::reference::{Reference, References};
-use crate::sample::{Lane, Reason};
+use crate::sample::Reason;
 use crate::schema::ViolationKind;
 use crate::stage::Stage;
 
-/// Fewer rows than this say too little.
-const FEWEST_ROWS: usize = 20;
+/// Chance, over all columns, that a sound batch counts as one whose column lost its values.
+const LEVEL: f64 = 1e-4;
+/// A column lost its values if its missing share rose at least by this.
+const JUMP: f64 = 0.2;
 /// Longest list of columns in a reason.
 const MOST_COLUMNS: usize = 5;
 
@@ -119,13 +122,11 @@ impl QualityGate for Relevance {
         if broken as f64 > out_of_range * rows as f64 {
             failures.push(format!("{broken} of {rows} rows break a range of the schema or hold an infinity"));
         }
-        let random = || batch.rows.iter().filter(|row| row.sample.lane == Lane::Random);
-        let typical: Vec<_> =
-            if random().count() >= FEWEST_ROWS { random().collect() } else { batch.rows.iter().collect() };
+        let (typical, _) = typical(batch);
         let mut shifts = Vec::new();
         for column in &known.columns {
             let shift = column.missing_shift(&typical);
-            if shift.broken(known.columns.len()) {
+            if shift.broken(JUMP, LEVEL, known.columns.len()) {
                 failures.push(format!("`{}` is missing in {} rows", column.name, shift));
             }
             failures.extend(column.wrong_scale(&typical));

@@ -1,40 +1,103 @@
 //! The gate that keeps rows out of training which break the schema.
 
+mod memory;
+mod report;
+
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
+use self::memory::Memory;
+use self::report::Tally;
+pub use self::report::{Rule, RuleReport, SchemaReport};
 use crate::error::{BoxError, message};
 use crate::event::predicted_label;
 use crate::gate::{Admission, GateContext, QualityGate};
 use crate::reference::References;
 use crate::sample::{Reason, Sample};
-use crate::schema::{Row, Schema, Target, ViolationKind};
-use crate::stage::Stage;
+use crate::schema::{Row, Schema, Target, Violation, ViolationKind};
+use crate::stage::{Snapshot, Stage};
 
+const FORMAT: u32 = 1;
 /// Longest list of particulars in a reason, in bytes (cut at a whole violation).
 const MOST_DETAIL: usize = 1_000;
+/// Samples and values that are remembered for unique and increasing fields.
+const CAPACITY: usize = 100_000;
+
+/// A rule across fields: does the row keep it?
+type Across = Box<dyn Fn(&Row, &Schema) -> bool + Send>;
 
 /// Quarantines samples whose row breaks the schema or whose output cannot be used.
 ///
-/// A sample passes if its row was encoded without a violation and keeps every rule that [`Schema::check`] knows, and if
-/// the output is usable: probabilities that are finite and between 0 and 1, or a finite value. Otherwise it is
-/// quarantined with the reason `schema` and all violations (at most about 1,000 bytes of them) in the detail.
+/// A sample passes if its row was encoded without a violation and keeps every rule of its fields and every
+/// [rule across fields](SchemaGate::rule), and if the output is usable: probabilities that are finite and between 0 and
+/// 1, or a finite value. Otherwise it is quarantined with the reason `schema` and all violations (at most about 1,000
+/// bytes of them) in the detail. [`SchemaGate::report`] counts them per rule.
 ///
 /// Guarantee: no row that breaks a declared rule passes. It says nothing of rules that the schema does not declare:
 /// wrong but allowed values are the business of detectors and of [`Relevance`](crate::Relevance). All lanes are treated
 /// alike: a broken row of the random lane is quarantined too, so estimates speak of well-formed traffic only.
 ///
-/// Memory: none. A clean row costs no allocation.
+/// Verdicts do not depend on the order of the samples, with two exceptions, which need other rows: of samples with the
+/// same value in a [`unique`](crate::Field::unique) field the first one passes, and an
+/// [`increasing`](crate::Field::increasing) field is compared with the samples before. Both look back at samples that
+/// passed, within what is [remembered](SchemaGate::remember); a remembered sample that is offered again gets the same
+/// verdict.
+///
+/// Memory: a few numbers per broken rule. For schemas with unique or increasing fields about 100 bytes per remembered
+/// sample and another 70 per unique field; a snapshot takes about as much. A clean row costs no allocation otherwise.
 ///
 /// # Examples
 /// ```
 /// use feedloop::SchemaGate;
-/// let gate = SchemaGate::default().completeness(0.8).allow_unknown_fields();
+/// let gate = SchemaGate::default()
+///     .completeness(0.8)
+///     .allow_unknown_fields()
+///     .rule("net_below_gross", |row, _| !(row.values()[0] > row.values()[1]));
+/// assert_eq!(gate.report().refused, 0);
 /// ```
-#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SchemaGate {
     completeness: Option<f64>,
     unknown_fields: bool,
     unusable_outputs: bool,
+    rules: Vec<(String, Across)>,
+    capacity: usize,
+    memory: Memory,
+    tally: Tally,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    tally: Tally,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<memory::State>,
+}
+
+impl Default for SchemaGate {
+    fn default() -> Self {
+        SchemaGate {
+            completeness: None,
+            unknown_fields: false,
+            unusable_outputs: false,
+            rules: Vec::new(),
+            capacity: CAPACITY,
+            memory: Memory::new(CAPACITY),
+            tally: Tally::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for SchemaGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rules: Vec<&str> = self.rules.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("SchemaGate")
+            .field("completeness", &self.completeness)
+            .field("unknown_fields", &self.unknown_fields)
+            .field("unusable_outputs", &self.unusable_outputs)
+            .field("rules", &rules)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SchemaGate {
@@ -56,6 +119,30 @@ impl SchemaGate {
         self
     }
 
+    /// Adds a rule across fields: samples pass only if `keeps` is true of their row.
+    ///
+    /// It is asked about every row that has the shape of the schema, broken ones and rows with missing values (NaN)
+    /// included. If it panics, the gate has failed and the pipeline treats it as any stage that fails.
+    pub fn rule(mut self, name: impl Into<String>, keeps: impl Fn(&Row, &Schema) -> bool + Send + 'static) -> Self {
+        self.rules.push((name.into(), Box::new(keeps)));
+        self
+    }
+
+    /// Remembers at most so many samples, and as many values of each unique field; 100,000 unless told. Without unique
+    /// or increasing fields nothing is remembered.
+    pub fn remember(mut self, samples: usize) -> Self {
+        self.capacity = samples;
+        self.memory = Memory::new(samples);
+        self
+    }
+
+    /// What was refused, by rule, since the gate was made; it survives restarts.
+    ///
+    /// A sample counts each time it is offered: again after a failure of a later gate.
+    pub fn report(&self) -> SchemaReport {
+        self.tally.report()
+    }
+
     /// Share of fields with a value, if it is below the level that was asked for.
     fn incomplete(&self, schema: &Schema, row: &Row) -> Option<(f64, f64)> {
         let least = self.completeness?;
@@ -63,6 +150,23 @@ impl SchemaGate {
         let present = (0..fields).filter(|&field| !row.is_missing(schema, field)).count();
         let share = present as f64 / fields.max(1) as f64;
         (share < least).then_some((share, least))
+    }
+
+    /// Everything that is wrong with the row of a sample.
+    fn violations(&mut self, sample: &Sample, schema: &Schema) -> Vec<Violation> {
+        let row = &sample.observation.row;
+        let mut violations = schema.check_at(row, sample.observation.time);
+        if self.unknown_fields {
+            violations.retain(|violation| !matches!(violation.kind, ViolationKind::UnknownField(_)));
+        }
+        if schema.has_shape_of(row) {
+            violations.extend(self.memory.violations(sample, schema));
+            let broken = self.rules.iter().filter(|(_, keeps)| !keeps(row, schema));
+            violations.extend(
+                broken.map(|(name, _)| Violation { field: String::new(), kind: ViolationKind::Rule(name.clone()) }),
+            );
+        }
+        violations
     }
 }
 
@@ -78,35 +182,56 @@ impl Stage for SchemaGate {
     }
 
     fn rebase(&mut self, _: &References) -> Result<(), BoxError> {
-        match self.completeness {
-            Some(share) if !(0.0..=1.0).contains(&share) => {
-                Err(message(format!("completeness is {share}, a share from 0 to 1 is expected")))
-            }
-            _ => Ok(()),
+        if let Some(share) = self.completeness.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(message(format!("completeness is {share}, a share from 0 to 1 is expected")));
         }
+        if self.capacity == 0 {
+            return Err(message("remember is 0, at least 1 sample must be remembered"));
+        }
+        let twice = |(at, (name, _)): (usize, &(String, Across))| self.rules[..at].iter().any(|(n, _)| n == name);
+        match self.rules.iter().enumerate().position(twice) {
+            Some(at) => Err(message(format!("two rules are called `{}`", self.rules[at].0))),
+            None => Ok(()),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, BoxError> {
+        Snapshot::save(FORMAT, &State { tally: self.tally.clone(), memory: self.memory.save()? })
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
+        let state: State = snapshot.load(FORMAT)?;
+        self.memory = Memory::load(self.capacity, state.memory.unwrap_or_default())?;
+        self.tally = state.tally;
+        Ok(())
     }
 }
 
 impl QualityGate for SchemaGate {
     fn admit(&mut self, sample: &Sample, context: &GateContext<'_>) -> Result<Admission, BoxError> {
-        let (schema, row) = (context.schema, &sample.observation.row);
-        let violations = schema.check(row);
-        let counted = violations
-            .iter()
-            .filter(|v| !(self.unknown_fields && matches!(v.kind, ViolationKind::UnknownField(_))))
-            .map(ToString::to_string);
+        let (schema, row, id) = (context.schema, &sample.observation.row, sample.id());
+        let violations = self.violations(sample, schema);
         let mut list = Detail::default();
-        counted.for_each(|violation| list.add(violation));
-        if list.refused() && violations.iter().any(|v| v.field.is_empty()) {
-            return Ok(Admission::Quarantine(Reason::new("schema", list.text)));
+        for violation in &violations {
+            list.add(violation.to_string());
+            self.tally.count(Rule::of(violation), schema.field_index(&violation.field).map(|_| &*violation.field), id);
         }
-        if let Some((share, least)) = self.incomplete(schema, row) {
+        let readable = schema.has_shape_of(row);
+        if readable && let Some((share, least)) = self.incomplete(schema, row) {
             list.add(format!("only {share:.2} of the fields have a value, at least {least:.2} was asked for"));
+            self.tally.count(Rule::Completeness, None, id);
         }
-        if !self.unusable_outputs && !usable(schema.target(), sample.observation.output()) {
+        if readable && !self.unusable_outputs && !usable(schema.target(), sample.observation.output()) {
             list.add("the output is not usable".into());
+            self.tally.count(Rule::Output, None, id);
         }
-        Ok(if list.refused() { Admission::Quarantine(Reason::new("schema", list.finish())) } else { Admission::Pass })
+        self.tally.rows += 1;
+        if list.refused() {
+            self.tally.refused += 1;
+            return Ok(Admission::Quarantine(Reason::new("schema", list.finish())));
+        }
+        self.memory.passed(sample, schema);
+        Ok(Admission::Pass)
     }
 }
 
@@ -142,89 +267,4 @@ impl Detail {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use crate::event::Output;
-    use crate::gate::testing::{context, references, sample};
-    use crate::schema::Field;
-
-    fn schema() -> Schema {
-        let fields = [
-            Field::number("amount").range(0.0, 10.0),
-            Field::number("rate").nullable(),
-            Field::category("country", ["DE", "FR"]).nullable(),
-        ];
-        Schema::new(fields, Target::classes(["a", "b"])).unwrap()
-    }
-
-    fn verdict(gate: &mut SchemaGate, json: serde_json::Value, output: [f64; 2]) -> Option<String> {
-        let (schema, references) = (schema(), references(&schema()));
-        let mut sample = sample(&schema, 1);
-        sample.observation.row.encode(&schema, &json);
-        sample.observation.set_output(Output::Probabilities(&output));
-        match gate.admit(&sample, &context(&schema, &references)).unwrap() {
-            Admission::Pass => None,
-            Admission::Quarantine(reason) => {
-                assert_eq!(reason.code, "schema");
-                Some(reason.detail)
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_that_keeps_the_rules_passes_with_missing_optional_fields() {
-        let json = serde_json::json!({"amount": 3.0, "rate": f64::NAN, "country": null});
-        assert_eq!(verdict(&mut SchemaGate::default(), json, [0.2, 0.8]), None);
-    }
-
-    #[test]
-    fn every_violation_is_named() {
-        let json = serde_json::json!({"amount": 30.0, "rate": 1.0, "country": "XX", "extra": 1});
-        let detail = verdict(&mut SchemaGate::default(), json, [f64::NAN, 0.8]).unwrap();
-        for part in ["`amount` is out of range: 30", "XX", "`extra` is unknown", "the output is not usable"] {
-            assert!(detail.contains(part), "{part} in {detail}");
-        }
-    }
-
-    #[test]
-    fn unknown_fields_and_unusable_outputs_can_be_allowed() {
-        let json = serde_json::json!({"amount": 3.0, "extra": 1});
-        let mut gate = SchemaGate::default().allow_unknown_fields();
-        assert_eq!(verdict(&mut gate, json.clone(), [0.2, 0.8]), None);
-        assert!(verdict(&mut gate, json.clone(), [0.2, 1.8]).is_some(), "not a probability");
-        assert_eq!(verdict(&mut gate.allow_unusable_outputs(), json, [0.2, 1.8]), None);
-    }
-
-    #[test]
-    fn completeness_counts_fields_with_a_value() {
-        let mut gate = SchemaGate::default().completeness(0.6);
-        let two_of_three = serde_json::json!({"amount": 3.0, "country": "DE"});
-        assert_eq!(verdict(&mut gate, two_of_three, [0.2, 0.8]), None);
-        let detail = verdict(&mut gate, serde_json::json!({"amount": 3.0}), [0.2, 0.8]).unwrap();
-        assert!(detail.contains("only 0.33"), "{detail}");
-    }
-
-    #[test]
-    fn the_reason_is_bounded_whatever_the_feed_sends() {
-        let fields: serde_json::Map<_, _> =
-            (0..500).map(|i| (format!("{i}-{}", "x".repeat(90)), serde_json::json!(1))).collect();
-        let detail = verdict(&mut SchemaGate::default(), fields.into(), [0.2, 0.8]).unwrap();
-        assert!(detail.len() < MOST_DETAIL + 50 && detail.contains("more"), "{}", detail.len());
-    }
-
-    #[test]
-    fn a_row_of_another_schema_is_quarantined() {
-        let (schema, other) = (schema(), Schema::numeric(1, Target::classes(["a", "b"])).unwrap());
-        let references = references(&schema);
-        let verdict = SchemaGate::default().completeness(0.5).admit(&sample(&other, 1), &context(&schema, &references));
-        assert!(matches!(verdict, Ok(Admission::Quarantine(_))));
-    }
-
-    #[test]
-    fn a_share_that_is_none_is_reported_when_the_pipeline_is_built() {
-        let references = references(&schema());
-        assert!(SchemaGate::default().completeness(1.5).rebase(&references).is_err());
-        assert!(SchemaGate::default().completeness(f64::NAN).rebase(&references).is_err());
-    }
-}
+mod tests;

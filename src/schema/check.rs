@@ -1,7 +1,13 @@
 //! Checks an encoded row against the rules of its schema.
 
-use super::encode::MOST_VIOLATIONS;
+use chrono::{DateTime, Utc};
+
+use super::encode::{MOST_VIOLATIONS, cut};
+use super::row::MISSING_INTEGER;
 use super::{Field, FieldKind, MISSING_CODE, Row, Schema, Slot, UNSEEN_CODE, Violation, ViolationKind};
+
+/// So many microseconds may a timestamp lie in the future: clocks differ.
+const AHEAD: i64 = 60_000_000;
 
 impl Schema {
     /// Everything that is wrong with `row`: what its encoding noted, and every rule of the schema that it breaks; at
@@ -9,7 +15,8 @@ impl Schema {
     ///
     /// Checked are required fields, ranges, finite numbers (NaN is a missing value, an infinity is a violation; an
     /// embedding must be finite throughout or missing as a whole), whole numbers and booleans that came as plain
-    /// numbers, allowed categories and the length of texts. A field that the encoding complained about is not
+    /// numbers, allowed categories, the length of texts and their patterns; not whether a timestamp is fresh
+    /// ([`Schema::check_at`]), and not what other rows are needed for (unique, increasing). A field that the encoding complained about is not
     /// complained about again. A row of another schema has one violation without a field name.
     ///
     /// A clean row allocates nothing.
@@ -29,7 +36,11 @@ impl Schema {
             violations.push(Violation { field: String::new(), kind: ViolationKind::WrongLength(row.values.len()) });
             return violations;
         }
-        if !row.violations.is_empty() {
+        if row.violations.is_empty() {
+            if self.plan().keeps(row) {
+                return violations;
+            }
+        } else {
             violations.extend(row.violations.iter().take(MOST_VIOLATIONS).cloned());
         }
         for (index, field) in self.fields().iter().enumerate() {
@@ -45,7 +56,36 @@ impl Schema {
         violations
     }
 
-    fn has_shape_of(&self, row: &Row) -> bool {
+    /// As [`Schema::check`], and whether the timestamps with a largest age were [fresh](Field::fresh) at `time`.
+    pub fn check_at(&self, row: &Row, time: DateTime<Utc>) -> Vec<Violation> {
+        let mut violations = self.check(row);
+        if self.plan().fresh.is_empty() || !self.has_shape_of(row) {
+            return violations;
+        }
+        let now = time.timestamp_micros();
+        for &(field, at, max_age) in &self.plan().fresh {
+            let then = row.integers[at];
+            let age = now.saturating_sub(then);
+            if then == MISSING_INTEGER || (-AHEAD..=max_age).contains(&age) {
+                continue;
+            }
+            let seconds = age.unsigned_abs() as f64 / 1e6;
+            let kind = if age < 0 { ViolationKind::Future(seconds) } else { ViolationKind::Stale(seconds) };
+            let name = self.fields()[field].name();
+            if violations.len() < MOST_VIOLATIONS && !violations.iter().any(|violation| violation.field == name) {
+                violations.push(Violation { field: name.into(), kind });
+            }
+        }
+        violations
+    }
+
+    #[cfg(test)]
+    pub(super) fn every_broken_rule(&self, row: &Row) -> usize {
+        let fields = self.fields().iter().enumerate();
+        fields.filter(|(index, field)| self.broken_rule(row, *index, field).is_some()).count()
+    }
+
+    pub(crate) fn has_shape_of(&self, row: &Row) -> bool {
         row.values.len() == self.value_columns().len()
             && row.integers.len() == self.integer_count()
             && row.codes.len() == self.code_columns().len()
@@ -71,8 +111,12 @@ impl Schema {
                 _ => None,
             },
             (Slot::Text { at }, FieldKind::Text { max_bytes }) => {
-                let length = row.texts[at].as_ref().map_or(0, String::len);
-                (length > *max_bytes).then_some(ViolationKind::WrongLength(length))
+                let text = row.texts[at].as_deref().unwrap_or_default();
+                if text.len() > *max_bytes {
+                    return Some(ViolationKind::WrongLength(text.len()));
+                }
+                let matches = self.plan().pattern(at).is_none_or(|pattern| pattern.is_match(text));
+                (!matches).then(|| ViolationKind::Mismatch(cut(text, 64).into()))
             }
             _ => None,
         }

@@ -344,7 +344,7 @@ impl Cell<'_> {
 }
 
 /// The longest prefix of `text` of at most `bytes` bytes that ends between characters.
-fn cut(text: &str, bytes: usize) -> &str {
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

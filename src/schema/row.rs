@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Schema, SchemaError, Slot};
+use crate::event::PredictionId;
 
 /// Code of a missing category value.
 pub const MISSING_CODE: u32 = u32::MAX;
 /// Code of a category value that the schema does not list.
 pub const UNSEEN_CODE: u32 = u32::MAX - 1;
 
-const MISSING_INTEGER: i64 = i64::MIN;
+pub(super) const MISSING_INTEGER: i64 = i64::MIN;
 
 /// What was wrong with a value while it was encoded or checked. Never an error: the row is kept, the verdict is a gate's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,23 @@ pub enum ViolationKind {
     WrongLength(usize),
     /// A field that the schema does not have.
     UnknownField(String),
+    /// A text that does not match the pattern; its first 64 bytes.
+    Mismatch(String),
+    /// A timestamp that is older than allowed; its age in seconds.
+    Stale(f64),
+    /// A timestamp that lies in the future of the observation; by how many seconds.
+    Future(f64),
+    /// The value of an earlier sample.
+    Repeated(PredictionId),
+    /// Smaller than in an earlier sample; timestamps in microseconds since the Unix epoch.
+    Decreased {
+        /// The value.
+        value: f64,
+        /// The largest value before.
+        largest: f64,
+    },
+    /// A rule across fields, by its name.
+    Rule(String),
 }
 
 /// One violation of the schema by a row.
@@ -53,6 +71,12 @@ impl std::fmt::Display for Violation {
             ViolationKind::NotAllowed(value) => write!(f, "`{field}` has a value that is not allowed: {value}"),
             ViolationKind::WrongLength(length) => write!(f, "`{field}` has the wrong length: {length}"),
             ViolationKind::UnknownField(name) => write!(f, "field `{name}` is unknown"),
+            ViolationKind::Mismatch(value) => write!(f, "`{field}` does not match its pattern: {value}"),
+            ViolationKind::Stale(age) => write!(f, "`{field}` is too old: {age} s before the observation"),
+            ViolationKind::Future(ahead) => write!(f, "`{field}` lies in the future: {ahead} s after the observation"),
+            ViolationKind::Repeated(first) => write!(f, "`{field}` has the value of sample {first}"),
+            ViolationKind::Decreased { value, largest } => write!(f, "`{field}` fell to {value} after {largest}"),
+            ViolationKind::Rule(name) => write!(f, "the rule `{name}` is broken"),
         }
     }
 }
@@ -173,24 +197,34 @@ impl Row {
             Slot::Values { integer: Some(at), .. } | Slot::Time { at } => at,
             _ => return None,
         };
-        Some(self.integers[at]).filter(|&value| value != MISSING_INTEGER)
+        self.integers.get(at).copied().filter(|&value| value != MISSING_INTEGER)
+    }
+
+    /// The value of field `field`, if it is a number, whole number or boolean and present.
+    pub(crate) fn number(&self, schema: &Schema, field: usize) -> Option<f64> {
+        match schema.slot(field) {
+            Slot::Values { at, len: 1, .. } => Some(self.values[at]).filter(|value| !value.is_nan()),
+            _ => None,
+        }
     }
 
     /// The text of field `field`, if it is a text field and present.
     pub fn text(&self, schema: &Schema, field: usize) -> Option<&str> {
         match schema.slot(field) {
-            Slot::Text { at } => self.texts[at].as_deref(),
+            Slot::Text { at } => self.texts.get(at)?.as_deref(),
             _ => None,
         }
     }
 
-    /// Is field `field` without a value?
+    /// Is field `field` without a value? Fields that came after an [older row](Row::fit) are.
     pub fn is_missing(&self, schema: &Schema, field: usize) -> bool {
         match schema.slot(field) {
-            Slot::Values { at, len, .. } => self.values[at..at + len].iter().all(|value| value.is_nan()),
-            Slot::Time { at } => self.integers[at] == MISSING_INTEGER,
-            Slot::Code { at } => self.codes[at] == MISSING_CODE,
-            Slot::Text { at } => self.texts[at].is_none(),
+            Slot::Values { at, len, .. } => {
+                self.values.get(at..at + len).is_none_or(|values| values.iter().all(|value| value.is_nan()))
+            }
+            Slot::Time { at } => self.integers.get(at).is_none_or(|&value| value == MISSING_INTEGER),
+            Slot::Code { at } => self.codes.get(at).is_none_or(|&code| code == MISSING_CODE),
+            Slot::Text { at } => self.texts.get(at).is_none_or(Option::is_none),
         }
     }
 
@@ -201,6 +235,18 @@ impl Row {
         let mut hasher = Xxh3::new();
         self.feed(|bytes| hasher.update(bytes));
         hasher.digest128()
+    }
+
+    /// Hands the canonical bytes of one field that is no number to `sink`.
+    pub(crate) fn feed_field(&self, schema: &Schema, field: usize, mut sink: impl FnMut(&[u8])) {
+        match schema.slot(field) {
+            Slot::Values { at, len, .. } => {
+                self.values[at..at + len].iter().for_each(|value| sink(&(value + 0.0).to_bits().to_le_bytes()));
+            }
+            Slot::Time { at } => sink(&self.integers[at].to_le_bytes()),
+            Slot::Code { at } => sink(&self.codes[at].to_le_bytes()),
+            Slot::Text { at } => sink(self.texts[at].as_deref().unwrap_or_default().as_bytes()),
+        }
     }
 
     /// Hands the canonical bytes of the content to `sink`, piece by piece.

@@ -2,17 +2,12 @@
 
 use hashbrown::HashSet;
 
-use super::FEWEST_ROWS;
 use crate::gate::DraftRow;
+use crate::gate::missing::{FEWEST_ROWS, Shift};
 use crate::reference::Reference;
 use crate::schema::{FieldKind, MISSING_CODE, Row};
-use crate::stats::binomial::{lower, upper};
 use crate::stats::quantile::quantile;
 
-/// Chance, over all columns, that a sound batch counts as one whose column lost its values.
-const LEVEL: f64 = 1e-4;
-/// A column lost its values if its missing share rose at least by this.
-const JUMP: f64 = 0.2;
 /// A scale is wrong from this factor on.
 const FACTOR: f64 = 100.0;
 
@@ -126,36 +121,5 @@ impl Column {
                 self.name, before.median
             )
         })
-    }
-}
-
-/// Missing values and rows, in the training data and in a batch.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shift {
-    before: (u64, u64),
-    now: (u64, u64),
-}
-
-impl Shift {
-    /// By how much the missing share rose; 0 if there was nothing to compare with.
-    pub(super) fn points(&self) -> f64 {
-        if self.before.1 == 0 || self.now.1 == 0 {
-            return 0.0;
-        }
-        self.now.0 as f64 / self.now.1 as f64 - self.before.0 as f64 / self.before.1 as f64
-    }
-
-    /// Did the column lose its values? Two one-sided Clopper–Pearson limits that lie apart: exact for every number of
-    /// rows, as each limit errs with half of the level at most.
-    pub(super) fn broken(&self, columns: usize) -> bool {
-        let confidence = 1.0 - LEVEL / 2.0 / columns.max(1) as f64;
-        self.points() >= JUMP
-            && lower(self.now.0, self.now.1, confidence) > upper(self.before.0, self.before.1, confidence)
-    }
-}
-
-impl std::fmt::Display for Shift {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} (training: {} of {})", self.now.0, self.now.1, self.before.0, self.before.1)
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::Label;
 use crate::gate::testing::{context, sample};
-use crate::sample::Sample;
+use crate::sample::{Lane, Sample};
 use crate::schema::{Field, MISSING_CODE, Row, Schema, Target, UNSEEN_CODE};
 use crate::stats::sampling::unit_interval;
 
