@@ -4,6 +4,7 @@ mod completeness;
 mod consistency;
 mod dedup;
 mod missing;
+mod near;
 mod recent;
 mod relevance;
 mod schema;
