@@ -47,6 +47,11 @@ impl Space {
         Space { columns, share: 1.0 / (scale.kept().len().max(1) as f64).sqrt() }
     }
 
+    /// Without columns, until there is a reference.
+    pub(super) fn none() -> Self {
+        Space { columns: Vec::new(), share: 1.0 }
+    }
+
     /// Is there no column with a unit?
     pub(super) fn is_blind(&self) -> bool {
         self.columns.iter().all(|unit| unit.deviation == 0.0)
