@@ -1,12 +1,16 @@
 //! Quality gates: what may enter training.
 
+mod class_balance;
 mod completeness;
 mod consistency;
 mod dedup;
+mod leakage;
 mod missing;
+mod near;
 mod recent;
 mod relevance;
 mod schema;
+mod source_cap;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -21,11 +25,14 @@ use crate::sample::{Reason, Sample};
 use crate::schema::Schema;
 use crate::stage::Stage;
 
+pub use class_balance::ClassBalance;
 pub use completeness::{Completeness, CompletenessReport, FieldCompleteness};
 pub use consistency::LabelConsistency;
 pub use dedup::Deduplicate;
+pub use leakage::Leakage;
 pub use relevance::Relevance;
 pub use schema::{Rule, RuleReport, SchemaGate, SchemaReport};
+pub use source_cap::SourceCap;
 
 /// What a gate may look at beside the sample.
 #[derive(Debug, Clone, Copy)]

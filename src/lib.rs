@@ -153,8 +153,9 @@ pub use event::{
     top_class,
 };
 pub use gate::{
-    Admission, Audit, BatchDraft, Completeness, CompletenessReport, Deduplicate, DraftRow, FieldCompleteness,
-    GateContext, GateFn, LabelConsistency, QualityGate, Relevance, Rule, RuleReport, SchemaGate, SchemaReport, gate_fn,
+    Admission, Audit, BatchDraft, ClassBalance, Completeness, CompletenessReport, Deduplicate, DraftRow,
+    FieldCompleteness, GateContext, GateFn, LabelConsistency, Leakage, QualityGate, Relevance, Rule, RuleReport,
+    SchemaGate, SchemaReport, SourceCap, gate_fn,
 };
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
 pub use label_shift::{LabelShift, LabelShiftError, Weights};

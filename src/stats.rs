@@ -31,6 +31,7 @@ pub(crate) mod ks_window;
 pub(crate) mod mahalanobis;
 pub(crate) mod metrics;
 pub(crate) mod mincovdet;
+pub(crate) mod minhash;
 pub(crate) mod moments;
 pub(crate) mod multiple;
 pub(crate) mod neighbours;

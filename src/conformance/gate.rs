@@ -164,7 +164,10 @@ mod tests {
     use crate::event::Label;
     use crate::sample::Annotation;
     use crate::schema::{Row, Target};
-    use crate::{Completeness, Deduplicate, LabelConsistency, Reason, Relevance, SchemaGate, gate_fn};
+    use crate::{
+        ClassBalance, Completeness, Deduplicate, LabelConsistency, Leakage, Reason, Relevance, SchemaGate, SourceCap,
+        gate_fn,
+    };
 
     #[test]
     fn our_gates_keep_their_promises() {
@@ -174,6 +177,12 @@ mod tests {
         gate(|| SchemaGate::default().completeness(0.9).allow_unknown_fields().allow_unusable_outputs());
         gate(Deduplicate::exact);
         gate(|| Deduplicate::exact().capacity(20).window(TimeDelta::seconds(100)));
+        gate(|| Deduplicate::exact().near(0.5).near_capacity(50));
+        gate(|| Leakage::default().reserve(0.2).expects_judging());
+        gate(SourceCap::default);
+        gate(|| SourceCap::default().annotators(0.1).users(0.1).segment("kind", 0.3));
+        gate(ClassBalance::default);
+        gate(|| ClassBalance::default().hold_below(15));
         gate(LabelConsistency::default);
         gate(|| LabelConsistency::default().tolerance(0.1).near(0.3).confident_learning(20));
         gate(|| LabelConsistency::default().tolerance(0.5).capacity(50));
