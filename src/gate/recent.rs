@@ -56,10 +56,6 @@ impl<V> Recent<V> {
         self.index(key).map(|at| &mut self.ring[at].1)
     }
 
-    pub(super) fn get_mut(&mut self, key: u128) -> Option<&mut V> {
-        self.entries.get_mut(&key)
-    }
-
     /// The value of `key`, made if there is none; `None` if the capacity is 0.
     pub(super) fn entry(&mut self, key: u128, make: impl FnOnce() -> V) -> Option<&mut V> {
         if self.capacity == 0 {
