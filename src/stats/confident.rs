@@ -91,7 +91,8 @@ pub(crate) struct Confident {
     /// Rows by (given class, class that they reach the threshold of; of several, the most probable); at least 1 on the
     /// diagonal.
     pub(crate) counted: Array2<u64>,
-    /// The same, scaled to the number of rows of each given class, in whole numbers.
+    /// The same, scaled to the number of rows of each given class, in whole numbers; at least 1
+    /// on the diagonal of a class that has rows.
     pub(crate) joint: Array2<u64>,
     /// Rows of each given class, ascending.
     rows: Vec<Vec<usize>>,
@@ -181,21 +182,14 @@ impl Confident {
         rows
     }
 
-    /// Rows to take out of each given class, by the class that they truly have. At least one row stays in each.
-    fn excess(&self, given: usize) -> Vec<usize> {
-        let row = self.joint.row(given);
-        let taken = u64::from(row[given] == 0);
-        row.iter().map(|count| count.saturating_sub(taken) as usize).collect()
-    }
-
     /// Ascending, each once.
     fn led_by_another(&self, data: Labelled<'_>) -> Vec<usize> {
         let mut found = Vec::new();
-        for (given, rows) in self.rows.iter().enumerate().filter(|(_, rows)| rows.len() > 1) {
-            for (other, count) in self.excess(given).into_iter().enumerate() {
+        for (given, rows) in self.rows.iter().enumerate() {
+            for (other, &count) in self.joint.row(given).iter().enumerate() {
                 if other != given && count > 0 {
                     let lead = |row: &usize| (data.row(*row)[given] - data.row(*row)[other], *row);
-                    found.extend(smallest(rows.iter().map(lead).collect(), count));
+                    found.extend(smallest(rows.iter().map(lead).collect(), count as usize));
                 }
             }
         }
@@ -206,8 +200,8 @@ impl Confident {
 
     fn least_probable(&self, data: Labelled<'_>) -> Vec<usize> {
         let mut found = Vec::new();
-        for (given, rows) in self.rows.iter().enumerate().filter(|(_, rows)| rows.len() > 1) {
-            let stay = self.joint[[given, given]].max(1) as usize;
+        for (given, rows) in self.rows.iter().enumerate() {
+            let stay = self.joint[[given, given]] as usize;
             let scored = rows.iter().map(|row| (data.self_confidence(*row), *row)).collect();
             found.extend(smallest(scored, rows.len().saturating_sub(stay)));
         }

@@ -405,7 +405,7 @@ fn labelled_by_people() -> (Schema, Vec<Sample>) {
     let mut rng = StdRng::seed_from_u64(1);
     let sample = |n: u128| {
         let truth = rng.random_range(0..3_usize);
-        let given = (truth + usize::from(n % 10 == 0)) % 3;
+        let given = (truth + usize::from(n.is_multiple_of(10))) % 3;
         let mut sample = valued(&schema, n, &[n as f64]);
         let mut output = [0.05; 3];
         output[truth] = 0.9;

@@ -134,6 +134,7 @@ proptest! {
         let data = Labelled { labels: &labels, probabilities: &probabilities, classes: 4 };
         let fit = Confident::new(data);
         prop_assert_eq!(fit.joint.sum(), labels.len() as u64);
+        prop_assert!((0..4).all(|class| labels.contains(&class) == (fit.joint[[class as usize, class as usize]] > 0)));
         prop_assert!(fit.prior().iter().chain(&fit.noise_matrix()).chain(&fit.inverse_noise_matrix()).all(|x| (0.0..=1.0).contains(x)));
         for (rule, name) in RULES {
             let found = fit.issues(data, rule);
