@@ -154,11 +154,7 @@ impl Completeness {
         let mut missing = vec![0_u64; schema.fields().len()];
         // row by row, as a row lies in one place
         for row in rows {
-            let row = &row.sample.observation.row;
-            missing
-                .iter_mut()
-                .enumerate()
-                .for_each(|(field, count)| *count += u64::from(row.is_missing(schema, field)));
+            row.sample.observation.row.count_missing(schema, &mut missing);
         }
         let fields = schema.fields().iter().zip(missing).enumerate().map(|(index, (field, missing))| {
             let training = known.fields.get(index).copied().flatten();
