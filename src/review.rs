@@ -1,5 +1,6 @@
 //! The review queue: people claim tasks, answer, skip or release them.
 
+mod answers;
 mod change;
 mod consensus;
 mod exchange;

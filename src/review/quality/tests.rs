@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::gate::testing::{at, id};
 use crate::stats::golden::{assert_close, cases, number, numbers};
-use crate::store::{Expect, Fence, MemoryStore, Store};
+use crate::store::{Expect, Fence, Kind, MemoryStore, Scan, Store};
 
 struct Bench {
     store: MemoryStore,
