@@ -37,7 +37,8 @@ impl LabelStudioOptions {
     /// Retracts what was imported from annotations that the export no longer has: Label Studio deletes without a trace.
     /// The retraction is an entry of its own, and stands until the annotation is edited again.
     ///
-    /// It concerns the tasks in the file only, and only if the file is whole and nothing in the task was unreadable.
+    /// It concerns the tasks in the file only, and only if the file is whole, each task of it can be read, and so can each
+    /// annotation of the task in question.
     /// Label Studio leaves tasks without annotations out of an export unless it is asked for all of them:
     /// `exportType=JSON&download_all_tasks=true`. Not for an export that was filtered by annotation.
     pub fn tombstones(mut self) -> Self {

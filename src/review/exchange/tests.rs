@@ -9,8 +9,10 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
+use super::report::MOST_REFUSALS;
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::error::BoxError;
 use crate::event::Label;
 use crate::gate::testing::id;
 use crate::review::{consensus::standing, task_write};

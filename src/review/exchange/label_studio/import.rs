@@ -105,7 +105,7 @@ pub(in super::super) fn import(
         return Err(failed);
     }
     match read {
-        Ok(()) if options.tombstones => import.retract_what_is_gone(),
+        Ok(()) if import.options.tombstones => import.retract_what_is_gone(),
         Ok(()) => Ok(()),
         Err(error) => {
             import.report.ends_at(import.place + 1, error);
@@ -147,7 +147,11 @@ impl Import<'_> {
         let place = self.place;
         let task = match Exported::deserialize(task) {
             Ok(task) => task,
-            Err(error) => return self.report.note(place, None, Err(malformed(error))),
+            Err(error) => {
+                // Whose annotations it holds is not known, so none can be called gone.
+                self.options.tombstones = false;
+                return self.report.note(place, None, Err(malformed(error)));
+            }
         };
         let key = task.data.as_ref().and_then(|data| data.get(KEY)).and_then(Value::as_str);
         let Some(sample) = key.and_then(|key| key.parse().ok()) else {

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::event::ModelVersion;
 use crate::gate::testing::sample;
@@ -184,18 +186,20 @@ fn who_skips_after_an_answer_takes_it_back_and_may_answer_again() {
 fn an_annotation_that_vanished_is_kept_unless_tombstones_are_asked_for() {
     let bench = Bench::with(2);
     let twin = finished(3, 2, "fraud", 3);
-    let both = exported(&[(1, &[finished(1, 1, "good", 2)]), (2, &[finished(2, 1, "good", 2)]), (1, &[twin.clone()])]);
+    let both = exported(&[(1, &[finished(1, 1, "good", 2)]), (2, &[finished(2, 1, "good", 2)]), (1, from_ref(&twin))]);
     let _ = bench.import(&both, studio());
-    let less = exported(&[(1, &[]), (1, &[twin.clone()])]);
+    let less = exported(&[(1, &[]), (1, from_ref(&twin))]);
     let _ = bench.import(&less, studio());
     let stands = people(&[("label-studio-1", 0), ("label-studio-2", 1)]);
     assert_eq!(bench.standing(1), stands);
 
     let cut = bench.import(&less[..less.len() - 1], with_tombstones());
     assert_eq!((cut.retracted, bench.standing(1)), (0, stands.clone()), "a file that is not whole says nothing");
-    let odd = exported(&[(1, &[json!({"unique_id": 7})]), (1, &[twin.clone()])]);
+    let odd = exported(&[(1, &[json!({"unique_id": 7})]), (1, from_ref(&twin))]);
     let unreadable = bench.import(odd, with_tombstones());
-    assert_eq!((unreadable.retracted, unreadable.refused, bench.standing(1)), (0, 1, stands));
+    assert_eq!((unreadable.retracted, unreadable.refused, bench.standing(1)), (0, 1, stands.clone()));
+    let malformed = bench.import(format!("[7, {}", &less[1..]), with_tombstones());
+    assert_eq!((malformed.retracted, malformed.refused, bench.standing(1)), (0, 1, stands));
 
     let report = bench.import(&less, with_tombstones());
     assert_eq!((report.retracted, report.known), (1, 1));
