@@ -13,6 +13,8 @@ mod schema;
 mod source_cap;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
 //! The two-sample two-sided Kolmogorov–Smirnov test (Kolmogorov 1933, Smirnov 1939).
 
 use super::kolmogorov::kolmogorov_upper;
-use super::permutation::{Arrangements, MonteCarlo};
 #[cfg(test)]
-use super::{permutation::Compared, pooled::Pooled};
+use super::permutation::Compared;
+use super::permutation::{Arrangements, MonteCarlo};
+use super::pooled::Pooled;
 
 /// Largest n·m for which [`Method::Auto`] computes the exact p-value: some 10 ms at worst.
 const EXACT_CELLS: u64 = 4_000_000;
@@ -115,12 +116,17 @@ pub(crate) fn p_value_with_ties(counts: &[u32], n: u64, m: u64, d: f64, level: f
     }
 }
 
+/// The distance D of two pooled samples.
+pub(crate) fn distance(pooled: &Pooled) -> f64 {
+    let (n, m) = (pooled.n, pooled.m);
+    largest_lead(&pooled.counts, &pooled.window, n, m) as f64 / (n as f64 * m as f64)
+}
+
 /// The test of two pooled samples; the effect is the distance D itself.
 #[cfg(test)]
 pub(crate) fn test(pooled: &Pooled, level: f64, seed: u64) -> Compared {
-    let (n, m) = (pooled.n, pooled.m);
-    let d = largest_lead(&pooled.counts, &pooled.window, n, m) as f64 / (n as f64 * m as f64);
-    let p_value = p_value_with_ties(&pooled.counts, n, m, d, level, seed);
+    let d = distance(pooled);
+    let p_value = p_value_with_ties(&pooled.counts, pooled.n, pooled.m, d, level, seed);
     Compared { statistic: d, p_value, effect: d }
 }
 

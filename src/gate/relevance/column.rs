@@ -2,7 +2,6 @@
 
 use hashbrown::HashSet;
 
-use crate::gate::DraftRow;
 use crate::gate::missing::{FEWEST_ROWS, Shift};
 use crate::reference::Reference;
 use crate::schema::{FieldKind, MISSING_CODE, Row};
@@ -103,15 +102,15 @@ impl Column {
         }
     }
 
-    pub(super) fn missing_shift(&self, rows: &[&DraftRow<'_>]) -> Shift {
-        let missing = rows.iter().filter(|row| self.is_missing(&row.sample.observation.row)).count() as u64;
+    pub(super) fn missing_shift(&self, rows: &[&Row]) -> Shift {
+        let missing = rows.iter().filter(|row| self.is_missing(row)).count() as u64;
         Shift { before: (self.missing, self.rows), now: (missing, rows.len() as u64) }
     }
 
     /// What is wrong with the scale of the column in these rows.
-    pub(super) fn wrong_scale(&self, rows: &[&DraftRow<'_>]) -> Option<String> {
+    pub(super) fn wrong_scale(&self, rows: &[&Row]) -> Option<String> {
         let Content::Values { magnitude: Some(before), .. } = &self.content else { return None };
-        let values = rows.iter().filter_map(|row| row.sample.observation.row.values().get(self.at).copied());
+        let values = rows.iter().filter_map(|row| row.values().get(self.at).copied());
         let now = Magnitude::of(values)?.median;
         let large = now >= FACTOR * before.median && now > before.large;
         let small = now <= before.median / FACTOR && now < before.small;

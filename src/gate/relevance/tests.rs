@@ -4,7 +4,7 @@ use super::*;
 use crate::event::Label;
 use crate::gate::testing::{context, sample};
 use crate::sample::{Lane, Sample};
-use crate::schema::{Field, MISSING_CODE, Row, Schema, Target, UNSEEN_CODE};
+use crate::schema::{Field, MISSING_CODE, Row, Schema, Target, UNSEEN_CODE, Violation, ViolationKind};
 use crate::stats::sampling::unit_interval;
 
 fn schema() -> Schema {
@@ -165,4 +165,124 @@ fn a_moved_reference_is_taken_over_even_without_rebase() {
     assert!(novel_share(&audit(&mut gate, &old, &samples)) < 0.1);
     assert_eq!(novel_share(&audit(&mut gate, &new, &samples)), 1.0, "nothing is known without rows");
     assert!(Relevance::default().out_of_range(f64::NAN).rebase(&old).is_err());
+}
+
+#[test]
+fn a_share_of_rows_that_break_the_schema_holds_the_batch_but_new_categories_and_fields_do_not() {
+    let violated = |kind: fn(u64) -> ViolationKind, field: &'static str| {
+        move |n: u64, row: &mut Row| {
+            if n < 61 {
+                row.violations.push(Violation { field: field.into(), kind: kind(n) });
+            }
+        }
+    };
+    let wrong_type = violated(|_| ViolationKind::WrongType("text".into()), "wealth");
+    assert!(held(&wrong_type).unwrap().contains("61 of 300 rows break the schema"));
+    assert_eq!(
+        held(|n, row| if n > 0 {
+            wrong_type(n, row)
+        }),
+        None,
+        "60 of 300 are allowed"
+    );
+    assert_eq!(held(violated(|_| ViolationKind::NotAllowed("XX".into()), "country")), None);
+    assert_eq!(held(violated(|_| ViolationKind::UnknownField("more".into()), "")), None);
+    assert!(held(violated(|_| ViolationKind::NotAllowed("2".into()), "new")).is_some(), "a boolean has no third value");
+    assert!(Relevance::default().violations(1.5).rebase(&training()).is_err());
+}
+
+#[test]
+fn the_columns_that_moved_furthest_are_noted_with_their_effects() {
+    let references = training();
+    let notes = |change: fn(u64, &mut Row)| {
+        let verdict = audit(&mut Relevance::default(), &references, &batch(300, Lane::Random, change));
+        let Audit::Pass(notes) = verdict else { panic!("{verdict:?}") };
+        notes.into_iter().find(|note| note.code == "moved").map(|note| note.detail)
+    };
+    assert_eq!(notes(|_, _| ()), None);
+    let detail = notes(|n, row| {
+        row.values[2] += 40.0;
+        row.codes[0] = u32::from(n % 10 == 0);
+    });
+    let detail = detail.unwrap();
+    // Age, even over 0 to 80, moved by half of its range; the codes were even and are 90 to 10.
+    let effects: Vec<f64> = ["KS ", "total variation "]
+        .map(|what| {
+            let at = detail.find(what).unwrap() + what.len();
+            detail[at..at + 5].parse().unwrap()
+        })
+        .to_vec();
+    assert!(
+        detail.starts_with("2 columns by more than chance: `age` KS") && detail.contains("`country` total"),
+        "{detail}"
+    );
+    assert!((effects[0] - 0.5).abs() < 0.06 && (effects[1] - 0.4).abs() < 0.06, "{detail}");
+}
+
+#[test]
+fn sound_batches_have_a_moved_column_as_seldom_as_promised() {
+    let references = training();
+    let runs = 150;
+    let moved = (0..runs).filter(|seed| {
+        let rows = batch(40, Lane::Random, |n, row| fill(row, 9_000_000 + 40 * seed + n));
+        let rows: Vec<&Row> = rows.iter().map(|sample| &sample.observation.row).collect();
+        moved::moved(&references.training, &rows).is_some()
+    });
+    let count = moved.count() as u64;
+    assert!(lower(count, runs, 0.9999) <= 0.01, "{count} of {runs}");
+}
+
+/// What the gate says of a feed of 500 rows of which the newest `newest` are changed.
+fn feed(newest: u64, change: impl Fn(u64, &mut Row)) -> Option<String> {
+    let (schema, references) = (schema(), training());
+    let samples = batch(500, Lane::Random, |n, row| {
+        if n >= 500 - newest {
+            change(n, row)
+        }
+    });
+    let observations: Vec<&Observation> = samples.iter().map(|sample| &sample.observation).collect();
+    let reason = Relevance::default().feed(&observations, &context(&schema, &references)).unwrap()?;
+    assert_eq!(reason.code, "broken_feed");
+    Some(reason.detail)
+}
+
+#[test]
+fn a_feed_that_broke_a_moment_ago_is_found_and_new_data_is_no_failure() {
+    for newest in [20, 30, 100, 500] {
+        assert!(feed(newest, |_, row| row.values[2] *= 1_000.0).unwrap().contains("unit or scale"), "{newest}");
+        assert!(feed(newest, |_, row| row.codes[0] = MISSING_CODE).unwrap().contains("`country` is missing"));
+        assert!(feed(newest, |_, row| row.values[2] = -1.0).unwrap().contains("break a range"));
+        assert_eq!(feed(newest, |_, row| row.values[0] *= 50.0), None, "a factor of 50 may be the world");
+        assert_eq!(feed(newest, |_, row| row.codes[0] = UNSEEN_CODE), None);
+        assert_eq!(feed(newest, |_, row| row.values[2] += 80.0), None);
+    }
+    assert_eq!(
+        feed(500, |n, row| if n % 10 == 0 {
+            row.values[2] = f64::NAN
+        }),
+        None,
+        "10 points are no failure"
+    );
+    assert_eq!(
+        feed(500, |n, row| if n % 18 == 0 {
+            row.values[2] = -1.0
+        }),
+        None,
+        "28 of 500 may be 5 % by chance"
+    );
+}
+
+#[test]
+fn a_sound_feed_is_hardly_ever_called_broken_and_few_rows_say_nothing() {
+    let (schema, references) = (schema(), training());
+    let mut gate = Relevance::default();
+    for seed in 0..60 {
+        let samples = batch(500, Lane::Random, |n, row| fill(row, 20_000_000 + 500 * seed + n));
+        let observations: Vec<&Observation> = samples.iter().map(|sample| &sample.observation).collect();
+        assert_eq!(gate.feed(&observations, &context(&schema, &references)).unwrap(), None);
+    }
+    let samples = batch(19, Lane::Random, |_, row| row.values.fill(f64::NAN));
+    let observations: Vec<&Observation> = samples.iter().map(|sample| &sample.observation).collect();
+    assert_eq!(gate.feed(&observations, &context(&schema, &references)).unwrap(), None);
+    assert_eq!(gate.feed(&[], &context(&schema, &references)).unwrap(), None);
 }
