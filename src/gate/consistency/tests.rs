@@ -441,6 +441,23 @@ fn labels_that_the_model_speaks_against_are_adjudicated_once() {
 }
 
 #[test]
+fn what_was_examined_is_not_examined_again_when_the_worst_are_out() {
+    let (schema, mut samples) = labelled_by_people();
+    let mut rng = StdRng::seed_from_u64(2);
+    for sample in &mut samples {
+        let output = [0.0; 3].map(|_: f64| 0.1 + rng.random::<f64>());
+        let sum: f64 = output.iter().sum();
+        sample.observation.set_output(Output::Probabilities(&output.map(|p| p / sum)));
+    }
+    let mut gate = LabelConsistency::default().confident_learning(20);
+    let verdicts = settle(&mut gate, &schema, &mut samples);
+    assert_eq!(verdicts.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["adjudicate", "pass"]);
+    assert!(samples.len() > 20, "there were enough to look again");
+    let fresh = settle(&mut LabelConsistency::default().confident_learning(20), &schema, &mut samples);
+    assert_eq!(fresh[0].0, "adjudicate", "a gate that does not know them would find more");
+}
+
+#[test]
 fn only_labels_of_people_are_examined_and_only_if_there_are_enough() {
     let (schema, mut samples) = labelled_by_people();
     for sample in &mut samples[..40] {
