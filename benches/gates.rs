@@ -86,6 +86,9 @@ fn gates(c: &mut Criterion<ThreadTime>) {
     admit(c, &world, "schema", SchemaGate::default());
     // half the room that the samples need: each one is new, and pushes an old one out
     admit(c, &world, "deduplicate", Deduplicate::exact().capacity(SAMPLES / 2));
+    // each sample is compared with the 2,048 before it, and is near none of them
+    let near = Deduplicate::exact().capacity(SAMPLES / 2).near(0.1).near_capacity(SAMPLES / 2);
+    admit(c, &world, "deduplicate_near", near);
     audit(c, &world, "label_consistency", LabelConsistency::default());
     audit(c, &world, "relevance", Relevance::default());
 }

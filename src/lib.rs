@@ -11,7 +11,7 @@
 //! | part | what it decides | defaults |
 //! |---|---|---|
 //! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`] and any other [`NoveltyScore`]; [`KsDrift`], [`OutputDrift`], [`MmdDrift`]; [`StreamDrift`] of any [`ChangeDetector`]; [`PredictionError`], [`LivePerformance`], [`HarmMonitor`], [`EstimatedPerformance`]; [`UserFeedback`] |
-//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`] |
+//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`], [`Leakage`], [`SourceCap`], [`ClassBalance`] |
 //! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
 //! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
 //! | [`Trainer`] | how to train | [`CommandTrainer`], [`FnTrainer`] |

@@ -119,7 +119,7 @@ pub(super) fn levels(row: &Row, but_text: Option<usize>) -> u64 {
 /// Rows in the order in which they came, each with something that is known of it.
 ///
 /// Found exactly: a row further away than asked for along one direction is further away altogether, and the others are looked
-/// at one by one. With standard normal columns and distance r that is about 0.8·r of the rows that share the levels.
+/// at one by one. With independent normal columns and a small distance r that is r/√π of the rows that share the levels.
 #[derive(Debug, Clone)]
 pub(super) struct NearRows<T> {
     space: Space,
@@ -179,6 +179,15 @@ impl<T> NearRows<T> {
         self.rows.iter().map(|row| (row.levels, &*row.values, &row.what))
     }
 
+    /// The places that are looked at for rows at most `distance` away.
+    fn candidates(&self, levels: u64, values: &[f64], distance: f64) -> impl Iterator<Item = u64> {
+        let (at, rounding) = self.space.project(values);
+        // The other end of the range is as far out, so that its rounding is no more than this once over.
+        let reach = distance * (1.0 + ROUNDING) + 2.0 * rounding;
+        let range = (levels, ordered(at - reach), 0)..=(levels, ordered(at + reach), u64::MAX);
+        self.order.range(range).map(|(_, _, place)| *place)
+    }
+
     /// The nearest row at most `distance` away that `fits`, and how far away it is; the oldest of equally near ones.
     pub(super) fn nearest(
         &self,
@@ -187,12 +196,8 @@ impl<T> NearRows<T> {
         distance: f64,
         fits: impl Fn(&T) -> bool,
     ) -> Option<(f64, &T)> {
-        let (at, rounding) = self.space.project(values);
-        // The other end of the range is as far out, so that its rounding is no more than this once over.
-        let reach = distance * (1.0 + ROUNDING) + 2.0 * rounding;
-        let range = (levels, ordered(at - reach), 0)..=(levels, ordered(at + reach), u64::MAX);
         let mut best: Option<(f64, u64)> = None;
-        for &(_, _, place) in self.order.range(range) {
+        for place in self.candidates(levels, values, distance) {
             let row = &self.rows[(place - self.first) as usize];
             let limit = best.map_or(distance * distance, |(squared, _)| squared);
             if let Some(squared) = self.space.distance_squared(values, &row.values, limit)
@@ -289,6 +294,25 @@ mod tests {
         values.iter().fold(levels, |key, value| {
             key * 4 + if value.is_nan() { 1 } else { u64::from(value.is_infinite()) * (2 + u64::from(*value > 0.0)) }
         })
+    }
+
+    #[test]
+    fn the_search_looks_at_as_few_rows_as_promised() {
+        let mut noise = crate::conformance::Noise::new("near rows");
+        let mut row = || [noise.normal(), 10.0 * noise.normal(), 7.0];
+        let schema = reference().schema().clone();
+        let mut builder = Reference::builder(schema.clone());
+        for _ in 0..4_000 {
+            builder.push(&Row::from_values(&schema, &row()).unwrap(), None, None).unwrap();
+        }
+        let mut near = NearRows::new(Space::new(&builder.finish()));
+        (0..5_000).for_each(|at| near.push(0, &row(), at));
+        let queries = 400;
+        let looked: usize = (0..queries).map(|_| near.candidates(0, &row(), 0.1).count()).sum();
+        let share = looked as f64 / f64::from(queries) / 5_000.0;
+        let promised = 0.1 / std::f64::consts::PI.sqrt();
+        // 400 queries, each with a standard deviation of about a third of its mean.
+        assert!((share / promised - 1.0).abs() < 0.1, "{share} {promised}");
     }
 
     proptest! {
