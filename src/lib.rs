@@ -11,8 +11,8 @@
 //! | part | what it decides | defaults |
 //! |---|---|---|
 //! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`] and any other [`NoveltyScore`]; [`KsDrift`], [`OutputDrift`], [`MmdDrift`]; [`StreamDrift`] of any [`ChangeDetector`]; [`PredictionError`], [`LivePerformance`], [`HarmMonitor`], [`EstimatedPerformance`]; [`UserFeedback`] |
-//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`], [`Leakage`], [`SourceCap`], [`ClassBalance`] |
-//! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
+//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Completeness`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`], [`Leakage`], [`SourceCap`], [`ClassBalance`] |
+//! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`], [`HumanRouter`] by a [`QueryStrategy`]; people answer in the [`ReviewQueue`] |
 //! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
 //! | [`Trainer`] | how to train | [`CommandTrainer`], [`FnTrainer`] |
 //! | [`Evaluator`] | which model is better, by the rules of a [`Profile`] | [`PairedEvaluator`] |
@@ -112,6 +112,7 @@ mod clock;
 pub mod conformance;
 mod dataset;
 mod detector;
+mod encode;
 mod error;
 mod event;
 mod files;
@@ -177,8 +178,8 @@ pub use review::{
     consensus, consensus_within, label_studio_config,
 };
 pub use router::{
-    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, LabelRouter, Route, RouteContext,
-    RouterFn, router_fn,
+    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, HumanRouter, LabelRouter,
+    QueryStrategy, Route, RouteContext, RouterFn, router_fn,
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
