@@ -170,8 +170,8 @@ pub use retrain::{
 };
 pub use review::{Answer, Consensus, ReviewQueue, Task, Ticket, consensus, consensus_within};
 pub use router::{
-    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, LabelRouter, Route, RouteContext,
-    RouterFn, router_fn,
+    Ask, Audited, AutoLabelPlan, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, DriftExposure,
+    LabelRouter, PromotionPlan, Route, RouteContext, RouterFn, Traffic, plan_promotion, router_fn,
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{

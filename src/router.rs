@@ -14,7 +14,9 @@ use crate::schema::Schema;
 use crate::stage::Stage;
 
 pub use budget::Budget;
-pub use confidence::{ConfidenceRouter, ConfidenceStatus};
+pub use confidence::{
+    AutoLabelPlan, ConfidenceRouter, ConfidenceStatus, DriftExposure, PromotionPlan, Traffic, plan_promotion,
+};
 
 /// What a router may look at beside the sample.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +106,7 @@ pub struct Audited<'a> {
 }
 
 /// What is to become of the auto-labels of a cohort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CohortVerdict {
     /// The promise holds: release them.
     Release,

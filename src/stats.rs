@@ -3,6 +3,7 @@
 //! Everything here is deterministic, free of input and output, and never panics on data.
 //! A missing cell is `NaN`; whether infinities are values or missing is said at each item.
 
+pub(crate) mod audit;
 pub(crate) mod beta;
 pub(crate) mod binomial;
 pub(crate) mod bins;
