@@ -3,8 +3,8 @@
 //! Everything here is deterministic, free of input and output, and never panics on data.
 //! A missing cell is `NaN`; whether infinities are values or missing is said at each item.
 
-#[allow(dead_code, reason = "the review queue is to use it")]
 pub(crate) mod agreement;
+pub(crate) mod audit;
 pub(crate) mod beta;
 pub(crate) mod binomial;
 pub(crate) mod bins;
@@ -14,7 +14,6 @@ pub(crate) mod cholesky;
 pub(crate) mod confident;
 pub(crate) mod covariance;
 pub(crate) mod cramer_von_mises;
-#[allow(dead_code, reason = "the review queue is to use it")]
 pub(crate) mod dawid_skene;
 pub(crate) mod divergence;
 pub(crate) mod ecod;

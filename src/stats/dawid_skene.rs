@@ -100,11 +100,13 @@ impl DawidSkene {
     }
 
     /// Log-likelihood per vote under the estimates before the last step; negative infinity without a step.
+    #[cfg(test)]
     pub(crate) fn log_likelihood(&self) -> f64 {
         self.log_likelihood
     }
 
     /// Steps done.
+    #[cfg(test)]
     pub(crate) fn iterations(&self) -> usize {
         self.iterations
     }
