@@ -8,7 +8,7 @@ mod common;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use common::{Noise, ThreadTime};
+use common::{Noise, Stream, ThreadTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::chrono::DateTime;
 use feedloop::uuid::Uuid;
@@ -67,7 +67,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (schema, mut noise) = (Arc::new(schema()), Noise(51));
+        let (schema, mut noise) = (Arc::new(schema()), Stream::new(1).noise);
         let mut reference = Reference::builder(schema.clone());
         for n in 0..common::REFERENCE {
             let mut row = Row::new(&schema);

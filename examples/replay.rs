@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example replay -- --csv FILE [--policy never|scheduled|loop|oracle]
-//!     [--profile adaptive|confirm] [--budget 0.05] [--model logistic|forest] [--seed 1]
+//!     [--profile adaptive|confirm|likely] [--budget 0.05] [--model logistic|forest] [--seed 1] [--seeds 1]
 //! ```
 //!
 //! FILE is plain or gzip CSV with a header `x0..xk,y`, one row per observation in stream order; `y` is an integer
@@ -14,15 +14,19 @@
 //! - `never`: nothing. The first model serves for ever.
 //! - `scheduled`: label a share `--budget` of the batch, drawn at random, and train again on the newest 3,000 labels.
 //! - `loop`: feedloop decides what to label within `--budget`, when to train and what to promote; `--profile` says how
-//!   much evidence it wants: `adaptive` follows drift, `confirm` promotes only what is shown to be better.
+//!   much evidence it wants: `adaptive` follows drift, `confirm` promotes only what is shown to be better, `likely` also
+//!   what is only likely to be.
 //! - `oracle`: every label is known. The better of two training windows, chosen in hindsight: what no policy can know.
 //!
-//! The last line is JSON; `rows` are the rows that were predicted and scored, and `accuracy` and `budget` are shares of
-//! them.
+//! `--seeds N` replays it N times, with the seeds from `--seed` on.
+//!
+//! The last lines are JSON, one for each replay; `rows` are the rows that were predicted and scored, and `accuracy` and `budget`
+//! are shares of them.
 
 #[path = "common/mod.rs"]
 mod common;
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,10 +41,11 @@ usage: replay --csv FILE [options]
 
   --csv FILE          plain or gzip CSV, header x0..xk,y, rows in stream order
   --policy POLICY     never, scheduled, loop or oracle      [default: loop]
-  --profile PROFILE   adaptive or confirm (policy loop)     [default: adaptive]
+  --profile PROFILE   adaptive, confirm or likely (loop)    [default: adaptive]
   --budget SHARE      share of the rows that people label   [default: 0.05]
   --model MODEL       logistic or forest                    [default: logistic]
   --seed SEED         a whole number                        [default: 1]
+  --seeds N           replays, each with the next seed      [default: 1]
   -h, --help          print this";
 
 /// What the user asked for.
@@ -51,6 +56,7 @@ struct Arguments {
     budget: f64,
     model: Kind,
     seed: u64,
+    seeds: NonZeroU64,
 }
 
 impl Arguments {
@@ -62,6 +68,7 @@ impl Arguments {
         let mut budget = 0.05;
         let mut model = Kind::Logistic;
         let mut seed = 1;
+        let mut seeds = NonZeroU64::MIN;
         while let Some(given) = options.next() {
             match given.name.as_str() {
                 "-h" | "--help" => return Ok(None),
@@ -71,10 +78,11 @@ impl Arguments {
                 "--budget" => budget = options.share(&given)?,
                 "--model" => model = options.value(&given)?.parse()?,
                 "--seed" => seed = options.number(&given, "a whole number of at least 0")?,
+                "--seeds" => seeds = options.number(&given, "a whole number of at least 1")?,
                 unknown => return Err(format!("unknown argument '{unknown}'")),
             }
         }
-        Ok(Some(Self { csv: csv.ok_or("--csv FILE is missing")?, policy, profile, budget, model, seed }))
+        Ok(Some(Self { csv: csv.ok_or("--csv FILE is missing")?, policy, profile, budget, model, seed, seeds }))
     }
 }
 
@@ -96,17 +104,23 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
         split.judged(),
         split.batches.len(),
     );
-    let outcome =
-        protocol::run(&stream, arguments.policy, arguments.profile, arguments.budget, arguments.model, arguments.seed)?;
-    println!(
-        "{} with {}: accuracy {:.4} with {} labels ({:.1} % of the rows) in {:.1} s",
-        outcome.policy,
-        outcome.model,
-        outcome.accuracy,
-        outcome.labels,
-        100.0 * outcome.labels as f64 / outcome.rows as f64,
-        outcome.seconds,
-    );
-    println!("{}", serde_json::to_string(&outcome)?);
+    let mut outcomes = Vec::new();
+    for seed in (0..arguments.seeds.get()).map(|more| arguments.seed.wrapping_add(more)) {
+        let Arguments { policy, profile, budget, model, .. } = *arguments;
+        let outcome = protocol::run(&stream, policy, profile, budget, model, seed)?;
+        println!(
+            "{} with {}: accuracy {:.4} with {} labels ({:.1} % of the rows) in {:.1} s",
+            outcome.policy,
+            outcome.model,
+            outcome.accuracy,
+            outcome.labels,
+            100.0 * outcome.labels as f64 / outcome.rows as f64,
+            outcome.seconds,
+        );
+        outcomes.push(outcome);
+    }
+    for outcome in &outcomes {
+        println!("{}", serde_json::to_string(outcome)?);
+    }
     Ok(())
 }

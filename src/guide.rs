@@ -194,10 +194,24 @@ pub mod gates {
     //!
     //! | gate | admits a sample unless | audits a batch |
     //! |---|---|---|
-    //! | [`SchemaGate`](crate::SchemaGate) | its row breaks the schema, or its output cannot be used | |
-    //! | [`Deduplicate`](crate::Deduplicate) | the same input came before | |
-    //! | [`LabelConsistency`](crate::LabelConsistency) | | takes out equal inputs with different labels |
+    //! | [`SchemaGate`](crate::SchemaGate) | its row breaks a rule of the schema or one across fields, or its output cannot be used | |
+    //! | [`Completeness`](crate::Completeness) | | holds a batch in which too many values are missing |
+    //! | [`Deduplicate`](crate::Deduplicate) | the same input came before, or nearly; how often it came becomes its weight | |
+    //! | [`LabelConsistency`](crate::LabelConsistency) | | sends equal inputs with different labels back to people |
     //! | [`Relevance`](crate::Relevance) | | holds a batch of a broken feed; new data passes, with its share as a note |
+    //! | [`Leakage`](crate::Leakage) | it is in the frozen audit set | takes out what has yet to judge a model |
+    //! | [`SourceCap`](crate::SourceCap) | | asks for a signature when one source gave too much of it |
+    //! | [`ClassBalance`](crate::ClassBalance) | | notes the share of every class |
+    //!
+    //! An audit may pass with notes for the manifest, hold the batch, quarantine rows, send doubtful labels back to people
+    //! ([`Audit::Adjudicate`](crate::Audit::Adjudicate): one more person is asked, and a majority decides, five people at
+    //! most), or ask for a signature ([`Audit::SignOff`](crate::Audit::SignOff); the status shows the batch, and
+    //! [`Control::sign_off`](crate::Control::sign_off) lets exactly its rows go). A gate that finds the
+    //! [feed](crate::QualityGate::feed) broken when a drift alarm is raised suppresses the alarm: a wrong unit is no drift.
+    //!
+    //! A [`Schema`](crate::Schema) may [grow](crate::Schema::evolve) over a store that is there: new nullable fields, wider
+    //! ranges, more categories; [`Pipeline::schema_history`](crate::Pipeline::schema_history) lists its versions. Anything
+    //! else is refused with both fingerprints. It reads and writes [JSON Schema](crate::Schema::from_json_schema).
     //!
     //! ```
     //! use feedloop::*;
@@ -230,6 +244,8 @@ pub mod labels {
     //!   Labelled blind, never by a model. Models are judged on it, because it is a fair sample.
     //! - *Comparison*: while a candidate is judged, rows on which the live models do not all agree: a difference shows there
     //!   with a fraction of the labels. Blind, never by a model.
+    //! - *Uncertain* and *Diverse*: what the router drew because the model is unsure of it, or because it is unlike what
+    //!   people were asked so far ([`QueryStrategy`](crate::QueryStrategy)); with the probability of the draw.
     //! - *Flagged*: what detectors pointed at. For learning, not for judging.
     //! - *Outcome*: truths that came by themselves, or corrections by users, flagged or not
     //!   ([`learn_from_outcomes`](crate::PipelineBuilder::learn_from_outcomes)).
@@ -237,6 +253,13 @@ pub mod labels {
     //! **People** answer in the [`ReviewQueue`](crate::ReviewQueue), in this process or another on the same store: claim with
     //! a lease, annotate, skip, release, correct, retract. Every answer is an [`Annotation`](crate::Annotation) that is never
     //! overwritten. What counts is the truth before people, people (by majority) before users, users before the model.
+    //! Tasks age: a point of priority is worth a day of waiting. One ticket in twenty is a gold question once you have
+    //! [put](crate::ReviewQueue::put_gold) some; [`annotators`](crate::ReviewQueue::annotators) then says how good each person
+    //! is, with the limits that the number of questions allows, [`agreement`](crate::ReviewQueue::agreement) how far people
+    //! agree, and [`pooled_labels`](crate::ReviewQueue::pooled_labels) what all answers say together (Dawid and Skene). People
+    //! may also answer elsewhere: [export](crate::ReviewQueue::export_tasks) the tasks as JSON Lines or for Label Studio,
+    //! [import](crate::ReviewQueue::import_annotations) what they said. The same file twice changes nothing, a cut-off file
+    //! gives what is whole and says where it ends, and an edit there is a correction here.
     //!
     //! ```
     //! use feedloop::*;

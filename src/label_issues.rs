@@ -62,16 +62,16 @@ pub struct LabelIssues {
     prior: Vec<f64>,
 }
 
-/// Finds labels that are likely wrong: confident learning (Northcutt, Jiang and Chuang 2021), with the results of its authors'
-/// library cleanlab.
+/// Finds labels that are likely wrong: confident learning (Northcutt, Jiang and Chuang 2021), with the results of its
+/// authors' library cleanlab.
 ///
-/// `labels[i]` is the class of row i, `probabilities[[i, k]]` what a model says of class k. **Assumes** that the probabilities
-/// are out-of-sample (the model was not trained on these labels, so that it cannot repeat them) and that a label is wrong
-/// with a probability that depends on its true class, not on the row. They need not be calibrated: a row counts as class k
-/// if its probability reaches the mean over the rows that are labelled k.
+/// `labels[i]` is the class of row i, `probabilities[[i, k]]` what a model says of class k. **Assumes** that the
+/// probabilities are out-of-sample (the model was not trained on these labels, so that it cannot repeat them) and that
+/// a label is wrong with a probability that depends on its true class, not on the row. They need not be calibrated: a
+/// row counts as class k if its probability reaches the mean over the rows that are labelled k.
 ///
-/// A row with a probability that is NaN or outside 0..1 is left out and listed. Time: as rows times classes; memory: about 50 bytes
-/// per row, and a copy of the probabilities if rows are left out or do not lie one after another.
+/// A row with a probability that is NaN or outside 0..1 is left out and listed. Time: as rows times classes; memory:
+/// about 50 bytes per row, and a copy of the probabilities if rows are left out or do not lie one after another.
 ///
 /// # Errors
 /// There are not as many labels as rows, there are less than two classes, or a label is no class.
@@ -157,8 +157,8 @@ impl LabelIssues {
         &self.thresholds
     }
 
-    /// Rows of each (given class, class that they count as); at least 1 on the diagonal: the confident joint before it is
-    /// calibrated.
+    /// Rows of each (given class, class that they count as); at least 1 on the diagonal: the confident joint before it
+    /// is calibrated.
     pub fn counted(&self) -> &Array2<u64> {
         &self.counted
     }

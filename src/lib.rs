@@ -11,8 +11,8 @@
 //! | part | what it decides | defaults |
 //! |---|---|---|
 //! | [`Detector`] | which predictions deserve a look; whether the stream has changed | [`LowConfidence`], [`Mahalanobis`] and any other [`NoveltyScore`]; [`KsDrift`], [`OutputDrift`], [`MmdDrift`]; [`StreamDrift`] of any [`ChangeDetector`]; [`PredictionError`], [`LivePerformance`], [`HarmMonitor`], [`EstimatedPerformance`]; [`UserFeedback`] |
-//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`], [`Leakage`], [`SourceCap`], [`ClassBalance`] |
-//! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`]; people answer in the [`ReviewQueue`] |
+//! | [`QualityGate`] | what may enter training; the rest is quarantined with the reason | [`SchemaGate`], [`Completeness`], [`Deduplicate`], [`LabelConsistency`], [`Relevance`], [`Leakage`], [`SourceCap`], [`ClassBalance`] |
+//! | [`LabelRouter`] | who labels it: the model, people, nobody | [`ConfidenceRouter`], [`HumanRouter`] by a [`QueryStrategy`]; people answer in the [`ReviewQueue`] |
 //! | [`RetrainTrigger`] | when to retrain, and why | [`NewLabels`], [`Coverage`], [`Schedule`], [`DriftAlarm`]; [`any`], [`all`], [`cooldown`](TriggerExt::cooldown) |
 //! | [`Trainer`] | how to train | [`CommandTrainer`], [`FnTrainer`] |
 //! | [`Evaluator`] | which model is better, by the rules of a [`Profile`] | [`PairedEvaluator`] |
@@ -112,6 +112,7 @@ mod clock;
 pub mod conformance;
 mod dataset;
 mod detector;
+mod encode;
 mod error;
 mod event;
 mod files;
@@ -162,7 +163,7 @@ pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, HeldBatch, Ingested, Lineage,
     LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
-    StageStatus, Status, Worker,
+    SchemaVersion, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
@@ -172,12 +173,13 @@ pub use retrain::{
     Verdict, Watch, WatchVerdict,
 };
 pub use review::{
-    Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, PairAgreement, PooledLabel,
-    PooledLabels, ReviewQueue, Task, Ticket, consensus, consensus_within,
+    Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,
+    ImportReport, LabelStudioOptions, PairAgreement, PooledLabel, PooledLabels, Refusal, ReviewQueue, Task, Ticket,
+    consensus, consensus_within, label_studio_config,
 };
 pub use router::{
-    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, LabelRouter, Route, RouteContext,
-    RouterFn, router_fn,
+    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, HumanRouter, LabelRouter,
+    QueryStrategy, Route, RouteContext, RouterFn, router_fn,
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{

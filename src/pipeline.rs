@@ -41,7 +41,7 @@ pub use control::Control;
 pub use isolated::StageStatus;
 pub use lineage::{Lineage, LineageStep};
 pub use recorder::{Draft, Recorder, Refused};
-pub use retraining::{HeldBatch, PromotionKind, PromotionRecord};
+pub use retraining::{HeldBatch, PromotionKind, PromotionRecord, SchemaVersion};
 pub use status::{Counters, Status};
 pub use worker::Worker;
 

@@ -184,6 +184,12 @@ impl Reference {
         Ok(())
     }
 
+    /// This reference as one of a later version of its schema; `None` unless that can take over and has the same columns.
+    pub(crate) fn carried(&self, schema: &Arc<Schema>) -> Option<Reference> {
+        let fits = self.schema.same_columns(schema) && self.schema.evolve(schema).is_ok();
+        fits.then(|| Reference { schema: schema.clone(), ..self.clone() })
+    }
+
     /// Schema of the rows.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema

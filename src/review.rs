@@ -1,7 +1,9 @@
 //! The review queue: people claim tasks, answer, skip or release them.
 
+mod answers;
 mod change;
 mod consensus;
+mod exchange;
 mod gold;
 mod order;
 mod quality;
@@ -22,7 +24,9 @@ use crate::sample::Annotation;
 use crate::schema::Row;
 use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
+pub(crate) use consensus::standing;
 pub use consensus::{Consensus, consensus, consensus_within};
+pub use exchange::{ExchangeFormat, ExportReport, ImportReport, LabelStudioOptions, Refusal, label_studio_config};
 pub use quality::{Agreement, AnnotatorErrors, AnnotatorQuality, PairAgreement, PooledLabel, PooledLabels};
 pub use queue::ReviewQueue;
 

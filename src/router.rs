@@ -2,6 +2,8 @@
 
 mod budget;
 mod confidence;
+mod human;
+mod query;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,8 @@ use crate::stage::Stage;
 
 pub use budget::Budget;
 pub use confidence::{ConfidenceRouter, ConfidenceStatus};
+pub use human::HumanRouter;
+pub use query::QueryStrategy;
 
 /// What a router may look at beside the sample.
 #[derive(Debug, Clone, Copy)]

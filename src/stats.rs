@@ -44,6 +44,7 @@ pub(crate) mod sampling;
 pub(crate) mod scale;
 pub(crate) mod singular;
 pub(crate) mod tied_classes;
+pub(crate) mod uncertainty;
 pub(crate) mod wasserstein;
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use feedloop::chrono::TimeDelta;
 use feedloop::{
     Ask, BoxError, Chunk, Dataset, Event, Findings, FnTrainer, Kind, Label, ManualClock, MemoryStore, ModelSlot,
-    ModelVersion, Observation, Outcome, Output, Pipeline, PredictionId, Profile, ReviewQueue, Route, Row, SampleState,
-    Schema, Target, TrainJob, detector_fn, new_labels, router_fn,
+    ModelVersion, Observation, Outcome, Output, Pipeline, PredictionId, Profile, Reason, ReviewQueue, Route, Row,
+    SampleState, Schema, Target, TrainJob, detector_fn, new_labels, router_fn,
 };
 use support::{Rng, base, check, evaluator, first_model, fit, id, load, prediction, records, start, truth};
 
@@ -35,7 +35,9 @@ impl Five {
         let mut pipeline = Pipeline::builder("five", schema.clone())
             .training_data(Dataset::from_values(schema.clone(), rows.collect::<Vec<_>>()).unwrap())
             .detect(detector_fn("everything", everything))
-            .route(router_fn("two", |_, _| Ok(Route::Ask(Ask { priority: 1.0, overlap: 2, blind: true }))))
+            .route(router_fn("two", |_, _| {
+                Ok(Route::ask(Ask { priority: 1.0, overlap: 2, blind: true }, Reason::new("test", "asked")))
+            }))
             .clock(clock.clone())
             .store(MemoryStore::new())
             .build()

@@ -1183,8 +1183,8 @@ fn a_stored_state_of_another_schema_is_refused_not_read() {
         clock.advance(TimeDelta::hours(3));
     }
     drop(pipeline);
-    let other = Arc::new(Schema::numeric(3, Target::classes(["no", "yes"])).unwrap());
-    let rows = (0..60).map(|n| ([f64::from(n); 3], Label::Class(n as u32 % 2))).collect::<Vec<_>>();
+    let other = Arc::new(Schema::numeric(1, Target::classes(["no", "yes"])).unwrap());
+    let rows = (0..60).map(|n| ([f64::from(n); 1], Label::Class(n as u32 % 2))).collect::<Vec<_>>();
     let data = Dataset::from_values(other.clone(), rows).unwrap();
     let built = Pipeline::builder("bad", other).training_data(data).clock(clock).store(store).build();
     assert!(

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    AlarmState, Clock, Deduplicate, Event, KsDrift, Label, ModelVersion, PipelineBuilder, PredictionId, Profile,
-    Relevance, RunState, Sample, drift, new_labels,
+    AlarmState, Clock, Deduplicate, Event, KsDrift, Label, ModelVersion, PipelineBuilder, Profile, Relevance, RunState,
+    Sample, drift, new_labels,
 };
 use support::host::Host;
 use support::{Rng, evaluator, observation};

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
     Alarm, AlarmState, Annotator, Ask, Audit, BatchDraft, BoxError, Chunk, CohortVerdict, Detector, Drawn, Findings,
-    GateContext, Kind, Label, LabelRouter, Lane, Level, Manifest, ManualClock, MemoryStore, Observation, Outcome,
-    Pipeline, PipelineBuilder, QualityGate, Reason, ReviewQueue, Route, RouteContext, Run, RunState, Sample,
-    SampleState, Snapshot, Stage, detector_fn, drift, new_labels, predicted_label,
+    GateContext, Kind, Label, LabelConsistency, LabelRouter, Lane, Level, Manifest, ManualClock, MemoryStore,
+    Observation, Outcome, Pipeline, PipelineBuilder, QualityGate, Reason, ReviewQueue, Route, RouteContext, Run,
+    RunState, Sample, SampleState, Snapshot, Stage, detector_fn, drift, new_labels, predicted_label,
 };
 use support::{base, check, first_model, id, prediction, records, schema, start};
 
@@ -162,6 +162,35 @@ fn a_label_in_doubt_goes_back_to_people_and_a_majority_decides() {
 }
 
 #[test]
+fn a_gate_that_never_stops_doubting_has_five_people_asked_and_no_more() {
+    let stubborn = audits(|batch| {
+        let doubted: Vec<_> = batch
+            .rows
+            .iter()
+            .filter(|row| row.sample.id() == id(1))
+            .map(|row| (row.sample.id(), Reason::new("doubt", "still odd")))
+            .collect();
+        if doubted.is_empty() { Audit::Pass(Vec::new()) } else { Audit::Adjudicate(doubted) }
+    });
+    let mut desk = Desk::new(|builder| builder.gate(stubborn));
+    desk.serve(0..10);
+    for (n, who) in (2..).zip(["ann", "bob", "cid", "dan", "eve"]) {
+        desk.say(1, who, 0);
+        // A batch needs a row that is not doubted.
+        desk.say(n, who, 0);
+        desk.poll();
+        assert_eq!(desk.sample(1).state, SampleState::Labelled, "all agree, {who} too");
+        desk.train();
+        let expected = if who == "eve" { SampleState::Quarantined } else { SampleState::Queued };
+        assert_eq!(desk.sample(1).state, expected, "after {who}");
+    }
+    assert_eq!(desk.sample(1).history.last().unwrap().reason.code, "doubt");
+    assert!(
+        desk.queue.claim("fay", 9, TimeDelta::minutes(1)).unwrap().iter().all(|ticket| ticket.task.sample != id(1))
+    );
+}
+
+#[test]
 fn what_the_world_says_cannot_be_outvoted_and_is_quarantined() {
     let mut desk = Desk::new(|builder| builder.gate(doubting(&[1])));
     desk.serve(0..3);
@@ -173,6 +202,32 @@ fn what_the_world_says_cannot_be_outvoted_and_is_quarantined() {
     let sample = desk.sample(1);
     assert_eq!(sample.state, SampleState::Quarantined);
     assert_eq!(sample.history.last().unwrap().reason.code, "doubt");
+}
+
+#[test]
+fn equal_inputs_with_different_labels_are_settled_by_people_and_trained_on() {
+    let mut desk = Desk::new(|builder| builder.gate(LabelConsistency::default()));
+    desk.serve(0..12);
+    // the inputs of 1 and 11 are equal
+    [(0, 0), (1, 0), (10, 0), (11, 1)].into_iter().for_each(|(n, class)| desk.say(n, "ann", class));
+    desk.poll();
+    let run = desk.train();
+    assert_eq!(desk.manifest(&run).samples, [id(0), id(10)]);
+    for n in [1, 11] {
+        let sample = desk.sample(n);
+        assert_eq!(sample.state, SampleState::Queued);
+        assert!(sample.history.last().unwrap().reason.detail.contains("label_conflict"));
+    }
+    desk.say(1, "bob", 0);
+    desk.say(11, "bob", 0);
+    desk.say(11, "cid", 0);
+    desk.poll();
+    let run = desk.train();
+    let manifest = desk.manifest(&run);
+    assert_eq!(manifest.samples, [id(1), id(11)]);
+    let note = &manifest.gates["label_consistency"][0];
+    assert!(note.code == "annotators_disagree" && note.detail.ends_with(&id(11).to_string()), "{note}");
+    assert_eq!(desk.sample(11).sealed, Some(Label::Class(0)));
 }
 
 /// Wants a signature under every batch with a user's label.

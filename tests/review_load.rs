@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use feedloop::chrono::{TimeDelta, Utc};
 use feedloop::{
-    Annotator, Ask, Chunk, Findings, Kind, Pipeline, PredictionId, ReviewQueue, Route, SampleState, SqliteStore,
-    SystemClock, Task, detector_fn, router_fn,
+    Annotator, Ask, Chunk, Findings, Kind, Pipeline, PredictionId, Reason, ReviewQueue, Route, SampleState,
+    SqliteStore, SystemClock, Task, detector_fn, router_fn,
 };
 use support::{Rng, base, check, id, prediction, records, schema, truth};
 
@@ -68,8 +68,9 @@ fn work(queue: &ReviewQueue, name: &str, seed: u64, log: &mut dyn Write) {
         for ticket in tickets {
             let sample = ticket.task.sample;
             if ticket.expires - Utc::now() < ENOUGH {
-                queue.release(sample, name).unwrap();
+                // Said before it is done: who is killed in between has given it back or not.
                 writeln!(log, "released {sample} {name} {}", ticket.rev).unwrap();
+                queue.release(sample, name).unwrap();
                 continue;
             }
             queue.annotate(sample, name, truth(ticket.task.row.values(), 0.5), 1.0, None).unwrap();
@@ -136,7 +137,10 @@ fn open(file: &Path) -> Pipeline {
         }))
         .route(router_fn("overlap", |sample, _| {
             let n = sample.observation.row.values()[1] as u64;
-            Ok(Route::Ask(Ask { priority: (n % 7) as f64, overlap: overlap(n), blind: true }))
+            Ok(Route::ask(
+                Ask { priority: (n % 7) as f64, overlap: overlap(n), blind: true },
+                Reason::new("test", "asked"),
+            ))
         }))
         .flags_per_minute(u32::MAX)
         .store(SqliteStore::open(file).unwrap())

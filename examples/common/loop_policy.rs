@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use feedloop::{BoxError, MemoryStore};
+use feedloop::{BoxError, ConfirmRules, MemoryStore};
 
 use super::data::Stream;
 use super::model::Kind;
@@ -12,6 +12,8 @@ use super::progress::Progress;
 use super::protocol::{Allowance, Outcome, Policy, Profile, Split};
 
 /// Replays `stream` through a feedloop pipeline with the given promotion profile.
+///
+/// A loop that froze after too many rollbacks is let go on after the batch, as a person would who was told.
 ///
 /// At most `budget` of the rows after the initial ones get a label from people, audits and second opinions included.
 ///
@@ -24,6 +26,7 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         profile: match profile {
             Profile::Adaptive => feedloop::Profile::adaptive(),
             Profile::Confirm => feedloop::Profile::confirm(),
+            Profile::Likely => feedloop::Profile::Confirm(ConfirmRules { likely: true, ..ConfirmRules::default() }),
         },
         budget,
         kind,
@@ -34,12 +37,16 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
     };
     let mut production = Production::start(stream, &split, &setting, Arc::new(MemoryStore::default()))?;
     let mut allowance = Allowance::new(budget);
-    let (mut right, mut labels) = (0, 0);
+    let (mut right, mut labels, mut freezes) = (0, 0, 0);
     let progress = Progress::new(split.batches.len(), "loop");
     for batch in &split.batches {
         right += production.serve(batch)?;
         labels += production.answer(allowance.grant(batch.len()))?;
         production.poll()?;
+        if production.pipeline.status()?.frozen.is_some() {
+            production.pipeline.unfreeze()?;
+            freezes += 1;
+        }
         progress.step();
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -60,10 +67,19 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         promotions: status.promotions as usize,
         rejected: status.rejected as usize,
         rollbacks: status.rollbacks as usize,
+        freezes,
         flagged: census.flagged,
+        quarantined: census.quarantined,
         auto_labelled: census.auto_labelled,
-        auto_label_error: (census.auto_labelled > 0).then(|| census.auto_wrong as f64 / census.auto_labelled as f64),
+        auto_label_error: share(census.auto_wrong, census.auto_labelled),
+        auto_released: census.auto_released,
+        auto_released_error: share(census.auto_released_wrong, census.auto_released),
         seconds,
         observations_per_second: rows as f64 / seconds,
     })
+}
+
+/// `part` of `whole`; `None` of nothing.
+fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }

@@ -46,6 +46,10 @@ pub struct Census {
     pub auto_labelled: usize,
     /// Those of them that it labelled wrongly.
     pub auto_wrong: usize,
+    /// Those of them whose cohort was released.
+    pub auto_released: usize,
+    /// Those of the released that are wrong.
+    pub auto_released_wrong: usize,
 }
 
 /// A served stream with its loop and its annotators.
@@ -207,7 +211,13 @@ impl<'a> Production<'a> {
             let auto = sample.annotations.iter().find(|a| matches!(a.annotator, Annotator::Model(_)));
             if let (Some(auto), Some(&row)) = (auto, self.rows.get(&sample.id())) {
                 census.auto_labelled += 1;
-                census.auto_wrong += usize::from(auto.label != Some(Label::Class(self.stream.labels[row] as u32)));
+                let wrong = usize::from(auto.label != Some(Label::Class(self.stream.labels[row] as u32)));
+                // Once released, the model's label counts, unless an audit has said otherwise.
+                let released = sample.label.as_ref().is_some_and(|label| label.annotator == auto.annotator)
+                    && matches!(sample.state, SampleState::Labelled | SampleState::Batched);
+                census.auto_wrong += wrong;
+                census.auto_released += usize::from(released);
+                census.auto_released_wrong += wrong * usize::from(released);
             }
             Ok(())
         })?;

@@ -82,14 +82,19 @@ pub enum Profile {
     Adaptive,
     /// Promote only what is shown to be better.
     Confirm,
+    /// As confirm, but also promote what is only likely to be better; no error is promised then.
+    Likely,
 }
 
 impl Profile {
+    const ALL: [Self; 3] = [Self::Adaptive, Self::Confirm, Self::Likely];
+
     /// The name that [`FromStr`] reads back.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adaptive => "adaptive",
             Self::Confirm => "confirm",
+            Self::Likely => "likely",
         }
     }
 }
@@ -104,10 +109,10 @@ impl FromStr for Profile {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Adaptive, Self::Confirm]
+        Self::ALL
             .into_iter()
             .find(|profile| profile.name() == name)
-            .ok_or_else(|| format!("unknown profile '{name}', expected adaptive or confirm"))
+            .ok_or_else(|| format!("unknown profile '{name}', expected adaptive, confirm or likely"))
     }
 }
 
@@ -140,12 +145,20 @@ pub struct Outcome {
     pub rejected: usize,
     /// Returns to an earlier model.
     pub rollbacks: usize,
+    /// Times that the loop froze after too many rollbacks and a person let it go on before the next batch.
+    pub freezes: usize,
     /// Rows that were flagged.
     pub flagged: usize,
+    /// Rows that a gate refused.
+    pub quarantined: usize,
     /// Rows that were labelled without people.
     pub auto_labelled: usize,
     /// The share of wrong ones among them; null if there were none.
     pub auto_label_error: Option<f64>,
+    /// Those of them that were released into training: their cohort's audit passed.
+    pub auto_released: usize,
+    /// The share of wrong ones among the released; null if there were none.
+    pub auto_released_error: Option<f64>,
     /// How long the policy took, reading the file excluded.
     pub seconds: f64,
     /// `rows` per second.
@@ -296,9 +309,13 @@ impl Tally {
             promotions: self.retrains,
             rejected: 0,
             rollbacks: 0,
+            freezes: 0,
             flagged: 0,
+            quarantined: 0,
             auto_labelled: 0,
             auto_label_error: None,
+            auto_released: 0,
+            auto_released_error: None,
             seconds,
             observations_per_second: self.judged as f64 / seconds,
         }

@@ -184,6 +184,7 @@ mod tests {
         gate(ClassBalance::default);
         gate(|| ClassBalance::default().hold_below(15));
         gate(LabelConsistency::default);
+        gate(|| LabelConsistency::default().tolerance(0.1).near(0.3).confident_learning(20));
         gate(|| LabelConsistency::default().tolerance(0.5).capacity(50));
         gate(Relevance::default);
         gate(|| gate_fn("mine", |_, _| Ok(Admission::Pass)));

@@ -169,13 +169,19 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
 mod tests {
     use super::*;
     use crate::sample::Reason;
-    use crate::{Ask, Budget, ConfidenceRouter, router_fn};
+    use crate::{Ask, Budget, ConfidenceRouter, HumanRouter, QueryStrategy, router_fn};
 
     #[test]
     fn our_routers_keep_their_promises() {
         router(|| ConfidenceRouter::max_error(0.05));
         router(|| ConfidenceRouter::max_error(0.2).audit(0.5).budget(Budget::per_day(50_000)).cap(0.9).overlap(2));
         router(|| ConfidenceRouter::max_error(0.1).budget(Budget::per_day(5)).max_exposure(3));
+        router(|| HumanRouter::new(Budget::unlimited()));
+        router(|| HumanRouter::new(Budget::per_day(20_000)).strategy(QueryStrategy::entropy().agreement(0.3)));
+        router(|| {
+            let strategy = QueryStrategy::least_confidence().diverse(0.0).floor(1.0).flagged(0.5);
+            ConfidenceRouter::max_error(0.2).audit(0.5).budget(Budget::per_day(20_000)).overlap(2).strategy(strategy)
+        });
         router(|| {
             router_fn("mine", |_, _| {
                 Ok(Route::ask(Ask { priority: 1.0, overlap: 1, blind: true }, Reason::new("mine", "")))

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::output_score::Uncertainty;
 use super::{Detector, Findings, Guard, GuardVerdict};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, message};
@@ -11,6 +10,7 @@ use crate::event::Observation;
 use crate::reference::References;
 use crate::schema::Target;
 use crate::stage::{Blind, Snapshot, Stage};
+use crate::stats::uncertainty::Uncertainty;
 
 const FORMAT: u32 = 1;
 

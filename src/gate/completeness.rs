@@ -151,19 +151,21 @@ impl Completeness {
         let own = self.fields.clone();
         let known = self.learn(&context.references.training);
         let compared = known.fields.iter().flatten().count();
-        let fields = schema.fields().iter().enumerate().map(|(index, field)| {
-            let is_missing = |row: &&&DraftRow<'_>| row.sample.observation.row.is_missing(schema, index);
-            let missing = rows.iter().filter(is_missing).count() as u64;
+        let mut missing = vec![0_u64; schema.fields().len()];
+        // row by row, as a row lies in one place
+        for row in rows {
+            row.sample.observation.row.count_missing(schema, &mut missing);
+        }
+        let fields = schema.fields().iter().zip(missing).enumerate().map(|(index, (field, missing))| {
             let training = known.fields.get(index).copied().flatten();
             let least = own.get(field.name()).copied().unwrap_or(every_field);
-            let rose =
-                training.is_some_and(|before| Shift { before, now: (missing, count) }.broken(rise, LEVEL, compared));
+            let shift = |before| Shift { before, now: (missing, count) };
             FieldCompleteness {
                 field: field.name().into(),
                 missing,
                 training,
                 below_minimum: ((count - missing) as f64) < least * count as f64,
-                rose,
+                rose: training.is_some_and(|before| shift(before).broken(rise, LEVEL, compared)),
             }
         });
         let fields: Vec<_> = fields.collect();

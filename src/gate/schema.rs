@@ -53,7 +53,7 @@ type Across = Box<dyn Fn(&Row, &Schema) -> bool + Send>;
 /// let gate = SchemaGate::default()
 ///     .completeness(0.8)
 ///     .allow_unknown_fields()
-///     .rule("net_below_gross", |row, _| !(row.values()[0] > row.values()[1]));
+///     .rule("net_at_most_gross", |row, _| row.values()[0].is_nan() || row.values()[0] <= row.values()[1]);
 /// assert_eq!(gate.report().refused, 0);
 /// ```
 pub struct SchemaGate {

@@ -14,7 +14,7 @@ use crate::store::{Expect, Indexed, Kind, Write};
 /// Columns that the status shows.
 const MOST_COLUMNS: usize = 10;
 /// The serving baseline before the present one: a rollback of the version that moved it brings it back.
-const BEFORE: &str = "reference/serving_before";
+pub(super) const BEFORE: &str = "reference/serving_before";
 
 impl Pipeline {
     /// Makes `serving` the baseline for change detection, and remembers the one `before` it for a rollback. The stages

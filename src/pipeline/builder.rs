@@ -361,7 +361,7 @@ impl PipelineBuilder {
         }
         let name: Arc<str> = self.name.into();
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::default()));
-        let outbox = Outbox::new(store, name.clone())?;
+        let outbox = Outbox::new(store, name.clone(), self.schema.clone())?;
         let retraining = Retraining::new(self.parts, &self.schema, &references.training, self.clock.now());
         let mut pipeline = Pipeline {
             name,
@@ -412,13 +412,17 @@ impl PipelineBuilder {
             mistakes.push(error.to_string());
             Arc::new(Reference::builder(self.schema.clone()).finish())
         });
-        if reference.schema().fingerprint() != self.schema.fingerprint() {
-            mistakes.push(format!(
-                "the reference has schema {}, the pipeline {}",
-                reference.schema().fingerprint(),
-                self.schema.fingerprint()
-            ));
-        }
+        let reference = match reference.schema().fingerprint() == self.schema.fingerprint() {
+            true => reference,
+            false => reference.carried(&self.schema).map(Arc::new).unwrap_or_else(|| {
+                mistakes.push(format!(
+                    "the reference has schema {}, the pipeline {}",
+                    reference.schema().fingerprint(),
+                    self.schema.fingerprint()
+                ));
+                reference
+            }),
+        };
         if let Some(base) = &self.base
             && base.schema().fingerprint() != self.schema.fingerprint()
         {

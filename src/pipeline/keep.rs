@@ -276,6 +276,8 @@ impl Pipeline {
             Some(Route::Skip(reason)) => self.advance(id, SampleState::Skipped, &by, reason),
             Some(Route::Ask { ask, drawn, why }) => {
                 if let Some(drawn) = drawn {
+                    // A crash must not give the budget back.
+                    self.flow.router_moved = true;
                     self.draw(id, drawn)?;
                 }
                 let text = format!("{}; priority {:.3}, overlap {}", why.detail, ask.priority, ask.overlap);

@@ -1,7 +1,5 @@
 //! From a question to a label: the review queue, annotations, what counts, cohorts of auto-labels.
 
-use std::collections::BTreeSet;
-
 use chrono::TimeDelta;
 
 use super::Pipeline;
@@ -285,17 +283,17 @@ impl Pipeline {
     }
 
     /// Takes a labelled sample out of what may be trained on, because its label is in doubt, and asks one more person than
-    /// so far. A label of the world cannot be outvoted: such a sample is quarantined.
+    /// so far. A label of the world cannot be outvoted, and what the most people say that are asked is still in doubt: such
+    /// a sample is quarantined.
     pub(super) fn adjudicate(&mut self, id: PredictionId, by: &str, reason: Reason) -> Result<(), Error> {
         let now = self.now;
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
-        if world_says(sample).is_some() {
+        let asked = people(sample).len();
+        if world_says(sample).is_some() || asked >= MOST_PEOPLE {
             self.advance(id, SampleState::Quarantined, by, reason)?;
         } else {
-            let people: BTreeSet<&Annotator> = sample.annotations.iter().map(|a| &a.annotator).collect();
-            let people = people.into_iter().filter(|a| matches!(a, Annotator::Human(_))).count() as u32;
             let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
-            let ask = Ask { priority, overlap: people + 1, blind: true };
+            let ask = Ask { priority, overlap: asked as u32 + 1, blind: true };
             let reason = Reason::new(ADJUDICATED, reason.to_string());
             if !sample.advance(SampleState::Queued, by, reason, now) {
                 return Ok(());

@@ -167,7 +167,7 @@ impl super::Pipeline {
     /// The store cannot be read, or `each` says so.
     pub fn each_sample(&self, mut each: impl FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
         for state in SampleState::ALL {
-            self.outbox.each(Kind::Sample, state.as_str(), |record| each(super::outbox::parse(&record)?))?;
+            self.outbox.each(Kind::Sample, state.as_str(), |record| each(self.outbox.parse_sample(&record)?))?;
         }
         Ok(())
     }

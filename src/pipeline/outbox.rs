@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::event::PredictionId;
 use crate::sample::{Sample, SampleState};
+use crate::schema::Schema;
 use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Scan, Store, Write};
 
 /// Samples that stay in memory after they were committed, so that a label that follows soon needs no read.
@@ -19,6 +20,8 @@ const CACHED_SAMPLES: usize = 4_096;
 pub(super) struct Outbox {
     store: Arc<dyn Store>,
     pipeline: Arc<str>,
+    /// What the rows of stored samples are made to fit.
+    schema: Arc<Schema>,
     fence: Fence,
     units: Vec<Vec<Write>>,
     samples: HashMap<PredictionId, Cached>,
@@ -53,12 +56,13 @@ struct Cached {
 }
 
 impl Outbox {
-    pub(super) fn new(store: Arc<dyn Store>, pipeline: Arc<str>) -> Result<Self, Error> {
+    pub(super) fn new(store: Arc<dyn Store>, pipeline: Arc<str>, schema: Arc<Schema>) -> Result<Self, Error> {
         let token = store.take_over(&pipeline).map_err(Error::store("take over the pipeline"))?;
         Ok(Outbox {
             store,
             fence: Fence::Worker { pipeline: pipeline.clone(), token },
             pipeline,
+            schema,
             units: Vec::new(),
             samples: HashMap::new(),
             dirty: Vec::new(),
@@ -106,10 +110,24 @@ impl Outbox {
     /// The sample as it is now, from memory or the store.
     pub(super) fn sample(&mut self, id: PredictionId) -> Result<Option<&mut Sample>, Error> {
         if !self.samples.contains_key(&id) {
-            let Some(sample) = self.read::<Sample>(Kind::Sample, &id.to_string())? else { return Ok(None) };
+            let Some(sample) = self.stored_sample(id)? else { return Ok(None) };
             self.samples.insert(id, Cached { sample, dirty: false });
         }
         Ok(self.samples.get_mut(&id).map(|cached| &mut cached.sample))
+    }
+
+    /// The sample as the store has it.
+    pub(super) fn stored_sample(&self, id: PredictionId) -> Result<Option<Sample>, Error> {
+        let record =
+            self.store.get(&self.pipeline, Kind::Sample, &id.to_string()).map_err(Error::store("read a record"))?;
+        record.map(|record| self.parse_sample(&record)).transpose()
+    }
+
+    /// The sample of a record; its row may be of an earlier version of the schema.
+    pub(super) fn parse_sample(&self, record: &Record) -> Result<Sample, Error> {
+        let mut sample: Sample = parse(record)?;
+        sample.observation.row.fit(&self.schema);
+        Ok(sample)
     }
 
     /// Puts a sample, new or changed; it is written with the next commit.

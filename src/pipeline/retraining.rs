@@ -4,6 +4,7 @@
 //! machine goes on where it was. The steps live in the files below this one; this one holds the state.
 
 mod deploy;
+mod evolution;
 mod judging;
 mod rounds;
 mod run;
@@ -18,7 +19,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
-use super::outbox::{Outbox, parse};
+use super::outbox::Outbox;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
@@ -33,6 +34,7 @@ use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, LoopStatus, Memory};
+pub use evolution::SchemaVersion;
 
 use super::builder::Mode;
 
@@ -502,16 +504,13 @@ impl Pipeline {
     pub(super) fn reopen_retraining(&mut self) -> Result<(), Error> {
         let saved: Option<LoopState> = self.outbox.read(Kind::Control, "loop")?;
         let fresh = saved.is_none();
-        if let Some(saved) = saved {
+        if let Some(mut saved) = saved {
             if saved.schema != self.schema.fingerprint() {
-                return Err(crate::schema::SchemaError::Fingerprint {
-                    found: self.schema.fingerprint().into(),
-                    expected: saved.schema,
-                }
-                .into());
+                self.take_over_schema(&mut saved)?;
             }
             self.retraining.state = saved;
         }
+        self.first_version()?;
         if let Some(artifact) = self.retraining.parts.first_model.clone() {
             let record = ModelRecord {
                 version: ModelVersion::FIRST,
@@ -561,7 +560,7 @@ impl Pipeline {
         let (schema, retraining) = (&self.schema, &mut self.retraining);
         for state in [SampleState::Queued, SampleState::Admitted, SampleState::Labelled] {
             self.outbox.each(Kind::Sample, state.as_str(), |record| {
-                let sample: Sample = parse(&record)?;
+                let sample = self.outbox.parse_sample(&record)?;
                 let mut admitted = sample.clone();
                 admitted.state = SampleState::Admitted;
                 retraining.flagged(&admitted, schema);
@@ -585,7 +584,7 @@ impl Pipeline {
         let mut labelled = Dataset::new(self.schema.clone());
         for manifest in manifests.into_iter().rev() {
             for id in &manifest.samples {
-                let Some(sample) = self.outbox.read::<Sample>(Kind::Sample, &id.to_string())? else {
+                let Some(sample) = self.outbox.stored_sample(*id)? else {
                     return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
                 };
                 if let Some(label) = sample.sealed {

@@ -26,6 +26,8 @@ pub(super) enum Change {
     Keep(Answer),
     /// A new annotation; the task counts answers again.
     Annotate(Annotation),
+    /// As `Annotate`, under a name that the annotation brings from outside.
+    Import(Annotation, String),
     /// The task with another body; it goes back to the others if this annotator holds it.
     Return(Box<Task>),
     /// The task goes to one person, whoever holds it.
@@ -68,7 +70,8 @@ impl ReviewQueue {
                     Some(write) => (vec![write], Answer::AlreadyRecorded),
                     None => return Ok(Answer::AlreadyRecorded),
                 },
-                Change::Annotate(annotation) => self.unit(&stored, annotation, annotator, request)?,
+                Change::Annotate(annotation) => self.unit(&stored, annotation, annotator, None, request)?,
+                Change::Import(annotation, id) => self.unit(&stored, annotation, annotator, Some(id), request)?,
                 Change::Assign(assignment) => {
                     if !matches!(stored.record.state.as_str(), "open" | "claimed") {
                         let state = &stored.record.state;
@@ -93,18 +96,10 @@ impl ReviewQueue {
         stored: &Stored,
         annotation: Annotation,
         annotator: &str,
+        id: Option<String>,
         request: Option<(String, String)>,
     ) -> Result<(Vec<Write>, Answer), Error> {
-        let human = Annotator::Human(annotator.into());
-        let mut number = stored.task.answers.iter().filter(|answer| answer.annotator == human).count();
-        let name = |number| format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", stored.task.sample);
-        // The task may have been put into the queue anew while an answer was under way: its annotation is there.
-        let known =
-            |id: &str| self.store.get(&self.pipeline, Kind::Annotation, id).map_err(Error::store("read an annotation"));
-        while known(&name(number))?.is_some() {
-            number += 1;
-        }
-        let id = name(number);
+        let id = id.map_or_else(|| self.next_name(&stored.task, annotator), Ok)?;
         let first = Write {
             kind: Kind::Annotation,
             key: Key::new(&self.pipeline, id),
@@ -135,6 +130,20 @@ impl ReviewQueue {
         };
         let second = self.write(stored, &task, state)?;
         Ok((vec![first, second], Answer::Recorded { done }))
+    }
+
+    /// Name of the next annotation that `annotator` makes here.
+    fn next_name(&self, task: &Task, annotator: &str) -> Result<String, Error> {
+        let human = Annotator::Human(annotator.into());
+        let mut number = task.answers.iter().filter(|answer| answer.annotator == human).count();
+        let name = |number| format!("{}{SEPARATOR}{annotator}{SEPARATOR}{number:04}", task.sample);
+        // The task may have been put into the queue anew while an answer was under way: its annotation is there.
+        let known =
+            |id: &str| self.store.get(&self.pipeline, Kind::Annotation, id).map_err(Error::store("read an annotation"));
+        while known(&name(number))?.is_some() {
+            number += 1;
+        }
+        Ok(name(number))
     }
 
     /// The write that ends this annotator's lease; `None` if it would change nothing.

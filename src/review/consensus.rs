@@ -51,7 +51,7 @@ pub(super) fn majority(labels: impl Iterator<Item = Label>, tolerance: f64) -> C
 }
 
 /// The newest label of each annotator that is no model, in the order of their first answers.
-pub(super) fn standing(answers: &[Annotation]) -> Vec<(&Annotator, Label)> {
+pub(crate) fn standing(answers: &[Annotation]) -> Vec<(&Annotator, Label)> {
     let mut newest: Vec<&Annotation> = Vec::new();
     for answer in answers.iter().filter(|answer| answer.annotator.is_independent()) {
         match newest.iter_mut().find(|known| known.annotator == answer.annotator) {

@@ -47,7 +47,7 @@ impl ReviewQueue {
     /// Puts a gold question into the queue: a row whose class is known, to see how well annotators do
     /// ([`ReviewQueue::annotators`]). The same again changes nothing.
     ///
-    /// One ticket in 20, by a keyed hash, is a gold question in place of a task, which goes to somebody else: blind, with
+    /// One ticket in 20, by a keyed hash, is a gold question in place of a task, which goes back into the queue: blind, with
     /// the priority, overlap and time of that task. Every annotator gets each question at most once, several at the same
     /// time if need be. Their answers are stored as annotations, but never label a sample and never train a model.
     ///

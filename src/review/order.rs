@@ -42,9 +42,8 @@ mod tests {
     #[test]
     fn a_task_overtakes_newer_ones_after_a_day_per_point_of_priority() {
         let old = rank_of(0.5, at(0));
-        let days = |days: f64| at(0) + TimeDelta::microseconds((days * POINT) as i64);
-        assert!(rank_of(3.0, days(2.4)) < old, "2.5 points more, 2.4 days later");
-        assert!(rank_of(3.0, days(2.6)) > old, "2.5 points more, 2.6 days later");
+        assert!(rank_of(3.0, at(0) + TimeDelta::hours(59)) < old, "2.5 points more, 59 hours later");
+        assert!(rank_of(3.0, at(0) + TimeDelta::hours(61)) > old, "2.5 points more, 61 hours later");
         assert!(rank_of(0.5, at(1)) > old, "of equal priority the older one");
     }
 

@@ -1,23 +1,19 @@
 //! How far annotators agree, and how good each of them is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::change::parse;
 use super::consensus::{majority, standing};
 use super::{Consensus, ReviewQueue};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
-use crate::sample::{Annotation, Annotator};
+use crate::sample::Annotator;
 use crate::schema::Target;
 use crate::stats::agreement::{Scale, Weights, cohen_kappa, krippendorff_alpha};
 use crate::stats::binomial::interval;
 use crate::stats::dawid_skene::{DawidSkene, Vote};
-use crate::store::{Kind, Scan};
 
-/// Annotations looked at, the newest; with what is made of them, about 100 bytes each.
-const MOST_ANNOTATIONS: usize = 200_000;
 /// Numbers that the model of Dawid and Skene may take, once for tasks and once for annotators: 80 MB each.
 const MOST_NUMBERS: usize = 10_000_000;
 const ITERATIONS: usize = 100;
@@ -25,8 +21,6 @@ const ITERATIONS: usize = 100;
 const TOLERANCE: f64 = 1e-6;
 /// Confidence of the limits of an annotator's accuracy.
 const LEVEL: f64 = 0.95;
-/// Annotations read at once.
-const PAGE: usize = 1_000;
 
 /// How far people agree; see [`ReviewQueue::agreement`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,18 +107,12 @@ pub struct AnnotatorQuality {
     pub agreement_with_consensus: Option<f64>,
 }
 
-/// The answers that stand: of each task, the label of each person.
-struct Answers {
-    names: Vec<String>,
-    tasks: BTreeMap<PredictionId, Vec<(usize, Label)>>,
-}
-
 impl ReviewQueue {
     /// How far the annotators agree, pair by pair and over all.
     ///
     /// What each said last counts; what was retracted does not; gold questions are left out. It looks at the newest 200,000
-    /// annotations and reads all that there are, page by page. Memory: 100 bytes per annotation looked at, and 16 per task
-    /// and pair of people who answered it.
+    /// annotations and reads all that there are, page by page. Memory: at most 100 MB for them, and 32 bytes per task and
+    /// pair of people who answered it.
     ///
     /// # Errors
     /// The store fails, or holds something else than annotations.
@@ -268,52 +256,6 @@ impl ReviewQueue {
             quality
         };
         Ok(people.into_values().map(limits).collect())
-    }
-
-    /// What people said last of each task, over the newest annotations.
-    fn answers(&self) -> Result<Answers, Error> {
-        // What the pipeline has applied is older. What it applies in between is found twice, which changes nothing.
-        let waiting = self.people_said("new")?;
-        let mut newest = self.people_said("applied")?;
-        newest.extend(waiting);
-        newest.drain(..newest.len().saturating_sub(MOST_ANNOTATIONS));
-        let mut answers = Answers { names: Vec::new(), tasks: BTreeMap::new() };
-        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-        for annotation in newest {
-            let Annotator::Human(name) = annotation.annotator else { continue };
-            let person = *numbers.entry(name).or_insert_with_key(|name| {
-                answers.names.push(name.clone());
-                answers.names.len() - 1
-            });
-            let task = answers.tasks.entry(annotation.sample).or_default();
-            task.retain(|(other, _)| *other != person);
-            task.extend(annotation.label.map(|label| (person, label)));
-        }
-        answers.tasks.retain(|_, task| !task.is_empty());
-        Ok(answers)
-    }
-
-    /// The newest annotations by people in `state`, in the order of time.
-    fn people_said(&self, state: &str) -> Result<VecDeque<Annotation>, Error> {
-        let mut newest = VecDeque::new();
-        let mut last: Option<(i64, String)> = None;
-        loop {
-            let after = last.as_ref().map(|(rank, id)| (*rank, id.as_str()));
-            let scan =
-                Scan { pipeline: &self.pipeline, kind: Kind::Annotation, state: Some(state), after, limit: PAGE };
-            let page = self.store.scan(&scan).map_err(Error::store("read annotations"))?;
-            let Some(end) = page.last() else { return Ok(newest) };
-            last = Some((end.rank, end.key.id.clone()));
-            for record in page {
-                let annotation: Annotation = parse(&record)?;
-                if matches!(annotation.annotator, Annotator::Human(_)) {
-                    newest.push_back(annotation);
-                }
-                if newest.len() > MOST_ANNOTATIONS {
-                    newest.pop_front();
-                }
-            }
-        }
     }
 }
 

@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::sample::Annotation;
 use crate::schema::Target;
-use crate::store::{Kind, Scan, Store};
+use crate::store::{Kind, Record, Scan, Store};
 
 /// Annotations read at once.
-const PAGE: usize = 100;
+const PAGE: usize = 16;
 
 /// Where people label samples. Cheap to clone; clones, threads and (if the store allows it) processes share one queue.
 ///
@@ -33,7 +33,7 @@ const PAGE: usize = 100;
 /// ever; tasks that judge models come before all others.
 ///
 /// Cost: a claim passes over the tasks in front that the annotator has settled, by a look into memory each, or, the first
-/// time, by reading the task. Memory: at most 30 MB for that, shared by the clones.
+/// time, by reading the task. Memory: at most 40 MB for that, shared by the clones.
 #[derive(Clone)]
 pub struct ReviewQueue {
     pub(super) store: Arc<dyn Store>,
@@ -219,8 +219,9 @@ impl ReviewQueue {
     }
 
     /// Hands a task to one person, `to`, for the time of `within`: nobody else gets it until they have answered or skipped
-    /// it or the time is over, and they get it before all their other tasks. It ends the lease of whoever holds the task;
-    /// what that person still answers counts. `by` says who handed it on. Again to somebody else is fine.
+    /// it or the time is over, and they get it before all their other tasks; after that time anybody gets it, before
+    /// other tasks. It ends the lease of whoever holds the task; what that person still answers counts. `by` says who
+    /// handed it on. Again to somebody else is fine.
     ///
     /// # Errors
     /// There is no such task, nobody waits for an answer any more, `to` answered or skipped it before, a name is missing,
@@ -253,23 +254,28 @@ impl ReviewQueue {
     /// # Errors
     /// The store fails, or holds something else than annotations.
     pub fn annotations(&self, sample: PredictionId) -> Result<Vec<Annotation>, Error> {
-        let prefix = format!("{sample}{SEPARATOR}");
+        let records = self.annotation_records(&format!("{sample}{SEPARATOR}"))?;
+        Ok(in_order(records.iter().map(parse).collect::<Result<_, _>>()?))
+    }
+
+    /// The annotations whose names begin with `prefix`, in the order of their names.
+    pub(super) fn annotation_records(&self, prefix: &str) -> Result<Vec<Record>, Error> {
         let mut found = Vec::new();
-        let mut last = prefix.clone();
+        let mut last = prefix.to_owned();
         loop {
             let (pipeline, after) = (self.pipeline.as_ref(), Some((i64::MIN, last.as_str())));
             let scan = Scan { pipeline, kind: Kind::Annotation, state: None, after, limit: PAGE };
             let page = self.store.scan(&scan).map_err(Error::store("read annotations"))?;
             let full = page.len() == PAGE;
             for record in page {
-                if !record.key.id.starts_with(&prefix) {
-                    return Ok(in_order(found));
+                if !record.key.id.starts_with(prefix) {
+                    return Ok(found);
                 }
-                found.push(parse::<Annotation>(&record)?);
-                last = record.key.id;
+                last.clone_from(&record.key.id);
+                found.push(record);
             }
             if !full {
-                return Ok(in_order(found));
+                return Ok(found);
             }
         }
     }
@@ -287,7 +293,7 @@ impl ReviewQueue {
         Ok(())
     }
 
-    fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
+    pub(super) fn check(&self, label: Label, confidence: f64, seconds: Option<f64>) -> Result<(), Error> {
         self.check_label(label)?;
         if !(0.0..=1.0).contains(&confidence) {
             return Err(Error::Refused(format!("a confidence of {confidence}: it must be from 0 to 1")));

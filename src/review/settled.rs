@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::event::PredictionId;
 
-/// Tasks remembered over all people: about 30 MB. Beyond that the memory starts afresh.
+/// Tasks remembered over all people: at most 40 MB. Beyond that the memory starts afresh.
 const MOST: usize = 1_000_000;
 
 /// Tasks that people are known to have answered or skipped. That is for good, so what is known stays true.

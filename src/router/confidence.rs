@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use self::audits::{Cohort, Promise, Window};
 use super::budget::{Bucket, Budget};
+use super::query::{Query, QueryStrategy};
 use crate::event::ModelVersion;
 
 pub use status::ConfidenceStatus;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const SEED: u64 = 0x6175_6469_7465_6421;
 /// Auto-labels a sample if the model is confident enough and audits certify what that confidence is worth; asks people
 /// otherwise.
@@ -60,6 +61,7 @@ pub struct ConfidenceRouter {
     overlap: u32,
     max_exposure: u64,
     seed: u64,
+    query: Option<Query>,
     state: State,
     standing: Option<Standing>,
 }
@@ -96,6 +98,7 @@ impl ConfidenceRouter {
             overlap: 1,
             max_exposure: 20_000,
             seed: SEED,
+            query: None,
             state: State {
                 model: ModelVersion::FIRST,
                 window: Window::default(),
@@ -125,6 +128,13 @@ impl ConfidenceRouter {
     /// How many questions people can take. Questions that judge models are asked in any case, and counted.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
+        self
+    }
+
+    /// Chooses by this strategy whom people are asked about, among those that the model does not label. Unless told, all of
+    /// them are asked about while the budget lasts, the reserve while an alarm is open.
+    pub fn strategy(mut self, strategy: QueryStrategy) -> Self {
+        self.query = Some(Query::new(strategy));
         self
     }
 

@@ -16,8 +16,8 @@ impl Schema {
     /// Checked are required fields, ranges, finite numbers (NaN is a missing value, an infinity is a violation; an
     /// embedding must be finite throughout or missing as a whole), whole numbers and booleans that came as plain
     /// numbers, allowed categories, the length of texts and their patterns; not whether a timestamp is fresh
-    /// ([`Schema::check_at`]), and not what other rows are needed for (unique, increasing). A field that the encoding complained about is not
-    /// complained about again. A row of another schema has one violation without a field name.
+    /// ([`Schema::check_at`]), and not what other rows are needed for (unique, increasing). A field that the encoding
+    /// complained about is not complained about again. A row of another schema has one violation without a field name.
     ///
     /// A clean row allocates nothing.
     ///

@@ -8,10 +8,10 @@ use super::{Field, FieldKind, MISSING_CODE, Row, SchemaError, Slot};
 /// What [`Schema::check`](super::Schema::check) compares with; indices are places in a [`Row`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
-    /// Smallest and largest value of each numeric column, and whether it may be missing.
+    /// Smallest and largest value of each numeric column; all bits are set where it is required.
     low: Vec<f64>,
     high: Vec<f64>,
-    nullable: Vec<bool>,
+    required: Vec<u64>,
     wholes: Vec<Whole>,
     booleans: Vec<usize>,
     /// First column and length of each embedding.
@@ -50,7 +50,7 @@ impl Plan {
             let column = |plan: &mut Plan, low, high| {
                 plan.low.push(low);
                 plan.high.push(high);
-                plan.nullable.push(nullable);
+                plan.required.push(if nullable { 0 } else { u64::MAX });
             };
             match (field.kind(), *slot) {
                 (FieldKind::Number { range }, _) => {
@@ -60,7 +60,8 @@ impl Plan {
                 (FieldKind::Integer { range }, Slot::Values { at, integer: Some(integer), .. }) => {
                     column(&mut plan, f64::MIN, f64::MAX);
                     let (low, high) = range.unwrap_or((i64::MIN, i64::MAX));
-                    plan.wholes.push(Whole { at, integer, low, high });
+                    // what stands for a missing value is in no range
+                    plan.wholes.push(Whole { at, integer, low: low.max(MISSING_INTEGER + 1), high });
                 }
                 (FieldKind::Boolean, Slot::Values { at, .. }) => {
                     column(&mut plan, 0.0, 1.0);
@@ -99,13 +100,13 @@ impl Plan {
 
     /// Does a row of the right shape break no rule but perhaps those that need the time or other rows?
     pub(super) fn keeps(&self, row: &Row) -> bool {
-        // no early end: the loop over the numbers is the long one, and this way it is done several columns at a time
-        let columns = row.values.iter().zip(&self.low).zip(&self.high).zip(&self.nullable);
-        let broken = columns.fold(false, |broken, (((value, low), high), nullable)| {
-            let outside = (value < low) | (value > high);
-            broken | outside | (value.is_nan() & !nullable)
+        // bits instead of branches, so that several columns are compared at a time; NaN is neither below nor above
+        let bits = |yes: bool| u64::from(yes).wrapping_neg();
+        let columns = row.values.iter().zip(&self.low).zip(&self.high).zip(&self.required);
+        let broken = columns.fold(0, |broken, (((&value, &low), &high), &required)| {
+            broken | bits(value < low) | bits(value > high) | (bits(value.is_nan()) & required)
         });
-        !broken
+        broken == 0
             && self.booleans.iter().all(|&at| row.values[at].is_nan() || row.values[at] == 0.0 || row.values[at] == 1.0)
             && self.wholes.iter().all(|whole| whole.keeps(row))
             && self
@@ -130,13 +131,12 @@ impl Plan {
 impl Whole {
     /// The exact value counts; a row that came as a plain slice has none.
     fn keeps(&self, row: &Row) -> bool {
-        let (value, whole) = (row.values[self.at], row.integers[self.integer]);
-        if value.is_nan() {
-            true
-        } else if whole != MISSING_INTEGER {
-            whole >= self.low && whole <= self.high
-        } else {
-            value.fract() == 0.0 && value >= self.low as f64 && value <= self.high as f64
+        let whole = row.integers[self.integer];
+        if whole >= self.low && whole <= self.high {
+            return true;
         }
+        let value = row.values[self.at];
+        let plain = || value.fract() == 0.0 && value >= self.low as f64 && value <= self.high as f64;
+        value.is_nan() || (whole == MISSING_INTEGER && plain())
     }
 }

@@ -32,6 +32,7 @@ fn ruled() -> Schema {
         Field::text("code", 8).pattern("^[a-z]{2}[0-9]+$").unique(),
         Field::timestamp("at").fresh(TimeDelta::hours(1)).increasing(),
         Field::number("total").range(0.0, f64::INFINITY).increasing().nullable(),
+        Field::number("balance").range(f64::NEG_INFINITY, 1e6),
     ];
     Schema::new(fields, Target::Value).unwrap()
 }

@@ -11,11 +11,11 @@ pub(crate) enum Weights {
     Quadratic,
 }
 
-/// Cohen's kappa (1960) of the classes that two raters gave to the same things: 1 − observed / expected disagreement, 1 if they
-/// always agree, 0 if as often as chance would, given how often each of them uses each class.
+/// Cohen's kappa (1960) of the classes that two raters gave to the same things: 1 − observed / expected disagreement, 1
+/// if they always agree, 0 if as often as chance would, given how often each of them uses each class.
 ///
-/// Pairs with a class from `classes` on are left out. `None` without pairs, and if both raters know one class only, and the
-/// same: nothing could have disagreed.
+/// Pairs with a class from `classes` on are left out. `None` without pairs, and if both raters know one class only, and
+/// the same: nothing could have disagreed.
 pub(crate) fn cohen_kappa(pairs: &[(usize, usize)], classes: usize, weights: Weights) -> Option<f64> {
     let weight = |a: usize, b: usize| match weights {
         Weights::Unweighted => f64::from(u8::from(a != b)),
@@ -48,12 +48,13 @@ pub(crate) enum Scale {
     Ratio,
 }
 
-/// Krippendorff's alpha of the ratings of several things by any number of raters, each of whom may have rated any of them: one
-/// item of `units` per thing, with its ratings in any order; what is not finite is missing. 1 if all ratings of each thing
-/// agree, 0 if as far as ratings of different things do.
+/// Krippendorff's alpha of the ratings of several things by any number of raters, each of whom may have rated any of
+/// them: one item of `units` per thing, with its ratings in any order; what is not finite is missing. 1 if all ratings
+/// of each thing agree, 0 if as far as ratings of different things do.
 ///
-/// Ratings of a thing that was rated once say nothing and are left out. `None` if none is left (nothing pairable), if all that
-/// are left are equal (nothing could have disagreed), if one on a ratio scale is negative, and if the squares overflow.
+/// Ratings of a thing that was rated once say nothing and are left out. `None` if none is left (nothing pairable), if
+/// all that are left are equal (nothing could have disagreed), if one on a ratio scale is negative, and if the squares
+/// overflow.
 ///
 /// Time: n log n in the ratings; on a ratio scale, the square of the number of different ratings.
 pub(crate) fn krippendorff_alpha<U: AsRef<[f64]>>(units: impl IntoIterator<Item = U>, scale: Scale) -> Option<f64> {

@@ -1,4 +1,5 @@
-//! Confident learning: which labels are likely wrong, by probabilities that a model gave (Northcutt, Jiang and Chuang 2021).
+//! Confident learning: which labels are likely wrong, by probabilities that a model gave (Northcutt, Jiang and Chuang
+//! 2021).
 
 use ndarray::{Array2, ArrayViewMut1, Axis};
 
@@ -11,13 +12,13 @@ const LEAST_SHARE: f64 = 1e-6;
 
 /// Which rows confident learning points at.
 ///
-/// A row whose given class is the most probable one (within 1e-6) is left alone by every rule but the last two. Ties at the
-/// last place go to the earlier row.
+/// A row whose given class is the most probable one (within 1e-6) is left alone by every rule but the last two. Ties at
+/// the last place go to the earlier row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IssueRule {
-    /// Of each given class and each other class, as many rows as the joint distribution has there: those where the other
-    /// class leads most. The default of the authors' library, cleanlab.
+    /// Of each given class and each other class, as many rows as the joint distribution has there: those where the
+    /// other class leads most. The default of the authors' library, cleanlab.
     #[default]
     PruneByNoiseRate,
     /// Of each given class, as many rows as the joint distribution has beside it: those where it is least probable.
@@ -81,15 +82,17 @@ pub(crate) fn argmax(probabilities: &[f64]) -> usize {
     (1..probabilities.len()).fold(0, larger)
 }
 
-/// What the labels and probabilities of some rows say about each other. Sums over rows depend on their order in the last
-/// digits only.
+/// What the labels and probabilities of some rows say about each other. Sums over rows depend on their order in the
+/// last digits only.
 #[derive(Clone, Debug)]
 pub(crate) struct Confident {
     /// Mean probability of each class over the rows that have it; infinite for a class without rows.
     pub(crate) thresholds: Vec<f64>,
-    /// Rows by (given class, class that they reach the threshold of; of several, the most probable); at least 1 on the diagonal.
+    /// Rows by (given class, class that they reach the threshold of; of several, the most probable); at least 1 on the
+    /// diagonal.
     pub(crate) counted: Array2<u64>,
-    /// The same, scaled to the number of rows of each given class, in whole numbers.
+    /// The same, scaled to the number of rows of each given class, in whole numbers; at least 1
+    /// on the diagonal of a class that has rows.
     pub(crate) joint: Array2<u64>,
     /// Rows of each given class, ascending.
     rows: Vec<Vec<usize>>,
@@ -179,21 +182,14 @@ impl Confident {
         rows
     }
 
-    /// Rows to take out of each given class, by the class that they truly have. At least one row stays in each.
-    fn excess(&self, given: usize) -> Vec<usize> {
-        let row = self.joint.row(given);
-        let taken = u64::from(row[given] == 0);
-        row.iter().map(|count| count.saturating_sub(taken) as usize).collect()
-    }
-
     /// Ascending, each once.
     fn led_by_another(&self, data: Labelled<'_>) -> Vec<usize> {
         let mut found = Vec::new();
-        for (given, rows) in self.rows.iter().enumerate().filter(|(_, rows)| rows.len() > 1) {
-            for (other, count) in self.excess(given).into_iter().enumerate() {
+        for (given, rows) in self.rows.iter().enumerate() {
+            for (other, &count) in self.joint.row(given).iter().enumerate() {
                 if other != given && count > 0 {
                     let lead = |row: &usize| (data.row(*row)[given] - data.row(*row)[other], *row);
-                    found.extend(smallest(rows.iter().map(lead).collect(), count));
+                    found.extend(smallest(rows.iter().map(lead).collect(), count as usize));
                 }
             }
         }
@@ -204,8 +200,8 @@ impl Confident {
 
     fn least_probable(&self, data: Labelled<'_>) -> Vec<usize> {
         let mut found = Vec::new();
-        for (given, rows) in self.rows.iter().enumerate().filter(|(_, rows)| rows.len() > 1) {
-            let stay = self.joint[[given, given]].max(1) as usize;
+        for (given, rows) in self.rows.iter().enumerate() {
+            let stay = self.joint[[given, given]] as usize;
             let scored = rows.iter().map(|row| (data.self_confidence(*row), *row)).collect();
             found.extend(smallest(scored, rows.len().saturating_sub(stay)));
         }
@@ -222,8 +218,9 @@ fn smallest(mut scored: Vec<(f64, usize)>, count: usize) -> Vec<usize> {
     scored.into_iter().map(|(_, row)| row).collect()
 }
 
-/// Rounds numbers that sum to `total`, ties to even; then those that rounding moved most make up for what is missing from
-/// the total. Of equals the one at `kept` is raised first and lowered last, and a later one raised before an earlier.
+/// Rounds numbers that sum to `total`, ties to even; then those that rounding moved most make up for what is missing
+/// from the total. Of equals the one at `kept` is raised first and lowered last, and a later one raised before an
+/// earlier.
 fn round_to(values: &[f64], total: usize, kept: usize) -> Vec<u64> {
     let mut rounded: Vec<f64> = values.iter().map(|value| value.round_ties_even()).collect();
     let missing = total as f64 - rounded.iter().sum::<f64>();

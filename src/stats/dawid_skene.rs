@@ -14,8 +14,8 @@ pub(crate) struct Vote {
     pub(crate) class: usize,
 }
 
-/// What votes say about tasks, classes and workers. Assumes that, given the truth of a task, the workers err independently of
-/// each other, each with the same confusion matrix on every task.
+/// What votes say about tasks, classes and workers. Assumes that, given the truth of a task, the workers err
+/// independently of each other, each with the same confusion matrix on every task.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DawidSkene {
     classes: usize,
@@ -29,13 +29,13 @@ pub(crate) struct DawidSkene {
 }
 
 impl DawidSkene {
-    /// Expectation maximisation from the shares of the votes: at most `iterations` steps, and none after one that raises the
-    /// log-likelihood per vote by less than `tolerance` (negative infinity: all are done). Votes outside the counts of tasks,
-    /// workers and classes are left out.
+    /// Expectation maximisation from the shares of the votes: at most `iterations` steps, and none after one that
+    /// raises the log-likelihood per vote by less than `tolerance` (negative infinity: all are done). Votes outside the
+    /// counts of tasks, workers and classes are left out.
     ///
-    /// As in crowd-kit, no count and no class share is below 1e-10. The result is the local maximum near the majority: where
-    /// most workers err alike, it errs with them. Memory: 8 bytes per task and class, and 17 per worker and pair of classes.
-    /// Time of a step: as votes times classes.
+    /// As in crowd-kit, no count and no class share is below 1e-10. The result is the local maximum near the majority:
+    /// where most workers err alike, it errs with them. Memory: 8 bytes per task and class, and 17 per worker and pair
+    /// of classes. Time of a step: as votes times classes.
     pub(crate) fn fit(
         votes: &[Vote],
         (tasks, workers, classes): (usize, usize, usize),
@@ -93,8 +93,8 @@ impl DawidSkene {
         &self.priors
     }
 
-    /// Probability that `worker` gives `answer`, for each truth; for a truth, the sum over the answers is 1. An answer that
-    /// the worker never gave has 0 throughout, and so has every answer of a worker without votes.
+    /// Probability that `worker` gives `answer`, for each truth; for a truth, the sum over the answers is 1. An answer
+    /// that the worker never gave has 0 throughout, and so has every answer of a worker without votes.
     pub(crate) fn errors(&self, worker: usize, answer: usize) -> &[f64] {
         &self.errors[(worker * self.classes + answer) * self.classes..][..self.classes]
     }
@@ -140,8 +140,8 @@ impl DawidSkene {
         }
     }
 
-    /// The posteriors that follow from the shares and the errors; returns the log-likelihood. Sums logarithms and takes the
-    /// largest of a task out before the exponential, so that no number of votes underflows.
+    /// The posteriors that follow from the shares and the errors; returns the log-likelihood. Sums logarithms and takes
+    /// the largest of a task out before the exponential, so that no number of votes underflows.
     fn expect(&mut self, votes: &[Vote], voted: &[bool], logarithms: &mut [f64]) -> f64 {
         let classes = self.classes;
         let priors: Vec<f64> = self.priors.iter().map(|share| share.max(FLOOR).ln()).collect();

@@ -1,6 +1,5 @@
 //! Retrain when the new labels speak for what was flagged.
 
-mod encode;
 pub(crate) mod tracker;
 
 use super::{Decision, LoopStatus, Memory, RetrainTrigger, settle};

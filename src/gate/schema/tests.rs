@@ -139,6 +139,8 @@ fn an_increasing_field_never_falls_and_stands_still_at_will() {
     assert!(fell.contains("`number` fell to"), "compared exactly: {fell}");
     assert!(orders.offer(4, json!({"number": 9_007_199_254_740_999_i64, "amount": 99.0})).is_some());
     assert_eq!(orders.offer(5, json!({"number": 9_007_199_254_740_994_i64})), None, "what was refused moves nothing");
+    assert_eq!(orders.offer(1, json!({"number": 9_007_199_254_740_993_i64})), None, "offered again");
+    assert!(orders.offer(6, json!({"number": 9_007_199_254_740_993_i64})).is_some(), "which moves nothing either");
 }
 
 #[test]
@@ -195,7 +197,7 @@ fn a_restored_gate_goes_on_as_the_saved_one() {
 fn a_rule_across_fields_refuses_by_its_name() {
     let gate = SchemaGate::default().rule("rate_below_amount", |row, schema| {
         let at = |name: &str| row.values()[schema.value_columns().iter().position(|column| column == name).unwrap()];
-        !(at("rate") > at("amount"))
+        at("rate").is_nan() || at("rate") <= at("amount")
     });
     let mut gate = gate.rule("no_france", |row, _| row.codes()[0] != 1);
     assert_eq!(verdict(&mut gate, json!({"amount": 3.0, "rate": 2.0}), [0.2, 0.8]), None);

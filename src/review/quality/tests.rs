@@ -10,18 +10,20 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::gate::testing::{at, id};
 use crate::stats::golden::{assert_close, cases, number, numbers};
-use crate::store::{Expect, Fence, MemoryStore, Store};
+use crate::store::{Expect, Fence, Kind, MemoryStore, Scan, Store};
 
 struct Bench {
     store: MemoryStore,
+    clock: ManualClock,
     queue: ReviewQueue,
 }
 
 impl Bench {
     fn of(target: Target, tasks: u128) -> Self {
         let store = MemoryStore::new();
-        let queue = ReviewQueue::open(Arc::new(store.clone()), "p", target, Arc::new(ManualClock::starting_at(at(0))));
-        let bench = Bench { store, queue };
+        let clock = ManualClock::starting_at(at(0));
+        let queue = ReviewQueue::open(Arc::new(store.clone()), "p", target, Arc::new(clock.clone()));
+        let bench = Bench { store, clock, queue };
         for n in 1..=tasks {
             let write = task_write(&"p".into(), &task(n, 0.0, 9, true)).unwrap();
             bench.store.commit(&[&[write]], &Fence::None, &mut vec![]).unwrap();
@@ -34,6 +36,7 @@ impl Bench {
     }
 
     fn say(&self, n: u128, annotator: &str, label: Label) {
+        self.clock.advance(TimeDelta::milliseconds(1));
         self.queue.annotate(id(n), annotator, label, 1.0, None).unwrap();
     }
 

@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 
 use super::audits::{Cohort, Judged, Promise};
-use super::{ConfidenceRouter, FORMAT, Standing};
+use super::{ConfidenceRouter, FORMAT, Standing, State};
 use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion, top_class};
 use crate::reference::References;
+use crate::router::query::{Query, QueryState};
 use crate::router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext};
-use crate::sample::{Annotator, Lane, Reason, Sample};
+use crate::sample::{Annotator, Reason, Sample};
 use crate::schema::Target;
 use crate::stage::{Snapshot, Stage};
 use crate::stats::sampling::unit_interval;
@@ -71,7 +72,7 @@ impl Stage for ConfidenceRouter {
         "confidence"
     }
 
-    fn rebase(&mut self, _: &References) -> Result<(), BoxError> {
+    fn rebase(&mut self, references: &References) -> Result<(), BoxError> {
         let open = |value: f64| value > 0.0 && value < 1.0;
         let Promise { error, confidence } = self.promise;
         if !open(error) || !open(confidence) {
@@ -85,18 +86,23 @@ impl Stage for ConfidenceRouter {
                 "audit is {audit}: without audits no auto-label is released; give a share up to 1"
             )));
         }
+        self.budget.check()?;
         if !(0.0..=1.0).contains(&self.cap) || self.overlap == 0 {
             return Err(message(format!("cap is {}, overlap {}: a share and at least 1", self.cap, self.overlap)));
         }
-        Ok(())
+        self.query.as_mut().map_or(Ok(()), |query| query.rebase(references))
     }
 
     fn snapshot(&self) -> Result<Snapshot, BoxError> {
-        Snapshot::save(FORMAT, &self.state)
+        Snapshot::save(FORMAT, &(&self.state, self.query.as_ref().map(Query::state)))
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
-        self.state = snapshot.load(FORMAT)?;
+        let (state, asked): (State, Option<QueryState>) = snapshot.load(FORMAT)?;
+        self.state = state;
+        if let (Some(query), Some(asked)) = (&mut self.query, asked) {
+            query.restore(asked);
+        }
         self.standing = None;
         Ok(())
     }
@@ -107,6 +113,9 @@ impl LabelRouter for ConfidenceRouter {
         let (budget, now) = (self.budget, context.now);
         if sample.lane.judges() {
             self.state.bucket.force(budget, now);
+            if let Some(query) = &mut self.query {
+                query.asked(sample);
+            }
             let why = Reason::new(sample.lane.as_str(), "the row judges models: a person labels it, blind");
             return Ok(Route::ask(self.ask(JUDGING), why));
         }
@@ -131,20 +140,24 @@ impl LabelRouter for ConfidenceRouter {
             let cohort = self.state.released + self.state.rejected;
             return Ok(Route::Auto { label: Label::Class(class), confidence, audit, cohort, why });
         }
-        if !self.state.bucket.take(budget, now, sample.lane == Lane::Flagged) {
-            return Ok(out_of_budget());
-        }
-        if let Some((class, _)) = top {
+        let route = if let Some(query) = &mut self.query {
+            query.route(sample, context, (budget, &mut self.state.bucket), self.overlap)
+        } else if self.state.bucket.take(budget, now, context.alarm) {
+            let priority = match (context.schema.target(), top) {
+                (Target::Value, _) => value_priority(sample),
+                (_, Some((_, confidence))) => 1.0 - confidence,
+                (_, None) => UNUSABLE,
+            };
+            Route::ask(self.ask(priority), Reason::new("asked", "not certain enough"))
+        } else {
+            out_of_budget()
+        };
+        if let (Route::Ask { .. }, Some((class, _))) = (&route, top) {
             let earned = self.cap / (1.0 - self.cap).max(f64::EPSILON);
             let credit = self.credit(class);
             *credit = (*credit + earned).min(BURST);
         }
-        let priority = match (context.schema.target(), top) {
-            (Target::Value, _) => value_priority(sample),
-            (_, Some((_, confidence))) => 1.0 - confidence,
-            (_, None) => UNUSABLE,
-        };
-        Ok(Route::ask(self.ask(priority), Reason::new("asked", "not certain enough")))
+        Ok(route)
     }
 
     /// Takes a label as an audit if it came from the world, or blind from somebody; others are passed over, as are rows

@@ -281,24 +281,26 @@ fn only_blind_audits_of_the_routed_population_and_of_this_model_count() {
 #[test]
 fn the_budget_limits_questions_but_not_those_that_judge_models() {
     let mut bench = Bench::new(ConfidenceRouter::max_error(0.02).budget(Budget::per_day(10)));
-    let asked = |bench: &mut Bench, lane: Lane, seconds: i64| {
+    let asked = |bench: &mut Bench, lane: Lane, seconds: i64, alarm: bool| {
         let mut sample = bench.sample(1, 0, 0.7);
         sample.lane = lane;
-        match bench.route_with(&sample, |context| context.now = at(seconds)) {
-            Route::Ask { ask, .. } => Some(ask.priority),
+        match bench.route_with(&sample, |context| (context.now, context.alarm) = (at(seconds), alarm)) {
+            Route::Ask { .. } => true,
             Route::Skip(reason) => {
                 assert_eq!(reason.code, "budget");
-                None
+                false
             }
             route => panic!("{route:?}"),
         }
     };
-    let count = |bench: &mut Bench, lane, seconds| (0..50).filter(|_| asked(bench, lane, seconds).is_some()).count();
-    assert_eq!(count(&mut bench, Lane::Outcome, 0), 8);
-    assert_eq!(count(&mut bench, Lane::Flagged, 0), 2);
-    assert_eq!(count(&mut bench, Lane::Flagged, 43_200), 5);
-    assert_eq!(count(&mut bench, Lane::Random, 43_200), 50);
-    assert_eq!(bench.router.status(at(43_200)).questions_left, Some(0.0));
+    let count =
+        |bench: &mut Bench, lane, seconds, alarm| (0..50).filter(|_| asked(bench, lane, seconds, alarm)).count();
+    // A quarter of the day's questions at once, and one in reserve.
+    assert_eq!(count(&mut bench, Lane::Flagged, 0, false), 2);
+    assert_eq!(count(&mut bench, Lane::Flagged, 0, true), 1);
+    assert_eq!(count(&mut bench, Lane::Random, 43_200, false), 50);
+    assert_eq!(count(&mut bench, Lane::Flagged, 43_200, false), 0);
+    assert!(bench.router.status(at(43_200)).questions_left.is_some_and(|left| left < 1.0 + 1e-9));
 }
 
 #[test]
@@ -355,7 +357,7 @@ fn regression_is_asked_by_width_or_score_and_never_auto_labelled() {
 
 #[test]
 fn a_restored_router_goes_on_as_the_saved_one() {
-    let make = || ConfidenceRouter::max_error(0.05).audit(0.3).budget(Budget::per_day(500));
+    let make = || ConfidenceRouter::max_error(0.05).audit(0.3).budget(Budget::per_day(500).burst(0.9));
     let mut bench = Bench::new(make());
     let drive = |bench: &mut Bench, from: u128, to: u128| {
         for n in from..to {

@@ -70,8 +70,8 @@ fn golden_issues_and_scores_match_cleanlab() {
     }
 }
 
-/// `n` rows of three classes; each label is wrong with probability `noise`, which is class + 1 then. The model gives the true
-/// class 0.6 to 0.9. Returns labels, probabilities, wrong rows.
+/// `n` rows of three classes; each label is wrong with probability `noise`, which is class + 1 then. The model gives
+/// the true class 0.6 to 0.9. Returns labels, probabilities, wrong rows.
 fn noisy(n: usize, noise: f64, seed: u64) -> (Vec<u32>, Vec<f64>, Vec<usize>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut labels, mut probabilities, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
@@ -134,6 +134,7 @@ proptest! {
         let data = Labelled { labels: &labels, probabilities: &probabilities, classes: 4 };
         let fit = Confident::new(data);
         prop_assert_eq!(fit.joint.sum(), labels.len() as u64);
+        prop_assert!((0..4).all(|class| labels.contains(&class) == (fit.joint[[class as usize, class as usize]] > 0)));
         prop_assert!(fit.prior().iter().chain(&fit.noise_matrix()).chain(&fit.inverse_noise_matrix()).all(|x| (0.0..=1.0).contains(x)));
         for (rule, name) in RULES {
             let found = fit.issues(data, rule);

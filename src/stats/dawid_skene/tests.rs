@@ -72,8 +72,8 @@ fn golden_posteriors_shares_and_errors_match_crowd_kit() {
     }
 }
 
-/// 800 tasks of three classes, answered by five workers; worker w is right with probability `right[w]`, else answers the next
-/// class. Each vote is missing with probability 0.2. Returns votes and truths.
+/// 800 tasks of three classes, answered by five workers; worker w is right with probability `right[w]`, else answers
+/// the next class. Each vote is missing with probability 0.2. Returns votes and truths.
 fn world(right: [f64; 5], seed: u64) -> (Vec<Vote>, Vec<usize>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let truths: Vec<usize> = (0..800).map(|_| [0, 0, 1, 2][rng.random_range(0..4_usize)]).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::encode::{Encoder, Point};
+use crate::encode::{Encoder, Point};
 use crate::event::PredictionId;
 use crate::reference::Reference;
 use crate::schema::Row;

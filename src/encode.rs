@@ -1,6 +1,7 @@
 //! Rows as points, and the distance between them.
 
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 use crate::reference::{Half, Reference};
 use crate::schema::Row;
@@ -10,6 +11,8 @@ use crate::stats::cholesky::{invert_lower, ridged_cholesky};
 const NEGLIGIBLE: f64 = 1e-24;
 /// Largest centred value, so that its products stay finite.
 const FAR: f64 = 1e100;
+/// Steps of a [`Coarse`] row in a standard deviation.
+const STEPS: f64 = 32.0;
 
 /// Whitens numbers by the training covariance. Everything that has no distance of its own is a *level*, and two levels
 /// that differ count 1: categories, whether a number is missing, and values of a column that was constant in training.
@@ -30,6 +33,13 @@ pub(crate) struct Point {
     centred: Vec<f64>,
     whitened: Vec<f64>,
     /// First one per sighted column (0: present), then the others.
+    levels: Vec<u64>,
+}
+
+/// A row in few digits, to be stored: numbers in steps of 1/32 standard deviation, at most 1,000 of them from the mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Coarse {
+    steps: Vec<i16>,
     levels: Vec<u64>,
 }
 
@@ -69,9 +79,6 @@ impl Encoder {
             .zip(scale)
             .map(|(x, (mean, s))| if x.is_finite() { ((x - mean) / s).clamp(-FAR, FAR) } else { 0.0 })
             .collect();
-        let whitened = (0..centred.len())
-            .map(|i| self.whiten.row(i).iter().zip(&centred).take(i + 1).map(|(w, c)| w * c).sum())
-            .collect();
         let missing = self.sighted.iter().map(|column| level(read(column)));
         let codes = row.codes().iter().map(|&code| u64::from(code));
         let constant = self.constant.iter().map(|column| match read(column) {
@@ -79,7 +86,32 @@ impl Encoder {
             value => (value + 0.0).to_bits(),
         });
         let levels = missing.chain(codes).chain(constant).collect();
+        self.point(centred, levels)
+    }
+
+    fn point(&self, centred: Vec<f64>, levels: Vec<u64>) -> Point {
+        let whitened = (0..centred.len())
+            .map(|i| self.whiten.row(i).iter().zip(&centred).take(i + 1).map(|(w, c)| w * c).sum())
+            .collect();
         Point { centred, whitened, levels }
+    }
+
+    /// `row` as it is stored.
+    pub(crate) fn coarse(&self, row: &Row) -> Coarse {
+        let Point { centred, levels, .. } = self.encode(row);
+        Coarse { steps: centred.iter().map(|value| (value * STEPS).round() as i16).collect(), levels }
+    }
+
+    /// A stored row as a point; `None` if an encoder of other columns stored it.
+    pub(crate) fn restore(&self, coarse: &Coarse) -> Option<Point> {
+        let fits = coarse.steps.len() == self.sighted.len() && coarse.levels.len() >= self.sighted.len();
+        let centred = || coarse.steps.iter().map(|&steps| f64::from(steps) / STEPS).collect();
+        fits.then(|| self.point(centred(), coarse.levels.clone()))
+    }
+
+    /// Number of columns with a distance of their own.
+    pub(crate) fn dimension(&self) -> usize {
+        self.sighted.len()
     }
 
     /// Squared distance. A number that only one of the two has adds 1 and nothing else.
@@ -144,6 +176,22 @@ mod tests {
         let found = encoder.distance_squared(&point(2.0, 50.0), &point(3.0, 53.0));
         assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
         assert_eq!(encoder.distance_squared(&point(2.0, 50.0), &point(2.0, 50.0)), 0.0);
+    }
+
+    #[test]
+    fn a_stored_row_comes_back_to_within_half_a_step() {
+        let (schema, encoder) = encoder();
+        for (a, b) in [(2.0, 50.0), (f64::NAN, 90.0), (5.0, -1e300)] {
+            let row = Row::from_values(&schema, &[a, b, 7.0]).unwrap();
+            let text = serde_json::to_string(&encoder.coarse(&row)).unwrap();
+            let back = encoder.restore(&serde_json::from_str(&text).unwrap()).unwrap();
+            let centred = encoder.encode(&row).centred;
+            for (found, expected) in back.centred.iter().zip(centred) {
+                assert!((found - expected.clamp(-1_024.0, 1_024.0)).abs() <= 0.5 / STEPS, "{found} {expected}");
+            }
+            assert_eq!(back.levels, encoder.encode(&row).levels);
+        }
+        assert!(encoder.restore(&Coarse { steps: vec![0], levels: vec![0] }).is_none());
     }
 
     #[test]
