@@ -175,7 +175,7 @@ impl Pipeline {
         // Each step is tried, also if one before it failed: a broken trainer must not hold up people's answers.
         let expired = self.expire_tasks();
         let annotations = self.apply_annotations();
-        let retried = self.retry_waiting();
+        let retried = self.ask_again().and_then(|()| self.retry_waiting());
         let released = self.release_auto_labels();
         let committed = self.outbox.commit();
         let moved = self.step_retraining();

@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
     Alarm, AlarmState, Annotator, Ask, Audit, BatchDraft, BoxError, Chunk, CohortVerdict, Detector, Drawn, Findings,
-    GateContext, Kind, Label, LabelConsistency, LabelRouter, Lane, Level, Manifest, ManualClock, MemoryStore,
-    Observation, Outcome, Pipeline, PipelineBuilder, QualityGate, Reason, ReviewQueue, Route, RouteContext, Run,
-    RunState, Sample, SampleState, Snapshot, Stage, detector_fn, drift, new_labels, predicted_label,
+    GateContext, HeldBatch, Kind, Label, LabelConsistency, LabelRouter, Lane, Level, Manifest, ManualClock,
+    MemoryStore, Observation, Outcome, Pipeline, PipelineBuilder, QualityGate, Reason, ReviewQueue, Route,
+    RouteContext, Run, RunState, Sample, SampleState, Snapshot, Stage, detector_fn, drift, new_labels, predicted_label,
 };
 use support::{base, check, first_model, id, prediction, records, schema, start};
 
 const PIPELINE: &str = "trusted";
 
 /// A gate that does what it is told.
-#[derive(Default)]
 struct Told {
+    name: &'static str,
     audit: Option<AuditRule>,
     weight: Option<fn(&Sample) -> f64>,
     feed: Option<Arc<AtomicBool>>,
@@ -29,7 +29,13 @@ type AuditRule = Box<dyn FnMut(&BatchDraft<'_>) -> Audit + Send>;
 
 impl Stage for Told {
     fn name(&self) -> &str {
-        "told"
+        self.name
+    }
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Told { name: "told", audit: None, weight: None, feed: None }
     }
 }
 
@@ -255,20 +261,22 @@ fn a_batch_waits_for_a_signature_and_goes_on_with_the_rows_that_were_signed() {
     desk.pipeline.ingest([corrected(1)]).unwrap();
     desk.say(0, "ann", 0);
     desk.poll();
-    assert!(desk.pipeline.sign_off("boss").is_err(), "no batch waits");
     let run = desk.train();
     assert_eq!(run.state, RunState::Failed);
-    let held = desk.pipeline.status().unwrap().held.unwrap();
+    let held = desk.held();
     assert_eq!((held.gate.as_str(), held.reason.detail.as_str()), ("told", "1 labels of users"));
-    assert_eq!(held.samples, [id(0), id(1)]);
+    assert_eq!(held.rows, [(id(0), Label::Class(0)), (id(1), Label::Class(1))]);
+    assert!(held.needs_signature);
     // More of the same comes in before the signature, and the process ends.
     desk.pipeline.ingest([corrected(2)]).unwrap();
     desk.pipeline.poll().unwrap();
     let Desk { store, clock, pipeline, .. } = desk;
     drop(pipeline);
     let mut desk = Desk::on(store, clock, |builder| builder.gate(cautious()));
-    assert_eq!(desk.pipeline.sign_off("boss").unwrap(), 2);
-    assert!(desk.pipeline.sign_off("boss").is_err(), "once");
+    let other = HeldBatch { rows: Vec::new(), ..held.clone() };
+    assert!(desk.pipeline.sign_off(&other, "boss").is_err(), "not what was seen");
+    desk.pipeline.sign_off(&held, "boss").unwrap();
+    assert!(desk.pipeline.sign_off(&held, "boss").is_err(), "once");
     desk.poll();
     let status = desk.pipeline.status().unwrap();
     assert_eq!(status.held, None);
@@ -488,7 +496,239 @@ fn auto_labels_are_at_most_their_share_of_a_label_in_a_batch() {
     assert_eq!(desk.manifest(&run).sources["model"], 1);
 }
 
+#[test]
+fn a_label_that_changed_after_it_was_held_is_not_signed_off() {
+    let mut desk = Desk::new(|builder| builder.gate(cautious()));
+    desk.serve(0..3);
+    desk.pipeline.ingest([corrected(1)]).unwrap();
+    (0..3).filter(|n| *n != 1).for_each(|n| desk.say(n, "ann", 0));
+    desk.poll();
+    desk.train();
+    let held = desk.held();
+    desk.queue.correct(id(2), "ann", Label::Class(1), 1.0, None).unwrap();
+    desk.poll();
+    let run = desk.pipeline.sign_off(&held, "boss").unwrap();
+    desk.poll();
+    // The rows are others than those that were signed, so the gate asks anew; then they go.
+    assert_eq!(desk.pipeline.run(run).unwrap().unwrap().state, RunState::Failed);
+    let held = desk.held();
+    assert_eq!(held.rows.len(), 2, "{held:?}");
+    let run = desk.pipeline.sign_off(&held, "boss").unwrap();
+    desk.poll();
+    let run = desk.pipeline.run(run).unwrap().unwrap();
+    assert_eq!(desk.manifest(&run).samples, [id(0), id(1)]);
+}
+
+#[test]
+fn two_gates_that_want_a_signature_get_one_each() {
+    let mut second = cautious();
+    second.name = "second";
+    let mut desk = Desk::new(|builder| builder.gate(cautious()).gate(second));
+    desk.serve(0..2);
+    desk.pipeline.ingest([corrected(0)]).unwrap();
+    desk.poll();
+    desk.train();
+    for gate in ["told", "second"] {
+        let held = desk.held();
+        assert_eq!(held.gate, gate);
+        desk.pipeline.sign_off(&held, gate).unwrap();
+        desk.poll();
+    }
+    let status = desk.pipeline.status().unwrap();
+    let run = desk.pipeline.run(status.last_run.unwrap()).unwrap().unwrap();
+    let manifest = desk.manifest(&run);
+    assert!(manifest.gates["told"][0].detail.contains("signed off by told"));
+    assert!(manifest.gates["second"][0].detail.contains("signed off by second"));
+}
+
+#[test]
+fn a_signed_batch_that_another_gate_holds_is_open_again() {
+    let holding = Arc::new(AtomicBool::new(true));
+    let mut second = {
+        let holding = holding.clone();
+        audits(move |_| match holding.load(Ordering::Relaxed) {
+            true => Audit::Hold(Reason::new("broken", "the feed is broken")),
+            false => Audit::Pass(Vec::new()),
+        })
+    };
+    second.name = "second";
+    let mut desk = Desk::new(|builder| builder.gate(cautious()).gate(second));
+    desk.serve(0..4);
+    desk.pipeline.ingest([corrected(0)]).unwrap();
+    desk.poll();
+    desk.train();
+    desk.pipeline.sign_off(&desk.held(), "boss").unwrap();
+    desk.poll();
+    let held = desk.held();
+    assert_eq!((held.gate.as_str(), held.needs_signature), ("second", false));
+    assert!(desk.pipeline.sign_off(&held, "boss").is_err(), "it does not ask for a signature");
+    holding.store(false, Ordering::Relaxed);
+    desk.say(2, "ann", 0);
+    desk.poll();
+    desk.train();
+    assert_eq!(desk.held().rows.len(), 2, "what came since belongs to it");
+    desk.pipeline.sign_off(&desk.held(), "boss").unwrap();
+    desk.poll();
+    assert_eq!(desk.pipeline.status().unwrap().held, None);
+}
+
+#[test]
+fn a_held_batch_can_be_refused_for_good() {
+    let mut desk = Desk::new(|builder| builder.gate(cautious()));
+    desk.serve(0..3);
+    desk.pipeline.ingest([corrected(0), corrected(1)]).unwrap();
+    desk.poll();
+    desk.train();
+    let held = desk.held();
+    assert_eq!(desk.pipeline.refuse_batch(&held, "boss").unwrap(), 2);
+    assert!(desk.pipeline.refuse_batch(&held, "boss").is_err(), "once");
+    for n in 0..2 {
+        let sample = desk.sample(n);
+        assert_eq!(sample.state, SampleState::Quarantined);
+        assert_eq!(sample.history.last().unwrap().by, "boss");
+    }
+    desk.say(2, "ann", 0);
+    desk.poll();
+    let run = desk.train();
+    assert_eq!(desk.manifest(&run).samples, [id(2)]);
+}
+
+#[test]
+fn a_gate_is_asked_again_when_a_later_one_takes_rows_out() {
+    let first = audits(|batch| match batch.rows.len() {
+        3.. => Audit::Pass(vec![Reason::new("many", batch.rows.len().to_string())]),
+        few => Audit::SignOff(Reason::new("few", format!("{few} rows"))),
+    });
+    let mut second = doubting(&[1, 2]);
+    second.name = "second";
+    let mut desk = Desk::new(|builder| builder.gate(first).gate(second));
+    desk.serve(0..4);
+    (0..4).for_each(|n| desk.say(n, "ann", 0));
+    desk.poll();
+    assert_eq!(desk.train().state, RunState::Failed);
+    assert_eq!(desk.held().reason.detail, "2 rows");
+}
+
+#[test]
+fn no_user_decides_what_is_up_to_people() {
+    let mut desk = Desk::new(|builder| builder.gate(doubting(&[0, 1])));
+    desk.serve(0..3);
+    // A user's label in doubt: the same opinion again does not settle it.
+    desk.pipeline.ingest([corrected(0)]).unwrap();
+    desk.say(1, "ann", 0);
+    desk.say(2, "ann", 0);
+    desk.poll();
+    desk.train();
+    assert_eq!((desk.sample(0).state, desk.sample(1).state), (SampleState::Queued, SampleState::Queued));
+    desk.pipeline.ingest([corrected(0), corrected(1)]).unwrap();
+    assert_eq!((desk.sample(0).state, desk.sample(1).state), (SampleState::Queued, SampleState::Queued));
+    desk.say(0, "bob", 0);
+    desk.say(1, "bob", 1);
+    desk.poll();
+    assert_eq!(desk.sample(0).label.unwrap().label, Some(Label::Class(0)));
+    assert_eq!(desk.sample(1).state, SampleState::Queued, "ann and bob differ, the user has no casting vote");
+}
+
+#[test]
+fn a_row_that_judges_models_waits_for_people_whatever_users_say() {
+    let mut desk = Desk::new(|builder| builder.explore(1.0).expire_tasks(TimeDelta::hours(3)));
+    desk.serve(0..2);
+    desk.pipeline.ingest([corrected(0)]).unwrap();
+    assert_eq!((desk.sample(0).lane, desk.sample(0).state), (Lane::Random, SampleState::Queued));
+    assert!(!desk.sample(0).annotations[0].blind, "the user saw the prediction");
+    assert_eq!(desk.queue.waiting().unwrap(), 2);
+    desk.clock.advance(TimeDelta::hours(3));
+    desk.poll();
+    let states = [0, 1].map(|n| desk.sample(n).state);
+    assert_eq!(
+        states,
+        [SampleState::Labelled, SampleState::Skipped],
+        "nobody answers: what the user said is better than nothing"
+    );
+}
+
+#[test]
+fn a_question_that_is_asked_again_has_its_whole_time_again() {
+    let mut desk = Desk::new(|builder| builder.gate(doubting(&[0])).expire_tasks(TimeDelta::hours(10)));
+    desk.serve(0..2);
+    desk.clock.advance(TimeDelta::hours(7));
+    (0..2).for_each(|n| desk.say(n, "ann", 0));
+    desk.poll();
+    desk.train();
+    assert_eq!(desk.sample(0).state, SampleState::Queued);
+    desk.clock.advance(TimeDelta::hours(5));
+    desk.poll();
+    assert_eq!(desk.sample(0).state, SampleState::Queued, "asked again five hours ago");
+    desk.clock.advance(TimeDelta::hours(6));
+    desk.poll();
+    assert_eq!(desk.sample(0).state, SampleState::Skipped);
+}
+
+/// Labels everything itself, and has it audited by two people.
+struct TwoAuditors;
+
+impl Stage for TwoAuditors {
+    fn name(&self) -> &str {
+        "two_auditors"
+    }
+}
+
+impl LabelRouter for TwoAuditors {
+    fn route(&mut self, _: &Sample, _: &RouteContext<'_>) -> Result<Route, BoxError> {
+        let (label, audit) = (Label::Class(0), Some(Ask { priority: 1.0, overlap: 2, blind: true }));
+        Ok(Route::Auto { label, confidence: 0.9, audit, cohort: 0, why: Reason::new("sure", "always") })
+    }
+}
+
+#[test]
+fn auditors_who_differ_are_followed_by_a_third() {
+    let mut desk = Desk::new(|builder| builder.route(TwoAuditors));
+    desk.serve(0..1);
+    desk.say(0, "ann", 0);
+    desk.say(0, "bob", 1);
+    desk.poll();
+    assert_eq!(desk.sample(0).state, SampleState::AutoLabelled);
+    let tickets = desk.queue.claim("cid", 5, TimeDelta::minutes(1)).unwrap();
+    assert_eq!(tickets.len(), 1, "a third person is asked");
+    desk.say(0, "cid", 1);
+    desk.poll();
+    assert_eq!(desk.sample(0).state, SampleState::Labelled);
+    assert_eq!(desk.sample(0).label.unwrap().label, Some(Label::Class(1)));
+}
+
+#[test]
+fn a_question_that_the_store_could_not_take_is_asked_later() {
+    let (store, clock) = (support::Flaky::new(MemoryStore::new()), ManualClock::starting_at(start()));
+    let shared = store.clone();
+    let mut desk =
+        Desk::on(Arc::new(MemoryStore::new()), clock.clone(), |builder| builder.store(shared).gate(doubting(&[0])));
+    desk.queue = ReviewQueue::open(Arc::new(store.clone()), PIPELINE, schema().target().clone(), Arc::new(clock));
+    desk.serve(0..2);
+    (0..2).for_each(|n| desk.say(n, "ann", 0));
+    desk.poll();
+    for read in 1..60 {
+        desk.clock.advance(TimeDelta::hours(2));
+        let _ = desk.pipeline.retrain_now("the test");
+        store.fail_read.store(read, Ordering::Relaxed);
+        let _ = desk.pipeline.poll();
+        store.heal();
+        desk.poll();
+        let sample = check(&**store.inner(), PIPELINE).samples[&id(0)].clone();
+        if sample.state == SampleState::Queued {
+            assert_eq!(desk.queue.claim("bob", 5, TimeDelta::minutes(1)).unwrap().len(), 1, "read {read} failed");
+            desk.say(0, "bob", 0);
+            desk.poll();
+            return;
+        }
+    }
+    panic!("the sample never went back to people");
+}
+
 impl Desk {
+    fn held(&self) -> HeldBatch {
+        self.pipeline.status().unwrap().held.unwrap()
+    }
+
     fn store_count(&self, state: SampleState) -> usize {
         records(&*self.store, PIPELINE, Kind::Sample).iter().filter(|record| record.state == state.as_str()).count()
     }

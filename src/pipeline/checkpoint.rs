@@ -116,13 +116,15 @@ impl Pipeline {
         (self.outbox.position, self.outbox.now) = (newest, self.now);
         (self.sequence, self.flow.restored_sequence) = (newest, newest);
         self.flow.checkpointed_sequence = newest;
-        let tasks = &mut self.flow.tasks;
+        let (tasks, unasked) = (&mut self.flow.tasks, &mut self.flow.unasked);
         self.outbox.each(Kind::Sample, SampleState::Queued.as_str(), |record| {
             let sample: Sample = parse(&record)?;
             let queued = sample.history.last().map_or(sample.observation.time, |step| step.time);
             tasks.push_back((queued, sample.id()));
+            unasked.insert(sample.id());
             Ok(())
         })?;
+        tasks.make_contiguous().sort_unstable();
         let parked = &mut self.flow.parked;
         self.outbox.each(Kind::Parked, "waiting", |record| {
             if let Ok(id) = record.key.id.parse() {

@@ -7,6 +7,7 @@ use std::thread::Thread;
 use super::alarms::{self, AlarmRecord};
 use super::lineage::{self, Lineage};
 use super::recorder::Shared;
+use super::retraining::HeldBatch;
 use super::{Pipeline, Status};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
@@ -137,13 +138,22 @@ impl Control {
         self.with(Pipeline::unfreeze)?
     }
 
-    /// Lets the batch that waits for a person go on.
+    /// Lets the batch that waits for a signature go on; `held` is what the [status](crate::Status::held) showed.
     ///
     /// # Errors
     /// See [`Pipeline::sign_off`].
-    pub fn sign_off(&self, who: &str) -> Result<usize, Error> {
-        let who = who.to_owned();
-        self.with(move |pipeline| pipeline.sign_off(&who))?
+    pub fn sign_off(&self, held: &HeldBatch, who: &str) -> Result<RunId, Error> {
+        let (held, who) = (held.clone(), who.to_owned());
+        self.with(move |pipeline| pipeline.sign_off(&held, &who))?
+    }
+
+    /// Quarantines every row of a batch that a gate held.
+    ///
+    /// # Errors
+    /// See [`Pipeline::refuse_batch`].
+    pub fn refuse_batch(&self, held: &HeldBatch, who: &str) -> Result<usize, Error> {
+        let (held, who) = (held.clone(), who.to_owned());
+        self.with(move |pipeline| pipeline.refuse_batch(&held, &who))?
     }
 
     /// Sends a quarantined sample on: a person has looked at it.

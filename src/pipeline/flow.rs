@@ -1,12 +1,13 @@
 //! Settings and state of the way of an event: ledger (`join`), detectors, gates and router (`keep`), labels (`label`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Feedback, ModelVersion, Outcome, PredictionId};
+use crate::router::CohortVerdict;
 use crate::schema::{Row, Schema};
 use crate::stage::Snapshot;
 
@@ -54,6 +55,10 @@ pub(super) struct Flow {
     pub(super) checkpointed_sequence: u64,
     /// Have detectors heard people's labels since the checkpoint? Those do not move the position in the stream.
     pub(super) unsaved: bool,
+    /// Samples whose question is not known to be in the queue.
+    pub(super) unasked: BTreeSet<PredictionId>,
+    /// Verdicts of the router on cohorts that are not carried out yet.
+    pub(super) verdicts: Vec<(u64, CohortVerdict)>,
     /// Has the router made or judged an auto-label since its state was saved?
     pub(super) router_moved: bool,
     /// Up to here the ledger comes from a checkpoint of an earlier process.

@@ -286,7 +286,8 @@ impl Pipeline {
             }
         }
         let annotation = self.annotation(feedback.prediction, Some(label), Annotator::User(feedback.user));
-        self.annotate(annotation, true)
+        // A user has seen what the model said.
+        self.annotate(Annotation { blind: false, ..annotation }, true)
     }
 
     pub(super) fn annotation(&self, sample: PredictionId, label: Option<Label>, annotator: Annotator) -> Annotation {

@@ -138,6 +138,7 @@ impl Pipeline {
                     return Ok(());
                 }
                 (sample.lane, sample.inclusion, sample.compared) = (Lane::Comparison, inclusion, Some(run));
+                sample.overlap = 1;
                 if let Some(entry) = self.ledger.get_mut(id) {
                     entry.lane = Some(Lane::Comparison);
                 }

@@ -42,6 +42,8 @@ impl Pipeline {
     /// Puts the question about a sample into the review queue. A new one goes with the sample, as one unit. One that is
     /// there is opened again with its answers, unless somebody changes it at the same moment.
     pub(super) fn ask(&mut self, id: PredictionId, ask: Ask) -> Result<(), Error> {
+        // Until it is known to be in the queue: a store that cannot be read must not lose the question.
+        self.flow.unasked.insert(id);
         let known = self.outbox.task(id)?;
         let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
         let before: Option<review::Task> = known.as_ref().and_then(|known| serde_json::from_slice(&known.body).ok());
@@ -77,14 +79,36 @@ impl Pipeline {
                 write.expect = known.expect;
                 self.outbox.expect_task(id, &write);
                 self.outbox.push(vec![write]);
-                Ok(())
             }
             None => {
                 write.expect = Expect::Any;
                 self.outbox.expect_task(id, &write);
-                self.outbox.push_with_samples(vec![write])
+                self.outbox.push_with_samples(vec![write])?;
             }
         }
+        self.flow.unasked.remove(&id);
+        Ok(())
+    }
+
+    /// Asks again what did not reach the queue: because the store could not be read, because an annotator changed the task at
+    /// the same moment, or because the process ended in between.
+    pub(super) fn ask_again(&mut self) -> Result<(), Error> {
+        self.flow.unasked.extend(self.outbox.refused_tasks.drain(..));
+        for id in self.flow.unasked.iter().copied().collect::<Vec<_>>() {
+            let waits = self.outbox.sample(id)?.filter(|sample| sample.state == SampleState::Queued);
+            let Some((judges, overlap)) = waits.map(|sample| (sample.lane.judges(), sample.overlap)) else {
+                self.flow.unasked.remove(&id);
+                continue;
+            };
+            let known = self.outbox.task(id)?;
+            if known.is_some_and(|known| matches!(known.state.as_str(), "open" | "claimed")) {
+                self.flow.unasked.remove(&id);
+                continue;
+            }
+            let priority = if judges { JUDGING_PRIORITY } else { 1.0 };
+            self.ask(id, Ask { priority, overlap, blind: true })?;
+        }
+        Ok(())
     }
 
     /// Takes the question about a sample back, unless somebody is answering it.
@@ -111,9 +135,30 @@ impl Pipeline {
     pub(super) fn expire_tasks(&mut self) -> Result<(), Error> {
         let Some(after) = self.settings.expire_tasks else { return Ok(()) };
         while self.flow.tasks.front().is_some_and(|(created, _)| self.now - *created >= after) {
-            let Some((_, id)) = self.flow.tasks.pop_front() else { break };
+            let Some((created, id)) = self.flow.tasks.pop_front() else { break };
             let Some(sample) = self.outbox.sample(id)? else { continue };
             if sample.state != SampleState::Queued {
+                continue;
+            }
+            let labelled = is_users(&sample.label);
+            let task = self.outbox.task(id)?.and_then(|known| serde_json::from_slice::<review::Task>(&known.body).ok());
+            if let Some(again) = task.map(|task| task.created).filter(|again| *again > created) {
+                // It was asked again since: its time begins there.
+                self.flow.tasks.push_back((again, id));
+                continue;
+            }
+            if labelled {
+                // Nobody else answers: the user's label is what there is.
+                self.advance(
+                    id,
+                    SampleState::Labelled,
+                    "queue",
+                    Reason::new("labelled", "by a user; nobody else answered"),
+                )?;
+                self.withdraw(id)?;
+                if let Some(sample) = self.outbox.sample(id)?.cloned() {
+                    self.retraining.labelled(&sample);
+                }
                 continue;
             }
             self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
@@ -139,6 +184,8 @@ impl Pipeline {
         let independent = |label: &Option<Annotation>| label.as_ref().is_some_and(|a| a.annotator.is_independent());
         let (labelled, was_labelled) = (independent(&sample.label), independent(&before));
         match sample.state {
+            // Users correct what is wrong more often than what is right: a row that judges models waits for people.
+            SampleState::Queued if sample.lane.judges() && is_users(&sample.label) => {}
             SampleState::Admitted | SampleState::Queued | SampleState::Skipped | SampleState::AutoLabelled
                 if labelled =>
             {
@@ -155,7 +202,8 @@ impl Pipeline {
             }
             _ => {}
         }
-        let mut disputed = human && sample.state == SampleState::Queued && is_disputed(sample);
+        let open = matches!(sample.state, SampleState::Queued | SampleState::AutoLabelled);
+        let mut disputed = human && open && is_disputed(sample);
         let asked = people(sample).len();
         if disputed && asked >= MOST_PEOPLE {
             let reason = Reason::new(NO_CONSENSUS, format!("no label has a majority among {asked} people"));
@@ -298,7 +346,7 @@ impl Pipeline {
             if !sample.advance(SampleState::Queued, by, reason, now) {
                 return Ok(());
             }
-            sample.overlap = ask.overlap;
+            (sample.overlap, sample.label) = (ask.overlap, resolve(sample));
             self.outbox.touch(id);
             self.ask(id, ask)?;
         }
@@ -317,10 +365,13 @@ impl Pipeline {
         }
         let verdicts = router.run(&self.references, |stage| Ok(stage.cohorts(now))).unwrap_or_default();
         let by = router.name.clone();
+        self.flow.router_moved |= !verdicts.is_empty();
+        // Kept until they are carried out: the router tells them once.
+        self.flow.verdicts.extend(verdicts);
+        let verdicts = self.flow.verdicts.clone();
         if verdicts.is_empty() {
             return Ok(());
         }
-        self.flow.router_moved = true;
         let mut decided = Vec::new();
         self.outbox.each(Kind::Sample, SampleState::AutoLabelled.as_str(), |record| {
             let sample = parse::<Sample>(&record)?;
@@ -347,6 +398,7 @@ impl Pipeline {
                 self.enqueue(id, ask, SampleState::Queued, &by, reason)?;
             }
         }
+        self.flow.verdicts.clear();
         Ok(())
     }
 
@@ -402,9 +454,18 @@ pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
     let find = |wanted: fn(&Annotator) -> bool| newest.iter().rev().find(|a| wanted(&a.annotator)).copied();
     find(|a| matches!(a, Annotator::GroundTruth))
         .or_else(|| agreed(&newest, sample.overlap))
-        .or_else(|| find(|a| matches!(a, Annotator::User(_))))
+        .or_else(|| find(|a| matches!(a, Annotator::User(_))).filter(|_| !is_up_to_people(sample)))
         .or_else(|| find(|a| matches!(a, Annotator::Model(_))))
         .cloned()
+}
+
+/// Are people asked whose answers so far settle nothing, or is a label in doubt? Then no user's opinion decides.
+fn is_up_to_people(sample: &Sample) -> bool {
+    sample.is_adjudicated() || !people(sample).is_empty()
+}
+
+fn is_users(label: &Option<Annotation>) -> bool {
+    label.as_ref().is_some_and(|annotation| matches!(annotation.annotator, Annotator::User(_)))
 }
 
 /// What the detectors are told is true of a sample: the outcome, or what people agree on if the random lane drew the row.

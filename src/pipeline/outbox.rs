@@ -29,6 +29,8 @@ pub(super) struct Outbox {
     /// Tasks of the review queue as they will be once the pending units are committed.
     tasks: HashMap<PredictionId, Question>,
     verdicts: Vec<Committed>,
+    /// Tasks that somebody else changed at the same moment, so that a unit with them was not applied.
+    pub(super) refused_tasks: Vec<PredictionId>,
     /// Position in the stream up to which samples were kept; committed with them.
     pub(super) position: u64,
     /// The loop's time; committed with the position, so that it does not go back over a restart either.
@@ -68,6 +70,7 @@ impl Outbox {
             dirty: Vec::new(),
             tasks: HashMap::new(),
             verdicts: Vec::new(),
+            refused_tasks: Vec::new(),
             position: 0,
             now: DateTime::UNIX_EPOCH,
             committed: (0, DateTime::UNIX_EPOCH),
@@ -185,6 +188,12 @@ impl Outbox {
         }
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
+                for (unit, verdict) in self.units.iter().zip(&self.verdicts) {
+                    if let Committed::Conflict { .. } = verdict {
+                        let tasks = unit.iter().filter(|write| write.kind == Kind::Task);
+                        self.refused_tasks.extend(tasks.filter_map(|write| write.key.id.parse::<PredictionId>().ok()));
+                    }
+                }
                 self.units.clear();
                 self.tasks.clear();
                 self.committed = here;

@@ -156,12 +156,15 @@ struct LoopState {
     /// After a held or failed run: do not ask the trigger before this time.
     back_off: Option<DateTime<Utc>>,
     failures_in_a_row: u32,
+    /// Scorings of a round that failed in a row.
+    #[serde(default)]
+    round_failures: u32,
     /// The batch that waits for a person, or was signed off and waits for its run.
     #[serde(default)]
     held: Option<HeldBatch>,
 }
 
-/// A batch that a gate wants a person to look at before it is sealed.
+/// A batch that a gate held.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeldBatch {
     /// The gate.
@@ -170,11 +173,13 @@ pub struct HeldBatch {
     pub reason: Reason,
     /// Since when.
     pub since: DateTime<Utc>,
-    /// Its rows.
-    pub samples: Vec<PredictionId>,
-    /// Who signed it off, and when; its run is about to begin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signed: Option<(String, DateTime<Utc>)>,
+    /// Its rows and their labels.
+    pub rows: Vec<(PredictionId, Label)>,
+    /// Does the gate ask for a signature, rather than for better data?
+    pub needs_signature: bool,
+    /// Who signed exactly these rows off, for which gate, and when; then the next run has them and nothing else.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signed: BTreeMap<String, (String, DateTime<Utc>)>,
 }
 
 /// Parts that the builder hands over.
@@ -260,6 +265,7 @@ impl Retraining {
                 cool_off: 0,
                 back_off: None,
                 failures_in_a_row: 0,
+                round_failures: 0,
                 held: None,
             },
             models: HashMap::new(),

@@ -110,7 +110,8 @@ pub struct Status {
     pub rejected: u64,
     /// The last run that was requested.
     pub last_run: Option<RunId>,
-    /// The batch that waits for a person to sign it off, if one does; see [`Pipeline::sign_off`](crate::Pipeline::sign_off).
+    /// The batch that a gate held last, until it is sealed, [signed off](crate::Pipeline::sign_off) or
+    /// [refused](crate::Pipeline::refuse_batch).
     pub held: Option<HeldBatch>,
     /// Why the loop does not retrain by itself at present, if so.
     pub frozen: Option<String>,

@@ -66,7 +66,7 @@ impl Pipeline {
     pub fn unfreeze(&mut self) -> Result<(), Error> {
         let state = &mut self.retraining.state;
         state.frozen = None;
-        state.failures_in_a_row = 0;
+        (state.failures_in_a_row, state.round_failures) = (0, 0);
         // A champion that did not load after a restart is tried again.
         self.retraining.redeploy |= self.retraining.redeploy_failed;
         self.retraining.state.flapping.clear();

@@ -93,8 +93,8 @@ impl Pipeline {
             JobStatus::Running | JobStatus::Unknown => Ok(false),
             JobStatus::Done(scores) => self.finish_round(&samples, &scores),
             JobStatus::Failed { reason, .. } => {
-                self.retraining.state.failures_in_a_row += 1;
-                if self.retraining.state.failures_in_a_row >= MOST_ROUND_FAILURES {
+                self.retraining.state.round_failures += 1;
+                if self.retraining.state.round_failures >= MOST_ROUND_FAILURES {
                     let why = format!("models cannot be scored ({reason}); check how they are loaded, then unfreeze");
                     self.retraining.state.frozen = Some(why);
                 }
@@ -205,7 +205,7 @@ impl Pipeline {
         if let Some(evidence) = state.evidence.as_mut().filter(|evidence| evidence.rows > rows_before) {
             evidence.rounds += 1;
         }
-        state.failures_in_a_row = 0;
+        (state.failures_in_a_row, state.round_failures) = (0, 0);
         state.cool_off = state.cool_off.saturating_sub(1);
         let round = state.round.take();
         for id in round.iter().flat_map(|round| &round.samples) {

@@ -1,11 +1,11 @@
 //! The beginning of a run: the trigger's decision, the audit of the gates, and the seal of the batch.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::Pipeline;
 use super::{HeldBatch, Phase};
 use crate::error::Error;
-use crate::event::PredictionId;
+use crate::event::{Label, PredictionId};
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext};
 use crate::retrain::batch::{self, BatchRow};
 use crate::retrain::{Run, RunId, RunState};
@@ -14,7 +14,7 @@ use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, Explanation};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Longest wait after runs that came to nothing, in doublings of a minute.
 const MOST_DOUBLINGS: u32 = 6;
@@ -79,24 +79,55 @@ impl Pipeline {
         Ok(id)
     }
 
-    /// Lets the batch that waits for a person go on, in the name of `who`: a run begins with exactly the rows that were held,
-    /// those of them whose labels still stand. Returns how many rows it had.
+    /// Lets the batch that waits for a signature go on, in the name of `who`: a run begins with exactly the rows of `held`,
+    /// those of them whose labels still are what they were. `held` is what the [status](crate::Status::held) showed, so
+    /// that nobody signs what they have not seen.
     ///
     /// # Errors
-    /// No batch waits, a run is in flight, the loop is frozen, or the store fails.
-    pub fn sign_off(&mut self, who: &str) -> Result<usize, Error> {
-        let now = self.now;
-        let Some(mut held) = self.retraining.state.held.clone().filter(|held| held.signed.is_none()) else {
-            return Err(Error::Refused("no batch waits to be signed off".into()));
-        };
-        held.signed = Some((who.to_owned(), now));
-        let rows = held.samples.len();
-        let before = self.retraining.state.held.replace(held);
-        if let Err(error) = self.retrain_now(who) {
-            self.retraining.state.held = before;
-            return Err(error);
+    /// Another batch or none waits for a signature, a run is in flight, the loop is frozen, or the store fails.
+    pub fn sign_off(&mut self, held: &HeldBatch, who: &str) -> Result<RunId, Error> {
+        let mut signed = self.same_held(held)?;
+        if !signed.needs_signature || signed.signed.contains_key(&signed.gate) {
+            return Err(Error::Refused(format!("`{}` does not wait for a signature", signed.gate)));
         }
-        Ok(rows)
+        signed.signed.insert(signed.gate.clone(), (who.to_owned(), self.now));
+        let before = self.retraining.state.held.replace(signed);
+        self.retrain_now(who).inspect_err(|_| self.retraining.state.held = before)
+    }
+
+    /// Quarantines every row of a batch that a gate held, in the name of `who`: a broken feed, or a source that is not to be
+    /// trusted. [`Pipeline::readmit`] takes single rows back. Returns how many rows there were.
+    ///
+    /// # Errors
+    /// Another batch or none is held, a run is in flight, or the store fails.
+    pub fn refuse_batch(&mut self, held: &HeldBatch, who: &str) -> Result<usize, Error> {
+        let held = self.same_held(held)?;
+        if let Some(run) = &self.retraining.state.run {
+            return Err(Error::Refused(format!("{} is in flight ({})", run.id, run.state.as_str())));
+        }
+        let mut refused = 0;
+        for (id, _) in &held.rows {
+            let Some(sample) = self.outbox.sample(*id)?.filter(|sample| sample.state == SampleState::Labelled) else {
+                continue;
+            };
+            sample.advance(SampleState::Quarantined, who, Reason::new("refused", held.reason.to_string()), self.now);
+            let sample = sample.clone();
+            self.outbox.touch(*id);
+            self.retraining.labelled(&sample);
+            refused += 1;
+        }
+        self.retraining.state.held = None;
+        self.save_loop(Vec::new())?;
+        self.outbox.commit()?;
+        Ok(refused)
+    }
+
+    fn same_held(&self, shown: &HeldBatch) -> Result<HeldBatch, Error> {
+        match &self.retraining.state.held {
+            Some(held) if held == shown => Ok(held.clone()),
+            Some(_) => Err(Error::Refused("another batch is held by now: look at the status again".into())),
+            None => Err(Error::Refused("no batch is held".into())),
+        }
     }
 
     /// Writes the intent down; nothing outside has happened yet.
@@ -133,22 +164,20 @@ impl Pipeline {
             // Sealed before something failed: the batch is there, training starts.
             return self.start_training().map(|()| true);
         }
-        let mut ids: Vec<PredictionId> = self.retraining.ready.keys().map(|(_, id)| *id).collect();
-        let held = self.retraining.state.held.clone().filter(|held| held.signed.is_some());
-        if let Some(held) = &held {
-            // What was signed off, and nothing that came since.
-            let signed: BTreeSet<PredictionId> = held.samples.iter().copied().collect();
-            ids.retain(|id| signed.contains(id));
-        }
+        let ids: Vec<PredictionId> = self.retraining.ready.keys().map(|(_, id)| *id).collect();
+        let held = self.retraining.state.held.clone().filter(|held| !held.signed.is_empty());
+        // What was signed off as it was, and nothing that came or changed since.
+        let signed: Option<BTreeMap<PredictionId, Label>> =
+            held.as_ref().map(|held| held.rows.iter().copied().collect());
         let mut samples: Vec<(Sample, Annotation)> = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(sample) = self.outbox.sample(id)?
                 && let Some(label) = sample.label.clone().filter(|annotation| annotation.label.is_some())
+                && signed.as_ref().is_none_or(|signed| signed.get(&id).copied() == label.label)
             {
                 samples.push((sample.clone(), label));
             }
         }
-        self.cap_auto_labels(&mut samples);
         let notes = match self.audit(&mut samples, held.as_ref())? {
             Ok(notes) => notes,
             Err((gate, reason)) => {
@@ -156,8 +185,8 @@ impl Pipeline {
                 return self.end_run(RunState::Failed, Reason::new("held", text)).map(|()| true);
             }
         };
-        self.retraining.state.held = None;
         if samples.is_empty() {
+            self.retraining.state.held = None;
             let reason = Reason::new("no_labels", "nothing that may be trained on is labelled");
             return self.end_run(RunState::Failed, reason).map(|()| true);
         }
@@ -203,8 +232,9 @@ impl Pipeline {
         samples: &mut Vec<(Sample, Annotation)>,
         held: Option<&HeldBatch>,
     ) -> Result<Result<BTreeMap<String, Vec<Reason>>, (String, Reason)>, Error> {
-        let mut notes: BTreeMap<String, Vec<Reason>> = BTreeMap::new();
+        let (mut notes, mut taken) = (BTreeMap::new(), BTreeMap::<String, Vec<Reason>>::new());
         let mut index = 0;
+        self.cap_auto_labels(samples);
         while index < self.gates.len() {
             let rows: Vec<DraftRow<'_>> = samples
                 .iter()
@@ -216,52 +246,82 @@ impl Pipeline {
             let name = gate.name.clone();
             match verdict {
                 Some(Audit::Pass(said)) => {
-                    notes.entry(name).or_default().extend(said);
+                    notes.insert(name, said);
                     index += 1;
                 }
-                Some(Audit::Hold(reason)) => return Ok(Err((name, reason))),
+                Some(Audit::Hold(reason)) => {
+                    self.hold(&name, &reason, samples, BTreeMap::new(), false);
+                    return Ok(Err((name, reason)));
+                }
                 Some(Audit::SignOff(reason)) => {
-                    let signed = held.filter(|held| held.gate == name).and_then(|held| held.signed.as_ref());
-                    let Some((who, when)) = signed else {
-                        let samples = samples.iter().map(|(sample, _)| sample.id()).collect();
-                        let (gate, since) = (name.clone(), self.now);
-                        let held = HeldBatch { gate, reason: reason.clone(), since, samples, signed: None };
-                        self.retraining.state.held = Some(held);
+                    let same = held.filter(|held| held.rows == labelled_rows(samples));
+                    let signed = same.map(|held| held.signed.clone()).unwrap_or_default();
+                    let Some((who, when)) = signed.get(&name) else {
+                        self.hold(&name, &reason, samples, signed, true);
                         return Ok(Err((name, reason)));
                     };
                     let text = format!("{reason}; signed off by {who} at {when}");
-                    notes.entry(name).or_default().push(Reason::new("signed_off", text));
+                    notes.insert(name, vec![Reason::new("signed_off", text)]);
                     index += 1;
                 }
-                Some(verdict @ (Audit::Quarantine(_) | Audit::Adjudicate(_))) => {
-                    let doubted = matches!(verdict, Audit::Adjudicate(_));
-                    let (Audit::Quarantine(refused) | Audit::Adjudicate(refused)) = verdict else { continue };
-                    let before = samples.len();
-                    for (id, reason) in refused {
-                        if !samples.iter().any(|(sample, _)| sample.id() == id) {
-                            continue;
-                        }
-                        samples.retain(|(sample, _)| sample.id() != id);
-                        if doubted {
-                            self.adjudicate(id, &name, reason)?;
-                            continue;
-                        }
-                        self.advance(id, SampleState::Quarantined, &name, reason)?;
-                        if let Some(sample) = self.outbox.sample(id)?.cloned() {
-                            self.retraining.labelled(&sample);
-                        }
-                    }
-                    let out = before - samples.len();
-                    let code = if doubted { "adjudicated" } else { "quarantined" };
-                    let said = Reason::new(code, format!("{out} rows were taken out"));
-                    notes.entry(name).or_default().push(said);
-                    // A gate that names no row of the batch has nothing more to say.
-                    index += usize::from(out == 0);
+                Some(Audit::Quarantine(refused)) => {
+                    let out = self.take_out(samples, refused, &name, false)?;
+                    taken.entry(name).or_default().extend((out > 0).then(|| rows_out("quarantined", out)));
+                    index = if out > 0 { 0 } else { index + 1 };
+                }
+                Some(Audit::Adjudicate(doubted)) => {
+                    let out = self.take_out(samples, doubted, &name, true)?;
+                    taken.entry(name).or_default().extend((out > 0).then(|| rows_out("adjudicated", out)));
+                    index = if out > 0 { 0 } else { index + 1 };
                 }
                 None => return Ok(Err((name, Reason::new("gate_failed", "the gate cannot work; see its status")))),
             }
+            if index == 0 {
+                // The others may judge what is left differently: shares have changed.
+                self.cap_auto_labels(samples);
+            }
+        }
+        for (gate, said) in taken {
+            notes.entry(gate).or_default().splice(0..0, said);
         }
         Ok(Ok(notes))
+    }
+
+    /// Takes rows out of a batch, into quarantine or back to people. Returns how many of them were in it.
+    fn take_out(
+        &mut self,
+        samples: &mut Vec<(Sample, Annotation)>,
+        named: Vec<(PredictionId, Reason)>,
+        gate: &str,
+        doubted: bool,
+    ) -> Result<usize, Error> {
+        let before = samples.len();
+        for (id, reason) in named {
+            let Some(at) = samples.iter().position(|(sample, _)| sample.id() == id) else { continue };
+            samples.remove(at);
+            if doubted {
+                self.adjudicate(id, gate, reason)?;
+            } else {
+                self.advance(id, SampleState::Quarantined, gate, reason)?;
+                if let Some(sample) = self.outbox.sample(id)?.cloned() {
+                    self.retraining.labelled(&sample);
+                }
+            }
+        }
+        Ok(before - samples.len())
+    }
+
+    /// Remembers the batch that a gate held.
+    fn hold(
+        &mut self,
+        gate: &str,
+        reason: &Reason,
+        samples: &[(Sample, Annotation)],
+        signed: BTreeMap<String, (String, DateTime<Utc>)>,
+        needs_signature: bool,
+    ) {
+        let (gate, reason, since, rows) = (gate.to_owned(), reason.clone(), self.now, labelled_rows(samples));
+        self.retraining.state.held = Some(HeldBatch { gate, reason, since, rows, needs_signature, signed });
     }
 
     /// Seals the batch: manifest, samples and run change in one unit; the export is made from the sealed batch.
@@ -302,6 +362,7 @@ impl Pipeline {
         self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         let state = &mut self.retraining.state;
+        state.held = None;
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());
         let mut writes = vec![batch];
@@ -341,6 +402,15 @@ impl Pipeline {
         self.retraining.forget_models();
         Ok(())
     }
+}
+
+/// Rows and labels of a batch.
+fn labelled_rows(samples: &[(Sample, Annotation)]) -> Vec<(PredictionId, Label)> {
+    samples.iter().filter_map(|(sample, annotation)| Some((sample.id(), annotation.label?))).collect()
+}
+
+fn rows_out(code: &str, rows: usize) -> Reason {
+    Reason::new(code, format!("{rows} rows were taken out"))
 }
 
 /// One minute, doubled with every failure in a row.
