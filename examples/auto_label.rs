@@ -185,7 +185,7 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
             "accuracy": share(right, scored), "bought": bought, "auto_labelled": auto,
             "auto_label_error": share(auto_wrong, auto), "released": released, "error": share(wrong, released),
             "coverage": share(released, scored), "rejected_cohorts": rejected, "stops": status.stops,
-            "most_waiting": most, "waiting": cohorts.values().map(|book| book.0).sum::<u64>(),
+            "most_waiting": most, "audits_waiting": status.cohort_audits, "audit_errors_waiting": status.cohort_errors, "waiting": cohorts.values().map(|book| book.0).sum::<u64>(),
         })
     );
     Ok(())
