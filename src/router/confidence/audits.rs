@@ -204,8 +204,7 @@ impl Window {
             }
         }
         // A class that spoils the pool is taken out of it, and the rest is looked at again.
-        loop {
-            let Some(at) = lowest(&self.pooled(|class| !alone.contains_key(&class))) else { break };
+        while let Some(at) = lowest(&self.pooled(|class| !alone.contains_key(&class))) {
             let spoils = |(class, counts): (&u16, &Counts)| {
                 let (errors, audits) = counts[at];
                 (!alone.contains_key(class) && promise.broken(errors, audits, miss)).then_some(*class)
