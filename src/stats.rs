@@ -3,7 +3,6 @@
 //! Everything here is deterministic, free of input and output, and never panics on data.
 //! A missing cell is `NaN`; whether infinities are values or missing is said at each item.
 
-#[allow(dead_code, reason = "the review queue is to use it")]
 pub(crate) mod agreement;
 pub(crate) mod beta;
 pub(crate) mod binomial;
@@ -14,7 +13,6 @@ pub(crate) mod cholesky;
 pub(crate) mod confident;
 pub(crate) mod covariance;
 pub(crate) mod cramer_von_mises;
-#[allow(dead_code, reason = "the review queue is to use it")]
 pub(crate) mod dawid_skene;
 pub(crate) mod divergence;
 pub(crate) mod ecod;
