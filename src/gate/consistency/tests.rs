@@ -594,8 +594,10 @@ proptest! {
         let first = verdict(&mut gate, &schema, &rows);
         prop_assert_eq!(&first, &verdict(&mut gate, &schema, &rows));
         let all = settle(&mut gate, &schema, &mut rows);
-        // more often only where neighbours lose votes that no longer fit into memory
-        prop_assert!(settings % 2 == 1 || all.len() <= 4, "conflicts, refusals, issues, pass: {:?}", all);
+        // more often only where votes, or those of neighbours, do not fit into memory
+        let of = |input| earlier.iter().chain(&now).filter(|(other, ..)| *other == input).count();
+        let lost = settings % 2 == 1 || (0..5).any(|input| of(input) > MOST_LABELS);
+        prop_assert!(lost || all.len() <= 4, "conflicts, refusals, issues, pass: {:?}", all);
         for (a, b) in rows.iter().flat_map(|a| rows.iter().map(move |b| (a, b))) {
             let same = a.observation.row.content_hash() == b.observation.row.content_hash();
             prop_assert!(!same || a.label.as_ref().unwrap().label == b.label.as_ref().unwrap().label);
