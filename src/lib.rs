@@ -178,8 +178,9 @@ pub use review::{
     consensus, consensus_within, label_studio_config,
 };
 pub use router::{
-    Ask, Audited, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, HumanRouter, LabelRouter,
-    QueryStrategy, Route, RouteContext, RouterFn, router_fn,
+    Ask, Audited, AutoLabelPlan, Budget, CohortVerdict, ConfidenceRouter, ConfidenceStatus, Drawn, DriftExposure,
+    HumanRouter, LabelRouter, PromotionPlan, QueryStrategy, Route, RouteContext, RouterFn, Traffic, plan_promotion,
+    router_fn,
 };
 pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{

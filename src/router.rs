@@ -16,7 +16,9 @@ use crate::schema::Schema;
 use crate::stage::Stage;
 
 pub use budget::Budget;
-pub use confidence::{ConfidenceRouter, ConfidenceStatus};
+pub use confidence::{
+    AutoLabelPlan, ConfidenceRouter, ConfidenceStatus, DriftExposure, PromotionPlan, Traffic, plan_promotion,
+};
 pub use human::HumanRouter;
 pub use query::QueryStrategy;
 
@@ -108,7 +110,7 @@ pub struct Audited<'a> {
 }
 
 /// What is to become of the auto-labels of a cohort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CohortVerdict {
     /// The promise holds: release them.
     Release,

@@ -4,6 +4,7 @@
 //! A missing cell is `NaN`; whether infinities are values or missing is said at each item.
 
 pub(crate) mod agreement;
+pub(crate) mod audit;
 pub(crate) mod beta;
 pub(crate) mod binomial;
 pub(crate) mod bins;

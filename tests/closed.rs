@@ -4,9 +4,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
+use feedloop::chrono::{DateTime, Utc};
 use feedloop::{
-    Annotator, Artifact, ConfidenceRouter, FnTrainer, Lane, Mode, Profile, PromotionKind, RunId, RunState, SampleState,
-    TrainJob, new_labels,
+    Annotator, Artifact, BoxError, CohortVerdict, ConfidenceRouter, FnTrainer, LabelRouter, Lane, Mode, Profile,
+    PromotionKind, Reason, Route, RouteContext, RunId, RunState, Sample, SampleState, Stage, TrainJob, new_labels,
+    predicted_label,
 };
 use support::host::Host;
 use support::{evaluator, fit};
@@ -42,6 +46,60 @@ fn auto_labels_are_trained_on_only_after_people_have_audited_their_cohort() {
     let status = host.pipeline.status().unwrap();
     assert!(status.counters.auto_labels > 100, "only {} auto-labels", status.counters.auto_labels);
     assert!(waited > 0 && released > 50, "{waited} waited at most, {released} were released");
+}
+
+/// Labels everything itself and releases it at once; only the cap on a batch is left.
+struct Generous;
+
+impl Stage for Generous {
+    fn name(&self) -> &str {
+        "generous"
+    }
+}
+
+impl LabelRouter for Generous {
+    fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError> {
+        let label = predicted_label(context.schema.target(), sample.observation.output()).ok_or("no class")?;
+        Ok(Route::Auto { label, confidence: 0.9, audit: None, cohort: 0, why: Reason::new("generous", "always") })
+    }
+
+    fn cohorts(&mut self, _: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+        vec![(0, CohortVerdict::Release)]
+    }
+
+    fn auto_share(&self) -> f64 {
+        0.4
+    }
+}
+
+#[test]
+fn no_label_of_a_batch_is_automatic_beyond_the_routers_share() {
+    let mut host = Host::new(|builder| {
+        builder
+            .route(Generous)
+            .trigger(new_labels(100))
+            .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
+            .evaluate(evaluator(Profile::adaptive()))
+    });
+    for _ in 0..15 {
+        host.turn(120, 0.5);
+    }
+    let mut batches: BTreeMap<(String, u64), (u64, u64)> = BTreeMap::new();
+    let mut left = 0;
+    host.pipeline
+        .each_sample(|sample| {
+            let by_model = sample.label.as_ref().is_some_and(|label| matches!(label.annotator, Annotator::Model(_)));
+            left += u64::from(by_model && sample.state == SampleState::Labelled);
+            if let (Some(batch), Some(label)) = (&sample.batch, sample.sealed) {
+                let (auto, all) = batches.entry((batch.to_string(), label.number() as u64)).or_default();
+                (*auto, *all) = (*auto + u64::from(by_model), *all + 1);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(batches.values().all(|(auto, all)| *auto as f64 <= 0.4 * *all as f64 + 1e-9), "{batches:?}");
+    assert!(batches.values().any(|(auto, all)| *auto as f64 > 0.3 * *all as f64), "{batches:?}");
+    assert!(left > 0, "the others wait for a later batch");
 }
 
 #[test]

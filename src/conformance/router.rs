@@ -61,7 +61,7 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
     }
 
     fn route(&self, router: &mut R, sample: &Sample, references: &References) -> Route {
-        let (now, alarm) = (sample.observation.time, sample.sequence % 50 > 45);
+        let (now, alarm) = (sample.observation.time, sample.sequence % 300 > 285);
         let context = RouteContext { schema: &self.schema, references, now, waiting: sample.sequence % 9, alarm };
         let route = router.route(sample, &context);
         assert!(route.is_ok(), "`{}` failed on {:?}: {route:?}", self.name, sample.observation);

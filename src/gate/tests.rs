@@ -54,6 +54,9 @@ fn said(mut gate: Box<dyn QualityGate>, references: &References, samples: &[Samp
     format!("{verdict:?}")
 }
 
+/// Makes a gate that may keep these rows out.
+type Make = fn(&Dataset) -> Box<dyn QualityGate>;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -73,7 +76,7 @@ proptest! {
         for sample in samples.iter().take(3) {
             audit.push(sample.observation.row.clone(), world.label(), 1.0).unwrap();
         }
-        let gates: [fn(&Dataset) -> Box<dyn QualityGate>; 8] = [
+        let gates: [Make; 8] = [
             |_| Box::new(Relevance::default()),
             |_| Box::new(Leakage::default().reserve(0.2)),
             |_| Box::new(Leakage::default().expects_judging()),

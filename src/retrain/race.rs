@@ -13,7 +13,8 @@ use crate::schema::Target;
 /// then trains the next one (Dawid 1984, prequential analysis; discounted).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Race {
-    /// Discounted number of rows that each contestant got right (for values: share of the others that it beat).
+    /// Discounted sum of what each contestant earned: on a row two minus its quadratic score, so from 0 to 2 (for values:
+    /// the share of the others that it beat).
     pub scores: BTreeMap<String, f64>,
     /// Effective number of labels: the discounted count.
     pub weight: f64,
@@ -36,18 +37,25 @@ impl Race {
         Race { scores, weight: 0.0, decisive: 0, leader }
     }
 
-    /// What each contestant earns on one labelled row, from 0 to 1: for a class, 1 if it is right; for a value, the
-    /// share of the others that it beats, ties counting half.
+    /// What each contestant earns on one labelled row: for a class, two minus its quadratic score Σ (pₖ − yₖ)² (Brier
+    /// 1950), from 0 to 2; for a value, the share of the others that it beats, ties counting half.
+    ///
+    /// Two models that are both right, or both wrong, are told apart by how sure they were: with the few audited labels of
+    /// a small budget that tells more than counting right rows. Outputs of 0 and 1 earn twice what counting would give.
     pub(crate) fn credits(target: &Target, outputs: &[(&str, &[f64])], label: Label) -> Vec<f64> {
         let against = |mine: &[f64], other: &[f64]| match Comparison::of(target, mine, other, label) {
             Comparison::Win => 1.0,
             Comparison::Tie => 0.5,
             Comparison::Loss => 0.0,
         };
-        let right = |mine: &[f64]| f64::from(crate::event::predicted_label(target, mine) == Some(label));
+        let quadratic = |mine: &[f64]| {
+            let is = |class: usize| f64::from(label == Label::Class(class as u32));
+            let score: f64 = mine.iter().enumerate().map(|(class, p)| (p.clamp(0.0, 1.0) - is(class)).powi(2)).sum();
+            if score.is_finite() { (2.0 - score).max(0.0) } else { 0.0 }
+        };
         let others = outputs.len().saturating_sub(1).max(1) as f64;
         let credit = |index: usize| match target {
-            Target::Classes(_) => right(outputs[index].1),
+            Target::Classes(_) => quadratic(outputs[index].1),
             Target::Value => {
                 let rivals = outputs.iter().enumerate().filter(|(other, _)| *other != index);
                 rivals.map(|(_, (_, output))| against(outputs[index].1, output)).sum::<f64>() / others
@@ -115,21 +123,24 @@ mod tests {
         }
         let expected = 1.0 + 0.98 + 0.98 * 0.98;
         assert!((race.weight - expected).abs() < 1e-12);
-        assert!((race.scores["all"] - expected).abs() < 1e-12);
-        assert_eq!((race.scores["window"], race.scores[Race::KEEP], race.decisive), (0.0, 0.0, 3));
+        assert!((race.scores["all"] - 1.98 * expected).abs() < 1e-12, "2 - .1² - .1² on each row");
+        assert!((race.scores["window"] - 0.38 * expected).abs() < 1e-12, "2 - .9² - .9² on each row");
+        assert_eq!((race.scores[Race::KEEP], race.decisive), (0.0, 3));
     }
 
     #[test]
     fn a_lead_above_a_quarter_of_the_root_of_n_switches() {
         let rules = AdaptiveRules { discount: 1.0, ..AdaptiveRules::default() };
         let mut race = Race::new(["all", "newest"], "all");
+        // One row is worth 2 - .36 - .36 = 1.28 against 2 - .64 - .64 = .72.
+        let (more, less): (&[f64], &[f64]) = (&[0.6, 0.4], &[0.8, 0.2]);
         for _ in 0..15 {
             race.observe(&target(), &[("all", RIGHT), ("newest", RIGHT)], Label::Class(1), &rules);
         }
-        race.observe(&target(), &[("all", WRONG), ("newest", RIGHT)], Label::Class(1), &rules);
-        assert_eq!(race.elect(&rules), "all", "a lead of 1 is not more than .25·√16");
-        race.observe(&target(), &[("all", WRONG), ("newest", RIGHT)], Label::Class(1), &rules);
-        assert_eq!(race.elect(&rules), "newest");
+        race.observe(&target(), &[("all", less), ("newest", more)], Label::Class(1), &rules);
+        assert_eq!(race.elect(&rules), "all", "a lead of .56 is not more than .25·√16");
+        race.observe(&target(), &[("all", less), ("newest", more)], Label::Class(1), &rules);
+        assert_eq!(race.elect(&rules), "newest", "a lead of 1.12 is more than .25·√17");
     }
 
     #[test]
@@ -146,6 +157,37 @@ mod tests {
         }
         assert_eq!(race.decisive, 0);
         assert_eq!(race.elect(&rules), "decayed");
+    }
+
+    #[test]
+    fn an_output_that_is_no_probability_earns_nothing() {
+        let outputs: [(&str, &[f64]); 4] =
+            [("all", RIGHT), ("decayed", &[f64::NAN, 0.9]), ("newest", &[7.0, -3.0]), ("window", &[0.0, 1.0])];
+        let credits = Race::credits(&target(), &outputs, Label::Class(1));
+        assert!((credits[0] - 1.98).abs() < 1e-12);
+        assert_eq!(credits[1..], [0.0, 0.0, 2.0]);
+    }
+
+    /// Two models of the same coin: one knows its probability p, the other one is off by ±0.25. They differ on few rows
+    /// in what they predict, and on every row in how sure they are.
+    #[test]
+    fn fifty_labels_find_the_model_that_knows_its_probabilities() {
+        use rand::{RngExt, SeedableRng, rngs::StdRng};
+        let rules = AdaptiveRules::default();
+        let mut rng = StdRng::seed_from_u64(20);
+        let mut found = 0;
+        for _ in 0..400 {
+            let mut race = Race::new(["exact", "rough"], "rough");
+            for _ in 0..50 {
+                let p: f64 = rng.random();
+                let off = if rng.random::<bool>() { 0.25 } else { -0.25 };
+                let rough = (p + off).clamp(0.0, 1.0);
+                let label = Label::Class(u32::from(rng.random::<f64>() < p));
+                race.observe(&target(), &[("exact", &[1.0 - p, p]), ("rough", &[1.0 - rough, rough])], label, &rules);
+            }
+            found += u32::from(race.elect(&rules) == "exact");
+        }
+        assert!(found >= 300, "{found} of 400: about 340 by the quadratic score, 230 by counting right rows");
     }
 
     #[test]

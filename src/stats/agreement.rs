@@ -2,7 +2,7 @@
 
 /// How much two different classes disagree, by their numbers (Cohen 1968).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the classes of a target have no order, so that the review queue compares unweighted")]
+#[allow(dead_code, reason = "the classes of a target have no order; the golden values check the whole formula")]
 pub(crate) enum Weights {
     /// All alike: the classes have no order.
     Unweighted,
@@ -38,7 +38,6 @@ pub(crate) fn cohen_kappa(pairs: &[(usize, usize)], classes: usize, weights: Wei
 
 /// What the ratings mean, and so how much two of them disagree (Krippendorff 2011).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "a target is nominal or an interval, and the review queue uses these")]
 pub(crate) enum Scale {
     /// Names: all that differ disagree alike.
     Nominal,

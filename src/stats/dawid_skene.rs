@@ -24,9 +24,7 @@ pub(crate) struct DawidSkene {
     priors: Vec<f64>,
     /// By worker, answer, truth.
     errors: Vec<f64>,
-    /// Per vote, under the estimates before the last step; negative infinity without a step.
     log_likelihood: f64,
-    /// Steps done.
     iterations: usize,
 }
 
@@ -99,6 +97,18 @@ impl DawidSkene {
     /// that the worker never gave has 0 throughout, and so has every answer of a worker without votes.
     pub(crate) fn errors(&self, worker: usize, answer: usize) -> &[f64] {
         &self.errors[(worker * self.classes + answer) * self.classes..][..self.classes]
+    }
+
+    /// Log-likelihood per vote under the estimates before the last step; negative infinity without a step.
+    #[cfg(test)]
+    pub(crate) fn log_likelihood(&self) -> f64 {
+        self.log_likelihood
+    }
+
+    /// Steps done.
+    #[cfg(test)]
+    pub(crate) fn iterations(&self) -> usize {
+        self.iterations
     }
 
     /// The shares of the classes and the errors of the workers that suit the posteriors best.

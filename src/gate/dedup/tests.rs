@@ -429,7 +429,7 @@ proptest! {
         let world = World::new();
         let run = |restarts: &std::collections::BTreeSet<usize>| {
             let mut current = world.gate(gate.clone());
-            let (mut seconds, mut said) = (0, Vec::new());
+            let (mut seconds, mut said, mut samples) = (0, Vec::new(), Vec::new());
             for (n, (value, code, note, lane, later)) in offers.iter().enumerate() {
                 if restarts.contains(&n) {
                     let saved = serde_json::to_string(&current.snapshot().unwrap()).unwrap();
@@ -441,9 +441,11 @@ proptest! {
                 sample.lane = [Lane::Flagged, Lane::Random, Lane::Outcome, Lane::Flagged][usize::from(*lane)];
                 seconds += i64::from(*later);
                 let context = GateContext { now: at(seconds), ..context(&world.schema, &world.references) };
-                said.push((verdict(&mut current, &sample, &context), current.weight(&sample)));
+                said.push(verdict(&mut current, &sample, &context));
+                samples.push(sample);
             }
-            (said, current.snapshot().unwrap())
+            let weights: Vec<f64> = samples.iter().map(|sample| current.weight(sample)).collect();
+            (said, weights, current.snapshot().unwrap())
         };
         prop_assert_eq!(run(&restarts), run(&Default::default()));
     }

@@ -177,7 +177,7 @@ fn a_share_of_rows_that_break_the_schema_holds_the_batch_but_new_categories_and_
         }
     };
     let wrong_type = violated(|_| ViolationKind::WrongType("text".into()), "wealth");
-    assert!(held(&wrong_type).unwrap().contains("61 of 300 rows break the schema"));
+    assert!(held(wrong_type).unwrap().contains("61 of 300 rows break the schema"));
     assert_eq!(
         held(|n, row| if n > 0 {
             wrong_type(n, row)

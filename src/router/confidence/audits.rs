@@ -1,23 +1,22 @@
-//! What audits say about auto-labels: from which confidence on the model may be trusted, and whether a cohort may go.
+//! From which confidence on audits say that the model may be trusted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ModelVersion, PredictionId};
-use crate::router::CohortVerdict;
+use super::compact::{decode, encode, fingerprint};
+use crate::event::PredictionId;
 use crate::stats::beta::beta_tails;
 
 /// Thresholds that are tried, lowest first.
 pub(super) const GRID: [f64; 10] = [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99, 0.999];
 /// Audits that the threshold is learned from: the newest ones.
-pub(super) const WINDOW: usize = 2_000;
+pub(super) const WINDOW: usize = 1_500;
 /// Nobody waits for more audits than this.
 const MOST_NEEDED: u64 = 1_000_000;
 
 /// The promise: the error is at most `error` with this `confidence`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Promise {
     pub(super) error: f64,
     pub(super) confidence: f64,
@@ -63,49 +62,84 @@ impl Promise {
         high
     }
 
-    fn miss(self) -> f64 {
+    /// How many audits without an error certify.
+    fn clean(self, miss: f64) -> u64 {
+        (miss.ln() / (-self.error).ln_1p()).ceil() as u64
+    }
+
+    pub(super) fn miss(self) -> f64 {
         1.0 - self.confidence
     }
 }
 
 /// One label of the model that somebody else judged.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Judged {
-    pub(super) sample: PredictionId,
-    pub(super) model: ModelVersion,
-    pub(super) confidence: f64,
-    pub(super) correct: bool,
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Judged {
+    /// The sample, by the first 32 bits of its fingerprint.
+    sample: u32,
+    class: u16,
+    /// How many thresholds its confidence reaches.
+    reached: u8,
+    correct: bool,
 }
 
 /// Errors and audits from each threshold on.
 type Counts = [(u64, u64); GRID.len()];
 
-/// The newest audits of all models, one per sample.
+/// The newest audits of one model, one per sample.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<Judged>", into = "Vec<Judged>")]
+#[serde(try_from = "String", into = "String")]
 pub(super) struct Window {
     judged: VecDeque<Judged>,
-    samples: HashSet<PredictionId>,
-    counts: BTreeMap<ModelVersion, Counts>,
+    samples: BTreeSet<u32>,
+    counts: BTreeMap<u16, Counts>,
 }
 
-impl From<Window> for Vec<Judged> {
-    fn from(window: Window) -> Self {
-        window.judged.into()
+/// From which confidence on which classes are trusted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Thresholds {
+    /// Of the classes that are not judged alone, taken together.
+    pub(super) pooled: Option<f64>,
+    /// Of those that have audits enough.
+    pub(super) alone: BTreeMap<u16, Option<f64>>,
+}
+
+impl Thresholds {
+    pub(super) fn of(&self, class: u32) -> Option<f64> {
+        self.alone.get(&short(class)).copied().unwrap_or(self.pooled)
     }
-}
 
-impl From<Vec<Judged>> for Window {
-    fn from(judged: Vec<Judged>) -> Self {
-        let mut window = Window::default();
-        judged.into_iter().for_each(|judged| window.push(judged));
-        window
+    /// Is this class judged by its own audits only?
+    pub(super) fn is_alone(&self, class: u32) -> bool {
+        self.alone.contains_key(&short(class))
+    }
+
+    /// Takes over what newer audits certify. What was certified holds until a stop: the loss of a certificate by an error
+    /// or two is no evidence that the error is too large.
+    pub(super) fn renew(&mut self, newer: Thresholds) {
+        self.pooled = newer.pooled.or(self.pooled);
+        for (class, threshold) in newer.alone {
+            let known = self.alone.entry(class).or_default();
+            *known = threshold.or(*known);
+        }
+    }
+
+    /// The lowest one of any class.
+    pub(super) fn lowest(&self) -> Option<f64> {
+        self.alone.values().copied().chain([self.pooled]).flatten().reduce(f64::min)
     }
 }
 
 impl Window {
-    /// Adds an audit, or takes over what a sample's audit has become.
-    pub(super) fn push(&mut self, judged: Judged) {
+    /// Adds an audit, or takes over what a sample's audit has become. Below the lowest threshold it says nothing.
+    pub(super) fn push(&mut self, sample: PredictionId, class: u32, confidence: f64, correct: bool) {
+        let reached = GRID.iter().take_while(|least| confidence >= **least).count() as u8;
+        if reached > 0 {
+            self.add(Judged { sample: fingerprint(sample) as u32, class: short(class), reached, correct });
+        }
+    }
+
+    fn add(&mut self, judged: Judged) {
         if !self.samples.insert(judged.sample) {
             if let Some(at) = self.judged.iter().position(|known| known.sample == judged.sample) {
                 let before = std::mem::replace(&mut self.judged[at], judged);
@@ -125,13 +159,13 @@ impl Window {
     }
 
     fn count(&mut self, judged: Judged, change: impl Fn(&mut u64, u64)) {
-        let counts = self.counts.entry(judged.model).or_default();
-        for (_, (errors, audits)) in GRID.iter().zip(&mut *counts).filter(|(least, _)| judged.confidence >= **least) {
+        let counts = self.counts.entry(judged.class).or_default();
+        for (errors, audits) in counts.iter_mut().take(judged.reached.into()) {
             change(errors, u64::from(!judged.correct));
             change(audits, 1);
         }
         if counts[0].1 == 0 {
-            self.counts.remove(&judged.model);
+            self.counts.remove(&judged.class);
         }
     }
 
@@ -139,83 +173,103 @@ impl Window {
         *self = Window::default();
     }
 
-    pub(super) fn len(&self, model: ModelVersion) -> u64 {
-        self.judged.iter().filter(|judged| judged.model == model).count() as u64
+    pub(super) fn len(&self) -> u64 {
+        self.judged.len() as u64
     }
 
-    fn counts(&self, model: ModelVersion) -> Counts {
-        self.counts.get(&model).copied().unwrap_or_default()
+    /// The lowest thresholds that the audits certify, or the newest few of them if all together certify none; the miss is
+    /// shared by all thresholds (Bonferroni). A class whose own audits certify a threshold, or show that it errs too
+    /// often for that of the others, is judged alone, the others together.
+    pub(super) fn thresholds(&self, promise: Promise) -> Thresholds {
+        let found = self.certify(promise);
+        if found.lowest().is_some() {
+            return found;
+        }
+        let few = 3 * promise.clean(promise.miss() / GRID.len() as f64) as usize;
+        let mut newest = Window::default();
+        self.judged.iter().skip(self.judged.len().saturating_sub(few)).for_each(|judged| newest.add(*judged));
+        newest.certify(promise)
     }
 
-    /// The lowest threshold that the audits of `model` certify; the miss is shared by all thresholds (Bonferroni).
-    pub(super) fn threshold(&self, model: ModelVersion, promise: Promise) -> Option<f64> {
+    fn certify(&self, promise: Promise) -> Thresholds {
         let miss = promise.miss() / GRID.len() as f64;
-        let counts = self.counts(model);
-        let mut certified = GRID.iter().zip(counts).filter(|(_, (errors, n))| promise.certified(*errors, *n, miss));
-        certified.next().map(|(threshold, _)| *threshold)
+        let enough = promise.clean(miss);
+        let lowest = |counts: &Counts| {
+            GRID.iter().zip(counts).position(|(_, (errors, audits))| promise.certified(*errors, *audits, miss))
+        };
+        let mut alone: BTreeMap<u16, Option<f64>> = BTreeMap::new();
+        for (class, counts) in self.counts.iter().filter(|(_, counts)| counts[0].1 >= enough) {
+            if let Some(at) = lowest(counts) {
+                alone.insert(*class, Some(GRID[at]));
+            }
+        }
+        // A class that spoils the pool is taken out of it, and the rest is looked at again.
+        loop {
+            let Some(at) = lowest(&self.pooled(|class| !alone.contains_key(&class))) else { break };
+            let spoils = |(class, counts): (&u16, &Counts)| {
+                let (errors, audits) = counts[at];
+                (!alone.contains_key(class) && promise.broken(errors, audits, miss)).then_some(*class)
+            };
+            let Some(class) = self.counts.iter().find_map(spoils) else {
+                return Thresholds { pooled: Some(GRID[at]), alone };
+            };
+            alone.insert(class, None);
+        }
+        Thresholds { pooled: None, alone }
     }
 
-    /// How many more audits, all without an error and of the highest confidence, certify a threshold.
-    pub(super) fn needed(&self, model: ModelVersion, promise: Promise) -> u64 {
+    /// Errors and audits of these classes together.
+    fn pooled(&self, which: impl Fn(u16) -> bool) -> Counts {
+        let mut pooled = Counts::default();
+        for (_, counts) in self.counts.iter().filter(|(class, _)| which(**class)) {
+            for (sum, one) in pooled.iter_mut().zip(counts) {
+                *sum = (sum.0 + one.0, sum.1 + one.1);
+            }
+        }
+        pooled
+    }
+
+    /// How many more audits, all without an error and of the highest confidence, certify a threshold, the classes pooled.
+    pub(super) fn needed(&self, promise: Promise) -> u64 {
         let miss = promise.miss() / GRID.len() as f64;
-        let counts = self.counts(model).into_iter();
+        let counts = self.pooled(|_| true).into_iter();
         counts.map(|(errors, audits)| promise.needed(errors, audits, miss)).min().unwrap_or(MOST_NEEDED)
     }
 }
 
-/// The auto-labels that wait for release together, and what their audits say.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Cohort {
-    /// Auto-labels made.
-    pub(super) labels: u64,
-    /// Those chosen to be audited; `None` until somebody answers.
-    audits: BTreeMap<PredictionId, Option<bool>>,
+/// Classes beyond the first 65,535 are one.
+fn short(class: u32) -> u16 {
+    u16::try_from(class).unwrap_or(u16::MAX)
 }
 
-impl Cohort {
-    pub(super) fn add(&mut self, sample: PredictionId, audited: bool) {
-        self.labels += 1;
-        if audited {
-            self.audits.entry(sample).or_insert(None);
+/// Per audit 7 bytes: sample, class, thresholds reached and whether it was right.
+const RECORD: usize = 7;
+
+impl From<Window> for String {
+    fn from(window: Window) -> Self {
+        let mut bytes = Vec::with_capacity(window.judged.len() * RECORD);
+        for judged in &window.judged {
+            bytes.extend(judged.sample.to_le_bytes());
+            bytes.extend(judged.class.to_le_bytes());
+            bytes.push(judged.reached << 1 | u8::from(judged.correct));
         }
-    }
-
-    /// Notes an answer, if the sample was chosen to be audited.
-    pub(super) fn judge(&mut self, sample: PredictionId, correct: bool) {
-        if let Some(answer) = self.audits.get_mut(&sample) {
-            *answer = Some(correct);
-        }
-    }
-
-    /// Errors and audits answered.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let answers = self.audits.values().flatten();
-        answers.fold((0, 0), |(errors, audits), correct| (errors + u64::from(!correct), audits + 1))
-    }
-
-    /// A cohort is looked at after every answer. With k errors so far it is certified by the share 2^−(k+1) of the
-    /// miss, so that all looks together miss as often as promised: a bad cohort passes only if for some k it has at
-    /// most k errors among the n(k) audits that certify k, and that has at most k's share of the miss.
-    pub(super) fn verdict(&self, promise: Promise) -> Option<CohortVerdict> {
-        let (errors, audits) = self.counts();
-        if promise.certified(errors, audits, share(promise, errors)) {
-            Some(CohortVerdict::Release)
-        } else if promise.broken(errors, audits, promise.miss()) {
-            Some(CohortVerdict::Reject)
-        } else {
-            None
-        }
-    }
-
-    /// How many more audits, all without an error, release the cohort.
-    pub(super) fn needed(&self, promise: Promise) -> u64 {
-        let (errors, audits) = self.counts();
-        promise.needed(errors, audits, share(promise, errors))
+        encode(&bytes)
     }
 }
 
-fn share(promise: Promise, errors: u64) -> f64 {
-    promise.miss() * 0.5_f64.powi(errors.saturating_add(1).min(1_000) as i32)
+impl TryFrom<String> for Window {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let bytes = decode(&text).ok_or("the audits are not base64")?;
+        let mut window = Window::default();
+        for record in bytes.chunks(RECORD) {
+            let &[a, b, c, d, e, f, last] = record else { return Err("an audit is cut off") };
+            let (sample, class) = (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f]));
+            window.add(Judged { sample, class, reached: last >> 1, correct: last & 1 == 1 });
+        }
+        Ok(window)
+    }
 }
 
 #[cfg(test)]

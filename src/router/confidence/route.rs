@@ -1,15 +1,15 @@
 //! The router at work: routing, learning, and the verdict on a cohort.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use super::audits::{Cohort, Judged, Promise};
-use super::{ConfidenceRouter, FORMAT, Standing, State};
+use super::audits::{Promise, Thresholds};
+use super::{ConfidenceRouter, FORMAT, State};
 use crate::error::{BoxError, message};
-use crate::event::{Label, ModelVersion, top_class};
+use crate::event::{Label, top_class};
 use crate::reference::References;
 use crate::router::query::{Query, QueryState};
 use crate::router::{Ask, Audited, CohortVerdict, LabelRouter, Route, RouteContext};
-use crate::sample::{Annotator, Reason, Sample};
+use crate::sample::{Annotator, Lane, Reason, Sample};
 use crate::schema::Target;
 use crate::stage::{Snapshot, Stage};
 use crate::stats::sampling::unit_interval;
@@ -26,14 +26,42 @@ impl ConfidenceRouter {
         Ask { priority, overlap: self.overlap, blind: true }
     }
 
-    fn threshold(&mut self, model: ModelVersion) -> Option<f64> {
-        if let Some(standing) = self.standing.filter(|standing| standing.model == model) {
-            return standing.threshold;
+    /// The thresholds in force, renewed by the audits so far.
+    fn thresholds(&mut self) -> &Thresholds {
+        if std::mem::take(&mut self.state.audited) {
+            let certified = self.state.window.thresholds(self.promise);
+            self.state.thresholds.renew(certified);
         }
-        let rejected = self.state.cohort.verdict(self.promise) == Some(CohortVerdict::Reject);
-        let threshold = if rejected { None } else { self.state.window.threshold(model, self.promise) };
-        self.standing = Some(Standing { model, threshold });
-        threshold
+        &self.state.thresholds
+    }
+
+    /// Only samples that come from now on may certify a threshold.
+    fn recalibrate(&mut self) {
+        self.state.window.clear();
+        self.state.since = self.state.newest.saturating_add(1);
+        self.state.thresholds = Thresholds::default();
+        self.state.audited = false;
+    }
+
+    /// Another model, or an alarm: what was learned before says little of what comes.
+    fn note(&mut self, sample: &Sample, context: &RouteContext<'_>) {
+        let (model, alarm) = (sample.observation.model, context.alarm);
+        if model != self.state.model || (alarm && !self.state.alarm) {
+            self.state.cohorts.close(context.now);
+            self.recalibrate();
+        }
+        let over = self.state.alarm && !alarm;
+        (self.state.model, self.state.alarm) = (model, alarm);
+        self.state.newest = self.state.newest.max(sample.sequence);
+        if over {
+            self.decide();
+        }
+    }
+
+    fn decide(&mut self) {
+        if self.state.cohorts.decide(self.state.alarm) {
+            self.recalibrate();
+        }
     }
 
     fn credit(&mut self, class: u32) -> &mut f64 {
@@ -44,12 +72,99 @@ impl ConfidenceRouter {
         &mut self.state.credit[class]
     }
 
-    /// May the model label this sample?
-    fn trusts(&mut self, sample: &Sample, class: u32, confidence: f64, context: &RouteContext<'_>) -> bool {
-        !context.alarm
-            && self.state.cohort.labels < self.max_exposure
-            && self.threshold(sample.observation.model).is_some_and(|threshold| confidence >= threshold)
-            && (self.cap >= 1.0 || *self.credit(class) >= 1.0)
+    /// From which confidence on the model may label this sample, which it does; or why it may not.
+    fn trusts(&mut self, class: u32, confidence: f64, context: &RouteContext<'_>) -> Result<f64, String> {
+        if context.alarm {
+            return Err("an alarm is open".into());
+        }
+        let Some(threshold) = self.thresholds().of(class) else {
+            let (audits, group) = (self.state.window.len(), self.group(class));
+            return Err(format!("no threshold is certified for {group}, {audits} audits"));
+        };
+        let (exposure, most) = (self.state.cohorts.exposure(), self.max_exposure);
+        if confidence < threshold {
+            Err(format!("confidence {confidence:.4} is below {threshold} for {}", self.group(class)))
+        } else if exposure >= most {
+            Err(format!("{exposure} labels wait for release, the most permitted"))
+        } else if self.cap < 1.0 && *self.credit(class) < 1.0 {
+            Err(format!("the cap of {} on class {class} is reached", self.cap))
+        } else if self.state.bucket.left(self.budget, context.now).is_some_and(|left| left < 1.0) {
+            // Asked before the coin that chooses audits: an audit that cannot be afforded must not be left out alone.
+            Err("no question is left for an audit".into())
+        } else {
+            Ok(threshold)
+        }
+    }
+
+    /// The classes that are judged together with this one.
+    fn group(&mut self, class: u32) -> String {
+        if self.thresholds().is_alone(class) { format!("class {class}") } else { "the classes pooled".into() }
+    }
+
+    fn chosen(&self, sample: &Sample) -> bool {
+        unit_interval(self.seed, sample.id().bytes()) < self.audit
+    }
+
+    fn left(&self, now: DateTime<Utc>) -> String {
+        self.state.bucket.left(self.budget, now).map_or("no limit".into(), |left| format!("{left:.0} questions left"))
+    }
+
+    /// The model labels it; a share of these samples is asked of people as well.
+    fn auto_label(&mut self, sample: &Sample, top: (u32, f64), threshold: f64, now: DateTime<Utc>) -> Route {
+        let (class, confidence) = top;
+        let audited = self.chosen(sample);
+        if audited {
+            self.state.bucket.take(self.budget, now, true);
+        }
+        *self.credit(class) -= 1.0;
+        let cohort = self.state.cohorts.add(sample.id(), audited, now);
+        let text = format!(
+            "confidence {confidence:.4}, at least {threshold} for {}; cohort {cohort}{}; {} of {} labels wait; cap {}; no alarm; {}",
+            self.group(class),
+            if audited { ", audited" } else { "" },
+            self.state.cohorts.exposure(),
+            self.max_exposure,
+            self.cap,
+            self.left(now),
+        );
+        let (label, why) = (Label::Class(class), Reason::new("auto_labelled", text));
+        Route::Auto { label, confidence, audit: audited.then(|| self.ask(AUDIT)), cohort, why }
+    }
+
+    /// People label it, if they can take the question; `refused` says why the model does not.
+    fn ask_people(
+        &mut self,
+        sample: &Sample,
+        top: Option<(u32, f64)>,
+        refused: &str,
+        context: &RouteContext<'_>,
+    ) -> Route {
+        // The same share as of the auto-labels is asked in any case, so that a threshold can be certified (again).
+        let calibrates = top.is_some() && self.chosen(sample);
+        let drawn = self.query.as_mut().filter(|_| !calibrates);
+        let mut route = if let Some(query) = drawn {
+            query.route(sample, context, (self.budget, &mut self.state.bucket), self.overlap)
+        } else if self.state.bucket.take(self.budget, context.now, calibrates || context.alarm) {
+            let priority = match (context.schema.target(), top) {
+                _ if calibrates => AUDIT,
+                (Target::Value, _) => value_priority(sample),
+                (_, Some((_, confidence))) => 1.0 - confidence,
+                (_, None) => UNUSABLE,
+            };
+            let drawn = if calibrates { "drawn to calibrate; " } else { "" };
+            Route::ask(self.ask(priority), Reason::new("asked", format!("{drawn}{}", self.left(context.now))))
+        } else {
+            Route::Skip(Reason::new("budget", "no questions are left at present"))
+        };
+        if let (Route::Ask { .. }, Some((class, _))) = (&route, top) {
+            let earned = self.cap / (1.0 - self.cap).max(f64::EPSILON);
+            let credit = self.credit(class);
+            *credit = (*credit + earned).min(BURST);
+        }
+        if let Route::Ask { why, .. } | Route::Skip(why) = &mut route {
+            why.detail = format!("{refused}; {}", why.detail);
+        }
+        route
     }
 }
 
@@ -80,13 +195,16 @@ impl Stage for ConfidenceRouter {
                 "max_error is {error} and confidence {confidence}, both must be between 0 and 1"
             )));
         }
-        if !(self.audit > 0.0 && self.audit <= 1.0) {
+        if !(self.audit > 0.0 && self.audit <= 0.5) {
             let audit = self.audit;
             return Err(message(format!(
-                "audit is {audit}: without audits no auto-label is released; give a share up to 1"
+                "audit is {audit}: without audits no auto-label is released; give a share up to 0.5"
             )));
         }
         self.budget.check()?;
+        if self.patience <= TimeDelta::zero() {
+            return Err(message(format!("patience is {}, it must be above 0", self.patience)));
+        }
         if !(0.0..=1.0).contains(&self.cap) || self.overlap == 0 {
             return Err(message(format!("cap is {}, overlap {}: a share and at least 1", self.cap, self.overlap)));
         }
@@ -100,68 +218,43 @@ impl Stage for ConfidenceRouter {
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
         let (state, asked): (State, Option<QueryState>) = snapshot.load(FORMAT)?;
         self.state = state;
+        self.state.cohorts.adopt(self.promise, self.audit);
         if let (Some(query), Some(asked)) = (&mut self.query, asked) {
             query.restore(asked);
         }
-        self.standing = None;
         Ok(())
     }
 }
 
 impl LabelRouter for ConfidenceRouter {
     fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError> {
-        let (budget, now) = (self.budget, context.now);
         if sample.lane.judges() {
-            self.state.bucket.force(budget, now);
+            self.state.bucket.force(self.budget, context.now);
             if let Some(query) = &mut self.query {
                 query.asked(sample);
             }
             let why = Reason::new(sample.lane.as_str(), "the row judges models: a person labels it, blind");
             return Ok(Route::ask(self.ask(JUDGING), why));
         }
-        (self.state.model, self.state.alarm) = (sample.observation.model, context.alarm);
-        let out_of_budget = || Route::Skip(Reason::new("budget", "no questions are left at present"));
+        self.note(sample, context);
         let top = match context.schema.target() {
             Target::Classes(_) => top_class(sample.observation.output()).filter(|(_, p)| (0.0..=1.0).contains(p)),
             Target::Value => None,
         };
-        if let Some((class, confidence)) = top
-            && self.trusts(sample, class, confidence, context)
-        {
-            let audited = unit_interval(self.seed, sample.id().bytes()) < self.audit;
-            if audited && !self.state.bucket.take(budget, now, true) {
-                return Ok(out_of_budget());
+        let trusted = match top {
+            Some((class, confidence)) => {
+                self.trusts(class, confidence, context).map(|threshold| (class, confidence, threshold))
             }
-            *self.credit(class) -= 1.0;
-            self.state.cohort.add(sample.id(), audited);
-            let audit = audited.then(|| self.ask(AUDIT));
-            let threshold = self.threshold(sample.observation.model).unwrap_or(1.0);
-            let why = Reason::new("auto_labelled", format!("confidence {confidence:.4}, threshold {threshold}"));
-            let cohort = self.state.released + self.state.rejected;
-            return Ok(Route::Auto { label: Label::Class(class), confidence, audit, cohort, why });
-        }
-        let route = if let Some(query) = &mut self.query {
-            query.route(sample, context, (budget, &mut self.state.bucket), self.overlap)
-        } else if self.state.bucket.take(budget, now, context.alarm) {
-            let priority = match (context.schema.target(), top) {
-                (Target::Value, _) => value_priority(sample),
-                (_, Some((_, confidence))) => 1.0 - confidence,
-                (_, None) => UNUSABLE,
-            };
-            Route::ask(self.ask(priority), Reason::new("asked", "not certain enough"))
-        } else {
-            out_of_budget()
+            None => Err("no class is predicted".into()),
         };
-        if let (Route::Ask { .. }, Some((class, _))) = (&route, top) {
-            let earned = self.cap / (1.0 - self.cap).max(f64::EPSILON);
-            let credit = self.credit(class);
-            *credit = (*credit + earned).min(BURST);
-        }
-        Ok(route)
+        Ok(match trusted {
+            Ok((class, confidence, threshold)) => self.auto_label(sample, (class, confidence), threshold, context.now),
+            Err(refused) => self.ask_people(sample, top, &refused, context),
+        })
     }
 
-    /// Takes a label as an audit if it came from the world, or blind from somebody; others are passed over, as are rows
-    /// of lanes that judge models.
+    /// Takes a label as an audit if it came from the world, or blind from somebody; others are passed over. One of the random
+    /// lane may only stop auto-labelling; one of the comparison lane, where models disagree, says nothing.
     fn learn(&mut self, audited: &Audited<'_>) -> Result<(), BoxError> {
         let sample = audited.sample;
         let (Label::Class(auto), Label::Class(human)) = (audited.auto, audited.human) else { return Ok(()) };
@@ -169,34 +262,33 @@ impl LabelRouter for ConfidenceRouter {
             .label
             .as_ref()
             .is_some_and(|label| !label.blind && matches!(label.annotator, Annotator::Human(_) | Annotator::User(_)));
-        if sighted || sample.lane.judges() || !(0.0..=1.0).contains(&audited.confidence) {
+        if sighted || !(0.0..=1.0).contains(&audited.confidence) {
             return Ok(());
         }
         let correct = auto == human;
-        let (model, confidence) = (sample.observation.model, audited.confidence);
-        self.state.window.push(Judged { sample: sample.id(), model, confidence, correct });
-        self.state.cohort.judge(sample.id(), correct);
-        self.standing = None;
+        let newest = sample.observation.model == self.state.model && sample.sequence >= self.state.since;
+        if !sample.lane.judges() {
+            self.state.cohorts.judge(sample.id(), correct);
+            if newest {
+                self.state.window.push(sample.id(), auto, audited.confidence, correct);
+                self.state.audited = true;
+            }
+        } else if newest && sample.lane == Lane::Random {
+            if self.thresholds().of(auto).is_none_or(|threshold| audited.confidence < threshold) {
+                return Ok(());
+            }
+            self.state.cohorts.judge_outside(sample.id(), correct);
+        } else {
+            return Ok(());
+        }
+        self.decide();
         Ok(())
     }
 
-    fn cohorts(&mut self, _: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
-        let Some(verdict) = self.state.cohort.verdict(self.promise) else { return Vec::new() };
-        if verdict == CohortVerdict::Release && self.state.alarm {
-            return Vec::new();
-        }
-        let number = self.state.released + self.state.rejected;
-        let labels = self.state.cohort.labels;
-        match verdict {
-            CohortVerdict::Release => self.state.released += labels,
-            CohortVerdict::Reject => {
-                self.state.rejected += labels;
-                self.state.window.clear();
-            }
-        }
-        self.state.cohort = Cohort::default();
-        self.standing = None;
-        vec![(number, verdict)]
+    fn cohorts(&mut self, now: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+        self.state.cohorts.age(now, self.patience);
+        self.decide();
+        self.state.cohorts.take_verdicts()
     }
 
     fn auto_share(&self) -> f64 {

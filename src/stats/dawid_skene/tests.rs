@@ -37,7 +37,7 @@ fn golden_posteriors_shares_and_errors_match_crowd_kit() {
         let steps = case.outputs["loss_history"].as_array().unwrap().len();
         let counts = (tasks.len(), workers.len(), classes.len());
         let fit = DawidSkene::fit(&votes, counts, steps, f64::NEG_INFINITY);
-        assert_eq!(fit.iterations, steps);
+        assert_eq!(fit.iterations(), steps);
         for (row, task) in case.outputs["posterior_rows"].as_array().unwrap().iter().enumerate() {
             let posterior = fit.posterior(at(&tasks, task.as_str().unwrap()));
             for (column, class) in case.outputs["posterior_columns"].as_array().unwrap().iter().enumerate() {
@@ -119,12 +119,12 @@ fn planted_errors_and_shares_are_found_and_the_majority_is_beaten() {
 #[test]
 fn the_likelihood_rises_until_a_step_gains_less_than_the_tolerance() {
     let (votes, _) = world([0.9, 0.8, 0.5, 0.6, 0.7], 9);
-    let at = |steps| DawidSkene::fit(&votes, (800, 5, 3), steps, f64::NEG_INFINITY).log_likelihood;
+    let at = |steps| DawidSkene::fit(&votes, (800, 5, 3), steps, f64::NEG_INFINITY).log_likelihood();
     let history: Vec<f64> = (1..40).map(at).collect();
     assert!(history.windows(2).all(|pair| pair[1] >= pair[0] - 1e-12), "{history:?}");
     let stopped = DawidSkene::fit(&votes, (800, 5, 3), 1_000, 1e-4);
     let expected = 2 + history.windows(2).position(|pair| pair[1] - pair[0] < 1e-4).unwrap();
-    assert_eq!(stopped.iterations, expected);
+    assert_eq!(stopped.iterations(), expected);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn tasks_workers_and_classes_without_votes_have_their_stated_values() {
     assert_eq!([0, 1, 2].map(|answer| fit.errors(1, answer).to_vec()), [[0.0; 3]; 3].map(Vec::from));
     assert_eq!(fit.errors(0, 2), [0.0; 3]);
     let none = DawidSkene::fit(&[], (2, 1, 4), 50, 1e-9);
-    assert_eq!((none.posterior(1), none.priors(), none.iterations), (&[0.25; 4][..], &[0.25; 4][..], 0));
+    assert_eq!((none.posterior(1), none.priors(), none.iterations()), (&[0.25; 4][..], &[0.25; 4][..], 0));
     assert_eq!(DawidSkene::fit(&votes, (4, 2, 0), 50, 1e-9).priors(), [0.0; 0]);
 }
 
