@@ -20,6 +20,8 @@ const STEPS: f64 = 32.0;
 pub(crate) struct Encoder {
     sighted: Vec<usize>,
     constant: Vec<usize>,
+    /// Number of categories.
+    codes: usize,
     location: Vec<f64>,
     deviation: Vec<f64>,
     /// Lower triangle: inverse Cholesky factor of the correlation.
@@ -62,7 +64,9 @@ impl Encoder {
             Ok((factor, _)) => invert_lower(&factor),
             Err(_) => Array2::eye(sighted.len()),
         };
-        Encoder { location: sighted.iter().map(|&i| mean[i]).collect(), sighted, constant, deviation, whiten }
+        let location = sighted.iter().map(|&i| mean[i]).collect();
+        let codes = reference.schema().code_columns().len();
+        Encoder { sighted, constant, codes, location, deviation, whiten }
     }
 
     /// `row` as a point.
@@ -104,7 +108,8 @@ impl Encoder {
 
     /// A stored row as a point; `None` if an encoder of other columns stored it.
     pub(crate) fn restore(&self, coarse: &Coarse) -> Option<Point> {
-        let fits = coarse.steps.len() == self.sighted.len() && coarse.levels.len() >= self.sighted.len();
+        let levels = self.sighted.len() + self.codes + self.constant.len();
+        let fits = coarse.steps.len() == self.sighted.len() && coarse.levels.len() == levels;
         let centred = || coarse.steps.iter().map(|&steps| f64::from(steps) / STEPS).collect();
         fits.then(|| self.point(centred(), coarse.levels.clone()))
     }

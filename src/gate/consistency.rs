@@ -7,13 +7,14 @@ mod vote;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
+use super::near::Space;
 use super::recent::Recent;
 use crate::error::{BoxError, message};
 use crate::event::PredictionId;
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext, QualityGate};
 use crate::reference::References;
 use crate::sample::Reason;
-use crate::schema::{Schema, Target};
+use crate::schema::Target;
 use crate::stage::{Blind, Snapshot, Stage};
 use doubt::{LikelyWrong, dissent, likely_wrong};
 use near::{Map, Near, Place};
@@ -48,7 +49,7 @@ const MOST_LABELS: usize = 8;
 /// there, it would spend people on the noisy region and take it out.
 ///
 /// Memory: about 70 bytes per input and 56 per label, 50,000 inputs unless told, at most 8 labels each; with `near`
-/// also 60 per input and 8 per numeric column of it.
+/// also 50 per input and 8 per numeric column of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabelConsistency {
     tolerance: Option<f64>,
@@ -109,15 +110,18 @@ impl LabelConsistency {
         self
     }
 
-    /// Compares rows with those at most `distance` away as well: Euclidean, over numeric columns in units of their
-    /// standard deviation in the training reference. A column that does not vary there must be equal, and so must
-    /// categories, texts and timestamps; missing equals missing only, infinite the same infinity.
+    /// Compares rows with those at most `distance` away as well, as [`Deduplicate::near`](crate::Deduplicate::near)
+    /// measures it: Euclidean, over numeric columns in units of their standard deviation in the training reference. A
+    /// column that does not vary there must be equal, and so must categories and texts; missing equals missing only,
+    /// infinite the same infinity. Timestamps do not count: where the label depends on the time, give it as a number or
+    /// a category as well. Inputs that are remembered from before the schema got another numeric column are no longer
+    /// near any.
     ///
     /// Each row is judged by the labels around it. Where two classes meet, rows of both sides may therefore stay
     /// although they are close to each other: each has the majority around it. Exact; time per audit: about as rows ×
     /// remembered inputs within `distance` on the diagonal.
     pub fn near(mut self, distance: f64) -> Self {
-        self.near = Some(Near::new(distance));
+        self.near = Some(Near { distance, space: Space::none() });
         self
     }
 
@@ -223,9 +227,9 @@ impl LabelConsistency {
         found
     }
 
-    fn given<'a>(&self, row: &'a DraftRow<'a>, schema: &Schema) -> Given<'a> {
+    fn given<'a>(&self, row: &'a DraftRow<'a>) -> Given<'a> {
         let input = &row.sample.observation.row;
-        let place = self.near.as_ref().map(|_| Place::of(input, schema));
+        let place = self.near.as_ref().map(|_| Place::of(input));
         Given { draft: row, key: input.content_hash(), vote: Vote::of(row), place }
     }
 
@@ -246,8 +250,7 @@ impl Stage for LabelConsistency {
         let training = &references.training;
         self.values = matches!(training.schema().target(), Target::Value);
         if let Some(near) = &mut self.near {
-            let rows: Vec<&[f64]> = training.sample().map(|row| row.values.as_slice()).collect();
-            near.fit(&rows, training.schema().value_columns().len());
+            near.space = Space::new(training);
             if !(near.distance >= 0.0 && near.distance.is_finite()) {
                 return Err(message(format!("distance is {}, a finite number from 0 on is expected", near.distance)));
             }
@@ -269,7 +272,7 @@ impl Stage for LabelConsistency {
     fn blind(&self) -> Vec<Blind> {
         match self.tolerance {
             None if self.values => vec![Blind::all("regression labels are not compared: set a tolerance")],
-            _ => Vec::new(),
+            _ => self.near.iter().filter_map(|near| near.space.blind()).collect(),
         }
     }
 
@@ -283,6 +286,9 @@ impl Stage for LabelConsistency {
         let mut seen = Recent::new(self.capacity);
         for (key, mut input) in state.inputs {
             input.votes.truncate(MOST_LABELS);
+            // After the schema got another column, equal inputs are other inputs, and no row will be near this one.
+            input.place =
+                input.place.filter(|place| self.near.as_ref().is_some_and(|near| near.space.fits(&place.values)));
             seen.entry(u128::from_str_radix(&key, 16)?, || input);
         }
         self.seen = seen;
@@ -296,7 +302,7 @@ impl QualityGate for LabelConsistency {
             (None, Target::Value) => return Ok(Audit::Pass(Vec::new())),
             (tolerance, _) => tolerance.unwrap_or(0.0),
         };
-        let mut rows: Vec<Given<'_>> = batch.rows.iter().map(|row| self.given(row, context.schema)).collect();
+        let mut rows: Vec<Given<'_>> = batch.rows.iter().map(|row| self.given(row)).collect();
         // so that the order of the batch does not matter
         rows.sort_by_key(|row| row.vote.sample);
         rows.iter().for_each(|row| self.remember(row));

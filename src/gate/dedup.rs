@@ -133,7 +133,8 @@ impl Deduplicate {
     /// missing in both, and a column that does not vary in the training data must be equal; timestamps do not count.
     ///
     /// The search is exact: nothing within the distance is missed among the last
-    /// [10,000](Deduplicate::near_capacity) inputs that passed as the first of their kind.
+    /// [10,000](Deduplicate::near_capacity) inputs that passed as the first of their kind. When the schema gets another
+    /// numeric column, those remembered until then are forgotten.
     pub fn near(mut self, distance: f64) -> Self {
         self.distance = Some(distance);
         self
@@ -336,9 +337,7 @@ impl Stage for Deduplicate {
 
     fn blind(&self) -> Vec<Blind> {
         match &self.near {
-            Near::Rows(rows) if rows.space().is_blind() => {
-                vec![Blind::all("no number varies in the training data: numbers are compared exactly")]
-            }
+            Near::Rows(rows) => rows.space().blind().into_iter().collect(),
             _ => Vec::new(),
         }
     }

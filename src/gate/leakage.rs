@@ -164,10 +164,7 @@ impl Stage for Leakage {
     }
 
     fn blind(&self) -> Vec<Blind> {
-        match self.near.iter().any(|set| set.rows.space().is_blind()) {
-            true => vec![Blind::all("no number varies in the training data: numbers are compared exactly")],
-            false => Vec::new(),
-        }
+        self.near.iter().find_map(|set| set.rows.space().blind()).into_iter().collect()
     }
 }
 
@@ -299,6 +296,22 @@ mod tests {
         assert_eq!(bench.taken_out(&mut gate, &[near]).len(), 1);
         assert_eq!(bench.admitted(&mut gate, &bench.sample(2, [5.05, 18.0], Lane::Flagged)), None);
         assert_eq!(bench.admitted(&mut gate, &bench.sample(3, [5.0, f64::NAN], Lane::Flagged)), None);
+    }
+
+    #[test]
+    fn an_audit_set_from_before_the_schema_got_a_column_is_refused_and_near_nothing() {
+        let old = Bench::new();
+        let schema = Arc::new(Schema::numeric(3, Target::Value).unwrap());
+        let data = (0..400).map(|i| (vec![f64::from(i % 2 * 2); 3], Label::Value(0.0)));
+        let data = Dataset::from_values(schema.clone(), data).unwrap();
+        let references = References::starting_with(Arc::new(Reference::fit(&data).unwrap()));
+        let bench = Bench { schema, references };
+        let mut gate = Leakage::default().audit_set_within(&old.audit_set(), 9.0);
+        assert!(gate.rebase(&bench.references).unwrap_err().to_string().contains("schema"));
+        // The pipeline is not built then; should the gate be asked all the same, it takes no row for another.
+        let sample = valued(&bench.schema, 1, &[5.0, 6.0, 0.0]);
+        assert_eq!(bench.admitted(&mut gate, &sample), None);
+        assert_eq!(bench.taken_out(&mut gate, &[sample]), []);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Rows whose numbers are nearly equal: exact search among remembered rows.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::reference::Reference;
 use crate::schema::Row;
+use crate::stage::Blind;
 use crate::stats::sampling::keyed;
 use crate::stats::scale::Scale;
 
@@ -17,13 +19,13 @@ const SEED: u64 = 0x6e65_6172_726f_7773;
 
 /// Columns in units of their standard deviation in a reference's sample. A column that does not vary there, or has no value,
 /// has no unit: its values must be equal.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Space {
     columns: Vec<Unit>,
     share: f64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Unit {
     mean: f64,
     /// 0: there is none.
@@ -52,13 +54,31 @@ impl Space {
         Space { columns: Vec::new(), share: 1.0 }
     }
 
-    /// Is there no column with a unit?
-    pub(super) fn is_blind(&self) -> bool {
-        self.columns.iter().all(|unit| unit.deviation == 0.0)
+    /// Said if there is no column with a unit.
+    pub(super) fn blind(&self) -> Option<Blind> {
+        let blind = self.columns.iter().all(|unit| unit.deviation == 0.0);
+        blind.then(|| Blind::all("no number varies in the training data: numbers are compared exactly"))
     }
 
-    /// Where the row lies along one direction, and how far rounding may have moved it. Two points are at least as far apart
-    /// as their projections.
+    /// Has a row as many numbers as the reference?
+    pub(super) fn fits(&self, values: &[f64]) -> bool {
+        values.len() == self.columns.len()
+    }
+
+    /// Where the row lies along one direction. Two rows are at least as far apart as their places.
+    pub(super) fn place(&self, values: &[f64]) -> i64 {
+        ordered(self.project(values).0)
+    }
+
+    /// The places of all rows at most `distance` away.
+    pub(super) fn around(&self, values: &[f64], distance: f64) -> RangeInclusive<i64> {
+        let (at, rounding) = self.project(values);
+        // The other end of the range is as far out, so that its rounding is no more than this once over.
+        let reach = distance * (1.0 + ROUNDING) + 2.0 * rounding;
+        ordered(at - reach)..=ordered(at + reach)
+    }
+
+    /// The projection of a row on one direction, and how far rounding may have moved it.
     fn project(&self, values: &[f64]) -> (f64, f64) {
         let (mut sum, mut magnitude) = (0.0, 0.0);
         for (value, unit) in
@@ -71,9 +91,10 @@ impl Space {
         (sum * self.share, magnitude * self.share * ROUNDING)
     }
 
-    /// Squared Euclidean distance of two rows with the same cells missing, if it is at most `limit`.
-    fn distance_squared(&self, a: &[f64], b: &[f64], limit: f64) -> Option<f64> {
-        if a.len() != b.len() || a.len() != self.columns.len() {
+    /// Squared Euclidean distance of two rows with the same cells missing, if it is at most `limit`; none between rows of
+    /// another width.
+    pub(super) fn distance_squared(&self, a: &[f64], b: &[f64], limit: f64) -> Option<f64> {
+        if !self.fits(a) || !self.fits(b) {
             return None;
         }
         let mut sum = 0.0;
@@ -100,7 +121,9 @@ pub(super) fn levels(row: &Row, but_text: Option<usize>) -> u64 {
         value if value.is_nan() => 1,
         value => 2 + u8::from(value > 0.0),
     };
-    hasher.update(&(row.values.len() as u64).to_le_bytes());
+    for count in [row.values.len(), row.codes.len(), row.texts.len()] {
+        hasher.update(&(count as u64).to_le_bytes());
+    }
     row.values.iter().for_each(|value| hasher.update(&[kind(value)]));
     row.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
     for (at, text) in row.texts.iter().enumerate() {
@@ -149,19 +172,19 @@ impl<T> NearRows<T> {
     /// Measures in other units from now on.
     pub(super) fn rescale(&mut self, space: Space) {
         let rows = self.rows.iter().zip(self.first..);
-        self.order = rows.map(|(row, place)| (row.levels, ordered(space.project(&row.values).0), place)).collect();
+        self.order = rows.map(|(row, place)| (row.levels, space.place(&row.values), place)).collect();
         self.space = space;
     }
 
     pub(super) fn push(&mut self, levels: u64, values: &[f64], what: T) {
         let place = self.first + self.rows.len() as u64;
-        self.order.insert((levels, ordered(self.space.project(values).0), place));
+        self.order.insert((levels, self.space.place(values), place));
         self.rows.push_back(Kept { levels, values: values.into(), what });
     }
 
     pub(super) fn forget_oldest(&mut self) {
         if let Some(row) = self.rows.pop_front() {
-            self.order.remove(&(row.levels, ordered(self.space.project(&row.values).0), self.first));
+            self.order.remove(&(row.levels, self.space.place(&row.values), self.first));
             self.first += 1;
         }
     }
@@ -181,11 +204,8 @@ impl<T> NearRows<T> {
 
     /// The places that are looked at for rows at most `distance` away.
     fn candidates(&self, levels: u64, values: &[f64], distance: f64) -> impl Iterator<Item = u64> {
-        let (at, rounding) = self.space.project(values);
-        // The other end of the range is as far out, so that its rounding is no more than this once over.
-        let reach = distance * (1.0 + ROUNDING) + 2.0 * rounding;
-        let range = (levels, ordered(at - reach), 0)..=(levels, ordered(at + reach), u64::MAX);
-        self.order.range(range).map(|(_, _, place)| *place)
+        let (low, high) = self.space.around(values, distance).into_inner();
+        self.order.range((levels, low, 0)..=(levels, high, u64::MAX)).map(|(_, _, place)| *place)
     }
 
     /// The nearest row at most `distance` away that `fits`, and how far away it is; the oldest of equally near ones.

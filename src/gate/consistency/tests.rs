@@ -165,6 +165,9 @@ fn values_agree_within_the_tolerance() {
     blind.rebase(&references(&Schema::numeric(1, Target::Value).unwrap())).unwrap();
     assert_eq!(blind.blind().len(), 1);
     assert_eq!(blind.tolerance(0.1).blind().len(), 0);
+    let mut near = LabelConsistency::default().near(0.1);
+    near.rebase(&references(&schema(Label::Class(0)))).unwrap();
+    assert_eq!(near.blind().len(), 1, "no number varies");
 }
 
 #[test]
@@ -269,28 +272,46 @@ fn samples_on_which_people_differ_are_named_with_their_share() {
     assert_eq!(notes, []);
 }
 
-/// A number, a nullable number, a constant number, a category, a text.
+/// A number, a nullable number, a constant number, a category, a text and a time.
 fn wide() -> Schema {
+    wide_and(None)
+}
+
+fn wide_and(added: Option<Field>) -> Schema {
     let fields = [
         Field::number("a"),
         Field::number("b").nullable(),
         Field::number("fixed"),
         Field::category("c", ["x", "y"]),
         Field::text("t", 10).nullable(),
+        Field::timestamp("when").nullable(),
     ];
-    Schema::new(fields, Target::classes(["a", "b", "c"])).unwrap()
+    Schema::new(fields.into_iter().chain(added), Target::classes(["a", "b", "c"])).unwrap()
 }
 
-/// A gate whose training reference has standard deviations of 2 and 10, and 0 in the constant column.
-fn near(distance: f64, schema: &Schema) -> LabelConsistency {
+/// Standard deviations of 2 and 10, and 0 in the constant column.
+fn training(schema: &Schema) -> Arc<Reference> {
     let mut builder = Reference::builder(Arc::new(schema.clone()));
     for n in 0..100 {
         let sign = if n % 2 == 0 { 1.0 } else { -1.0 };
-        builder.push(&Row::from_values(schema, &[2.0 * sign, 10.0 * sign, 7.0]).unwrap(), None, None).unwrap();
+        let mut row = Row::new(schema);
+        row.values[..3].copy_from_slice(&[2.0 * sign, 10.0 * sign, 7.0]);
+        builder.push(&row, None, None).unwrap();
     }
+    Arc::new(builder.finish())
+}
+
+fn near(distance: f64, schema: &Schema) -> LabelConsistency {
     let mut gate = LabelConsistency::default().near(distance);
-    gate.rebase(&References::starting_with(Arc::new(builder.finish()))).unwrap();
+    gate.rebase(&References::starting_with(training(schema))).unwrap();
     gate
+}
+
+/// A sample that a person labelled.
+fn labelled(schema: &Schema, n: u128, values: &[f64], class: u32) -> Sample {
+    let mut sample = valued(schema, n, values);
+    sample.label = Some(annotation(n, annotator(n, false), Label::Class(class)));
+    sample
 }
 
 #[test]
@@ -328,11 +349,7 @@ fn nearly_equal_inputs_are_compared_where_all_else_is_equal() {
 #[test]
 fn nearly_equal_inputs_of_earlier_batches_count_also_after_a_restart() {
     let schema = wide();
-    let row = |n: u128, a: f64, class| {
-        let mut sample = valued(&schema, n, &[a, 0.0, 7.0]);
-        sample.label = Some(annotation(n, annotator(n, false), Label::Class(class)));
-        sample
-    };
+    let row = |n, a, class| labelled(&schema, n, &[a, 0.0, 7.0], class);
     let mut gate = near(0.5, &schema);
     assert_eq!(said(&verdict(&mut gate, &schema, &[row(1, 0.0, 0), row(2, 0.1, 0)])).0, "pass");
     let mut other = near(0.5, &schema);
@@ -346,11 +363,7 @@ fn nearly_equal_inputs_of_earlier_batches_count_also_after_a_restart() {
 #[test]
 fn a_state_from_before_near_was_set_is_compared_exactly() {
     let schema = wide();
-    let row = |n: u128, a: f64, class| {
-        let mut sample = valued(&schema, n, &[a, 0.0, 7.0]);
-        sample.label = Some(annotation(n, annotator(n, false), Label::Class(class)));
-        sample
-    };
+    let row = |n, a, class| labelled(&schema, n, &[a, 0.0, 7.0], class);
     let mut exact = LabelConsistency::default();
     verdict(&mut exact, &schema, &[row(1, 9.0, 1)]);
     let mut gate = near(0.5, &schema);
@@ -359,6 +372,45 @@ fn a_state_from_before_near_was_set_is_compared_exactly() {
     assert_eq!(said(&verdict(&mut gate, &schema, &[row(3, 0.1, 1)])), ("adjudicate", vec![3]));
     assert_eq!(said(&verdict(&mut gate.clone(), &schema, &[row(4, 9.1, 0)])).0, "pass", "where it lies is not known");
     assert_eq!(said(&verdict(&mut gate, &schema, &[row(5, 9.0, 0)])), ("adjudicate", vec![5]));
+}
+
+#[test]
+fn timestamps_count_for_equal_inputs_but_not_for_near_ones() {
+    let schema = wide();
+    let row = |n, a, when| {
+        let mut sample = labelled(&schema, n, &[a, 0.0, 7.0], n as u32);
+        sample.observation.row.integers[0] = when;
+        sample
+    };
+    let rows = [row(0, 1.0, 5), row(1, 1.0, 6)];
+    assert_eq!(said(&verdict(&mut LabelConsistency::default(), &schema, &rows)).0, "pass");
+    assert_eq!(said(&verdict(&mut near(0.0, &schema), &schema, &rows)), ("adjudicate", vec![0, 1]));
+}
+
+#[test]
+fn what_is_remembered_from_before_the_schema_got_a_column_is_near_nothing() {
+    let old = wide();
+    let mut before = near(9.0, &old);
+    verdict(&mut before, &old, &[labelled(&old, 1, &[0.0, 0.0, 7.0], 0), labelled(&old, 2, &[1.0, 5.0, 7.0], 0)]);
+    let saved = before.snapshot().unwrap();
+    for added in [Field::number("more").nullable(), Field::category("more", ["x"]).nullable()] {
+        let schema = wide_and(Some(added));
+        let row = |n, a, class| {
+            let mut sample = labelled(&schema, n, &vec![f64::NAN; schema.value_columns().len()], class);
+            sample.observation.row.values[..3].copy_from_slice(&[a, 0.0, 7.0]);
+            sample
+        };
+        let mut gate = near(9.0, &schema);
+        gate.restore(&saved).unwrap();
+        assert_eq!(gate.remembered(), 2);
+        let places = gate.seen.iter().filter(|(_, input)| input.place.is_some()).count();
+        assert_eq!(places, if schema.value_columns().len() == 3 { 2 } else { 0 });
+        assert_eq!(said(&verdict(&mut gate, &schema, &[row(3, 0.0, 1)])).0, "pass");
+        assert_eq!(said(&verdict(&mut gate, &schema, &[row(4, 0.1, 2)])), ("adjudicate", vec![4]), "new ones are");
+        // The state of a gate that is not restored but rebased, as after a failure.
+        before.rebase(&References::starting_with(training(&schema))).unwrap();
+        assert_eq!(said(&verdict(&mut before.clone(), &schema, &[row(3, 0.0, 1)])).0, "pass");
+    }
 }
 
 #[test]
@@ -379,7 +431,7 @@ fn the_map_finds_what_a_plain_search_finds() {
             let second = if rng.random::<f64>() < 0.2 { f64::NAN } else { rng.random_range(-9.0..9.0) };
             let mut row = Row::from_values(&schema, &[rng.random_range(-3.0..3.0), second, 7.0]).unwrap();
             row.codes[0] = rng.random_range(0..2);
-            Place::of(&row, &schema)
+            Place::of(&row)
         })
         .collect();
     let map = Map::new(near, places.iter().collect());
@@ -390,7 +442,7 @@ fn the_map_finds_what_a_plain_search_finds() {
                 (x, y) if x.is_nan() && y.is_nan() => 0.0,
                 (x, y) => (x - y) / deviation,
             };
-            place.rest == other.rest && gap(0, 2.0).hypot(gap(1, 10.0)) <= 0.4
+            place.levels == other.levels && gap(0, 2.0).hypot(gap(1, 10.0)) <= 0.4
         };
         let plain: Vec<usize> = (0..places.len()).filter(|other| *other != at && close(&places[*other])).collect();
         pairs += plain.len();
@@ -542,8 +594,10 @@ proptest! {
         let first = verdict(&mut gate, &schema, &rows);
         prop_assert_eq!(&first, &verdict(&mut gate, &schema, &rows));
         let all = settle(&mut gate, &schema, &mut rows);
-        // more often only where neighbours lose votes that no longer fit into memory
-        prop_assert!(settings % 2 == 1 || all.len() <= 4, "conflicts, refusals, issues, pass: {:?}", all);
+        // more often only where votes, or those of neighbours, do not fit into memory
+        let of = |input| earlier.iter().chain(&now).filter(|(other, ..)| *other == input).count();
+        let lost = settings % 2 == 1 || (0..5).any(|input| of(input) > MOST_LABELS);
+        prop_assert!(lost || all.len() <= 4, "conflicts, refusals, issues, pass: {:?}", all);
         for (a, b) in rows.iter().flat_map(|a| rows.iter().map(move |b| (a, b))) {
             let same = a.observation.row.content_hash() == b.observation.row.content_hash();
             prop_assert!(!same || a.label.as_ref().unwrap().label == b.label.as_ref().unwrap().label);

@@ -67,6 +67,10 @@ pub(super) fn restore(gate: &mut Deduplicate, snapshot: &Snapshot) -> Result<(),
         let values: Vec<f64> = values.collect::<Result<_, BoxError>>()?;
         let signature = (0..bytes.length()?).map(|_| Ok(u32::from_le_bytes(bytes.take()?)));
         let signature: Signature = signature.collect::<Result<_, BoxError>>()?;
+        if matches!(&near, Near::Rows(rows) if !rows.space().fits(&values)) {
+            // The schema has more columns now: no row will be near this one.
+            continue;
+        }
         near.push(kept, levels, &values, Some(signature).filter(|signature| signature.len() == VALUES));
         while near.len() > gate.near_capacity {
             near.forget_oldest();

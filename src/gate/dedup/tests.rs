@@ -190,17 +190,22 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        World::with(None)
+    }
+
+    /// With one more field, that has no values.
+    fn with(added: Option<Field>) -> Self {
         let fields = [
             Field::number("a").nullable(),
             Field::number("b").nullable(),
             Field::category("country", ["DE", "FR"]).nullable(),
             Field::text("note", 1_000).nullable(),
         ];
-        let schema = Schema::new(fields, Target::Value).unwrap();
+        let schema = Schema::new(fields.into_iter().chain(added), Target::Value).unwrap();
         let mut builder = Reference::builder(Arc::new(schema.clone()));
         for i in 0..400 {
             let mut row = Row::new(&schema);
-            row.values.copy_from_slice(&[f64::from(i % 2 * 2), f64::from(i / 2 % 2 * 200)]);
+            row.values[..2].copy_from_slice(&[f64::from(i % 2 * 2), f64::from(i / 2 % 2 * 200)]);
             builder.push(&row, None, None).unwrap();
         }
         World { schema, references: References::starting_with(Arc::new(builder.finish())) }
@@ -213,7 +218,7 @@ impl World {
 
     fn row(&self, n: u128, values: [f64; 2], code: u32, note: Option<&str>) -> Sample {
         let mut sample = sample(&self.schema, n);
-        sample.observation.row.values.copy_from_slice(&values);
+        sample.observation.row.values[..2].copy_from_slice(&values);
         sample.observation.row.codes[0] = code;
         sample.observation.row.texts[0] = note.map(Into::into);
         sample
@@ -278,6 +283,33 @@ fn other_units_count_after_a_rebase() {
     assert_eq!(verdict(&mut gate.clone(), &sample, &context(&world.schema, &world.references)), None);
     let said = verdict(&mut gate, &sample, &context(&world.schema, &moved)).unwrap();
     assert!(said.contains("0.0500"), "{said}");
+}
+
+#[test]
+fn what_is_remembered_from_before_the_schema_got_a_column_is_near_nothing() {
+    let old = World::new();
+    let mut gate = old.gate(Deduplicate::exact().near(9.0));
+    old.offer(&mut gate, &old.row(1, [1.0, 500.0], 0, None));
+    let saved = gate.snapshot().unwrap();
+    for added in [Field::number("more").nullable(), Field::category("more", ["x"]).nullable()] {
+        let world = World::with(Some(added));
+        let mut gate = world.gate(Deduplicate::exact().near(9.0));
+        gate.restore(&saved).unwrap();
+        let kept = if world.schema.value_columns().len() == 2 { 1 } else { 0 };
+        assert_eq!((gate.remembered(), gate.near.len()), (1, kept));
+        assert_eq!(world.offer(&mut gate, &world.row(2, [1.0, 500.0], 0, None)), None);
+        assert!(world.offer(&mut gate, &world.row(3, [1.1, 500.0], 0, None)).unwrap().contains(&id(2).to_string()));
+    }
+    // Texts stay near: their field is the same.
+    let text = || Deduplicate::exact().text("note", 0.8);
+    let mut gate = old.gate(text());
+    old.offer(&mut gate, &old.row(1, [1.0, 500.0], 0, Some(PARCEL)));
+    let world = World::with(Some(Field::number("more").nullable()));
+    let mut after = world.gate(text());
+    after.restore(&gate.snapshot().unwrap()).unwrap();
+    assert!(
+        world.offer(&mut after, &world.row(2, [1.0, 500.0], 0, Some(PARCEL))).unwrap().contains(&id(1).to_string())
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::gate::testing::at;
 use crate::reference::{Reference, References};
 use crate::router::{HumanRouter, LabelRouter};
 use crate::sample::Flag;
-use crate::schema::{Row, Schema};
+use crate::schema::{Field, Row, Schema};
 use crate::stage::{Snapshot, Stage};
 
 /// Two independent standard normal columns and two classes.
@@ -439,6 +439,44 @@ fn settings_without_sense_are_reported_when_the_pipeline_is_built() {
         assert!(router.rebase(&world.references).is_err(), "{strategy:?}");
     }
     assert!(HumanRouter::new(Budget::per_day(5).reserve(2.0)).rebase(&world.references).is_err());
+}
+
+#[test]
+fn centres_from_before_the_schema_got_a_column_are_dropped() {
+    let query = |fields: &[Field]| {
+        let schema = Arc::new(Schema::new(fields.to_vec(), Target::classes(["a", "b"])).unwrap());
+        let mut builder = Reference::builder(schema.clone());
+        for n in 0..500 {
+            let mut row = Row::new(&schema);
+            for ((value, field), column) in row.values.iter_mut().zip(fields).zip(0..) {
+                *value = if field.name() == "constant" { 7.0 } else { normal(77, n, column) };
+            }
+            builder.push(&row, None, None).unwrap();
+        }
+        let mut query = Query::new(QueryStrategy::margin());
+        query.rebase(&References::starting_with(Arc::new(builder.finish()))).unwrap();
+        (schema, query)
+    };
+    let numbers = ["x", "y"].map(Field::number);
+    let (schema, mut old) = query(&numbers);
+    let mut observation = crate::event::Observation::new(&schema);
+    observation.row.copy_values(&[0.0, 0.0]).unwrap();
+    old.asked(&Sample::new(observation, 1, Lane::Flagged, 1.0));
+    let (_, mut same) = query(&numbers);
+    same.restore(old.state().clone());
+    assert_eq!((same.points.len(), same.state().centres.len()), (1, 1));
+    let added = ["another", "constant"].map(|name| Field::number(name).nullable());
+    for field in added.into_iter().chain([Field::category("category", ["p", "q"]).nullable()]) {
+        let (schema, mut new) = query(&[numbers[0].clone(), numbers[1].clone(), field]);
+        new.restore(old.state().clone());
+        assert_eq!((new.points.len(), new.state().centres.len()), (0, 0), "{:?}", schema.fields()[2]);
+        let mut observation = crate::event::Observation::new(&schema);
+        observation.row.values[..2].copy_from_slice(&[0.0, 0.0]);
+        let sample = Sample::new(observation, 2, Lane::Flagged, 1.0);
+        assert_eq!(new.distance(&sample), None, "nothing was asked yet");
+        new.asked(&sample);
+        assert!(new.distance(&sample).unwrap() < 1e-3, "as it is stored, in steps");
+    }
 }
 
 proptest! {
