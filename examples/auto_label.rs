@@ -154,7 +154,7 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
                 asked.push_back((row + arguments.delay, sample));
             }
             most = most.max(cohorts.values().map(|book| book.0).sum());
-            let verdicts = router.cohorts(now);
+            let verdicts = router.cohorts(now, false);
             if verdicts.iter().any(|(_, verdict)| *verdict == CohortVerdict::Reject) {
                 let waited: u64 = cohorts.values().map(|book| book.0).sum();
                 println!("row {row}: stop; {waited} labels waited");

@@ -139,9 +139,10 @@ pub trait LabelRouter: Stage {
         Ok(())
     }
 
-    /// The cohorts of provisional auto-labels that are decided since the last call, by number; all others wait.
-    fn cohorts(&mut self, now: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
-        let _ = now;
+    /// The cohorts of provisional auto-labels that are decided since the last call, by number; all others wait. `alarm`: is one
+    /// open now?
+    fn cohorts(&mut self, now: DateTime<Utc>, alarm: bool) -> Vec<(u64, CohortVerdict)> {
+        let _ = (now, alarm);
         Vec::new()
     }
 
@@ -160,8 +161,8 @@ impl<R: LabelRouter + ?Sized> LabelRouter for Box<R> {
         (**self).learn(audited)
     }
 
-    fn cohorts(&mut self, now: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
-        (**self).cohorts(now)
+    fn cohorts(&mut self, now: DateTime<Utc>, alarm: bool) -> Vec<(u64, CohortVerdict)> {
+        (**self).cohorts(now, alarm)
     }
 
     fn auto_share(&self) -> f64 {

@@ -63,7 +63,7 @@ impl LabelRouter for Generous {
         Ok(Route::Auto { label, confidence: 0.9, audit: None, cohort: 0, why: Reason::new("generous", "always") })
     }
 
-    fn cohorts(&mut self, _: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+    fn cohorts(&mut self, _: DateTime<Utc>, _: bool) -> Vec<(u64, CohortVerdict)> {
         vec![(0, CohortVerdict::Release)]
     }
 

@@ -432,7 +432,7 @@ impl LabelRouter for Eager {
         Ok(Route::Auto { label, confidence: 0.9, audit: None, cohort, why: Reason::new("sure", "always") })
     }
 
-    fn cohorts(&mut self, _: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+    fn cohorts(&mut self, _: DateTime<Utc>, _: bool) -> Vec<(u64, CohortVerdict)> {
         let verdict = |n: u64| if n % 2 == 1 { CohortVerdict::Release } else { CohortVerdict::Reject };
         let until = self.decided.load(Ordering::Relaxed);
         (0..until).map(|cohort| (cohort, verdict(cohort))).collect()

@@ -111,7 +111,7 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
                 assert!(learned.is_ok(), "`{}` failed to learn: {learned:?}", self.name);
             }
             if sample.sequence % 20 == 19 {
-                said.push(format!("{:?}", router.cohorts(sample.observation.time)));
+                said.push(format!("{:?}", router.cohorts(sample.observation.time, false)));
             }
         }
         said

@@ -363,7 +363,8 @@ impl Pipeline {
         if self.outbox.count(Kind::Sample, Some(SampleState::AutoLabelled.as_str()))? == 0 {
             return Ok(());
         }
-        let verdicts = router.run(&self.references, |stage| Ok(stage.cohorts(now))).unwrap_or_default();
+        let alarm = self.flow.open_alarms > 0;
+        let verdicts = router.run(&self.references, |stage| Ok(stage.cohorts(now, alarm))).unwrap_or_default();
         let by = router.name.clone();
         self.flow.router_moved |= !verdicts.is_empty();
         // Kept until they are carried out: the router tells them once.

@@ -152,9 +152,10 @@ impl Bucket {
         self.fill(budget, now).map(|fill| fill.ordinary)
     }
 
-    /// Takes a question if there is one; `reserve` opens the part that is kept for alarms.
-    pub(super) fn take(&mut self, budget: Budget, now: DateTime<Utc>, reserve: bool) -> bool {
-        self.spend(budget, now, 1, Part::Ordinary) || (reserve && self.spend(budget, now, 1, Part::Reserve))
+    /// Takes so many questions if there are; `reserve` opens the part that is kept for alarms.
+    pub(super) fn take(&mut self, budget: Budget, now: DateTime<Utc>, questions: u32, reserve: bool) -> bool {
+        self.spend(budget, now, questions, Part::Ordinary)
+            || (reserve && self.spend(budget, now, questions, Part::Reserve))
     }
 
     /// Takes so many questions from a part, or none.
@@ -178,10 +179,10 @@ impl Bucket {
         self.fill(budget, now).is_none_or(|fill| fill.reserve >= f64::from(questions) - ROUNDING)
     }
 
-    /// Takes an ordinary question whether or not there is one.
-    pub(super) fn force(&mut self, budget: Budget, now: DateTime<Utc>) {
+    /// Takes ordinary questions whether or not there are any.
+    pub(super) fn force(&mut self, budget: Budget, now: DateTime<Utc>, questions: u32) {
         if let Some(mut fill) = self.fill(budget, now) {
-            fill.ordinary = (fill.ordinary - 1.0).max(0.0);
+            fill.ordinary = (fill.ordinary - f64::from(questions)).max(0.0);
             self.filled = Some(fill);
         }
     }
@@ -197,7 +198,7 @@ mod tests {
     const HOUR: i64 = 3_600;
 
     fn taken(bucket: &mut Bucket, budget: Budget, seconds: i64, tries: u32, reserve: bool) -> u32 {
-        (0..tries).map(|_| u32::from(bucket.take(budget, at(seconds), reserve))).sum()
+        (0..tries).map(|_| u32::from(bucket.take(budget, at(seconds), 1, reserve))).sum()
     }
 
     /// Times of questions, asked for greedily at random times with pauses, the reserve open now and then.
@@ -279,7 +280,7 @@ mod tests {
     fn forced_questions_leave_the_reserve_alone() {
         let budget = Budget::per_day(100);
         let mut bucket = Bucket::full();
-        (0..50).for_each(|_| bucket.force(budget, at(0)));
+        (0..50).for_each(|_| bucket.force(budget, at(0), 1));
         assert_eq!((bucket.ordinary(budget, at(0)), bucket.left(budget, at(0))), (Some(0.0), Some(10.0)));
     }
 
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn without_a_limit_everything_may_be_asked() {
         let mut bucket = Bucket::full();
-        assert!((0..1_000).all(|_| bucket.take(Budget::unlimited(), at(0), false)));
+        assert!((0..1_000).all(|_| bucket.take(Budget::unlimited(), at(0), 1, false)));
         assert_eq!(bucket.left(Budget::unlimited(), at(0)), None);
     }
 

@@ -26,9 +26,10 @@ const SEED: u64 = 0x6175_6469_7465_6421;
 /// otherwise.
 ///
 /// **From which confidence on.** Every blind or true label of a routed sample is an audit ([`learn`]); the newest 1,500 count,
-/// of the model at hand and since the last stop only. Ten fixed thresholds from 0.5 to 0.999 are tried; the lowest is used for
+/// of the model at hand and since the last stop only. Ten fixed thresholds from 0.5 to 0.999 are tried. Of those for
 /// which the upper Clopper–Pearson limit of the error, at the confidence corrected for ten looks (Bonferroni), is at
-/// most `max_error`: for 0.02 at 95 % that takes 263 audits without an error. A class that has as many is judged alone,
+/// most `max_error` (for 0.02 at 95 % that takes 263 audits without an error) the one is used that its audits speak for most
+/// strongly: the lowest would give more labels, but with an error so close to `max_error` that they are never released. A class that has as many is judged alone,
 /// the others are pooled. Doubtful samples may be asked more often than sure ones; that makes the threshold too
 /// careful, never too bold, if the model errs more where it is less sure. A threshold holds
 /// until a stop, unless newer audits certify a better one. It promises nothing.
@@ -48,7 +49,8 @@ const SEED: u64 = 0x6175_6469_7465_6421;
 /// to people, and only samples that come later certify a threshold again. After a drift to 10 % errors, at 0.02 and 5 % audits, a
 /// stop takes a median of about 50 audits; labels released after the onset are at most those of
 /// [`ConfidenceStatus::drift`] with the stated confidence, those that wait at most
-/// [`max_exposure`](ConfidenceRouter::max_exposure). While an alarm is open nothing is auto-labelled and nothing released; its audits
+/// [`max_exposure`](ConfidenceRouter::max_exposure). When so many wait and every audit of theirs is answered, no answer will decide
+/// about them: they are rejected likewise. While an alarm is open nothing is auto-labelled and nothing released; its audits
 /// start afresh. Every stop makes the next release dearer: the k-th stretch has the share 1/(k(k + 1)) of the permitted miss.
 ///
 /// **The cap.** Of the labels routed for a predicted class at most the share `cap` is automatic, at every moment.

@@ -76,7 +76,7 @@ impl Stage for HumanRouter {
 impl LabelRouter for HumanRouter {
     fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError> {
         if sample.lane.judges() {
-            self.bucket.force(self.budget, context.now);
+            self.bucket.force(self.budget, context.now, 1);
             self.query.asked(sample);
             let why = Reason::new(sample.lane.as_str(), "the row judges models: a person labels it, blind");
             return Ok(Route::ask(Ask { priority: JUDGING, overlap: 1, blind: true }, why));

@@ -26,12 +26,17 @@ impl Promise {
     /// Is the upper Clopper–Pearson limit at 1 − `miss` within the promise? That is: were the error larger, so few errors
     /// would have at most the chance `miss`. Asking for the chance is cheaper than solving for the limit.
     fn certified(self, errors: u64, audits: u64, miss: f64) -> bool {
+        self.ln_chance(errors, audits).is_some_and(|ln| ln.exp() <= miss)
+    }
+
+    /// Logarithm of the chance of so few errors, were the error that of the promise; `None` if there are too many in any case.
+    fn ln_chance(self, errors: u64, audits: u64) -> Option<f64> {
         // The limit is never below the share found: a cheap look before the exact one.
         if audits == 0 || errors >= audits || errors as f64 > self.error * audits as f64 {
-            return false;
+            return None;
         }
         let (right, wrong) = ((audits - errors) as f64, errors as f64);
-        beta_tails(right, wrong + 1.0, 1.0 - self.error, self.error).ln_lower.exp() <= miss
+        Some(beta_tails(right, wrong + 1.0, 1.0 - self.error, self.error).ln_lower)
     }
 
     /// Is the lower Clopper–Pearson limit beyond the promise: would so many errors have at most the chance `miss`?
@@ -177,8 +182,10 @@ impl Window {
         self.judged.len() as u64
     }
 
-    /// The lowest thresholds that the audits certify, or the newest few of them if all together certify none; the miss is
-    /// shared by all thresholds (Bonferroni). A class whose own audits certify a threshold, or show that it errs too
+    /// The thresholds that the audits certify most strongly, or the newest few of them if all together certify none; the miss
+    /// is shared by all thresholds (Bonferroni). Most strongly, because a cohort is released the sooner the more evidence a
+    /// routed row brings: the lowest certified threshold often lies where the error is close to the promise, and what it
+    /// labels is never released. A class whose own audits certify a threshold, or show that it errs too
     /// often for that of the others, is judged alone, the others together.
     pub(super) fn thresholds(&self, promise: Promise) -> Thresholds {
         let found = self.certify(promise);
@@ -194,17 +201,19 @@ impl Window {
     fn certify(&self, promise: Promise) -> Thresholds {
         let miss = promise.miss() / GRID.len() as f64;
         let enough = promise.clean(miss);
-        let lowest = |counts: &Counts| {
-            GRID.iter().zip(counts).position(|(_, (errors, audits))| promise.certified(*errors, *audits, miss))
+        let strongest = |counts: &Counts| {
+            let chances = counts.iter().map(|(errors, audits)| promise.ln_chance(*errors, *audits)).enumerate();
+            let certified = chances.filter_map(|(at, ln)| ln.filter(|ln| ln.exp() <= miss).map(|ln| (at, ln)));
+            certified.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
         };
         let mut alone: BTreeMap<u16, Option<f64>> = BTreeMap::new();
         for (class, counts) in self.counts.iter().filter(|(_, counts)| counts[0].1 >= enough) {
-            if let Some(at) = lowest(counts) {
+            if let Some(at) = strongest(counts) {
                 alone.insert(*class, Some(GRID[at]));
             }
         }
         // A class that spoils the pool is taken out of it, and the rest is looked at again.
-        while let Some(at) = lowest(&self.pooled(|class| !alone.contains_key(&class))) {
+        while let Some(at) = strongest(&self.pooled(|class| !alone.contains_key(&class))) {
             let spoils = |(class, counts): (&u16, &Counts)| {
                 let (errors, audits) = counts[at];
                 (!alone.contains_key(class) && promise.broken(errors, audits, miss)).then_some(*class)

@@ -220,7 +220,8 @@ impl Cohorts {
         }
     }
 
-    fn reject(&mut self) {
+    /// Rejects every label that waits; the next ones begin a new epoch.
+    pub(super) fn reject(&mut self) {
         self.stops += 1;
         self.wealth = LnWealth::default();
         self.outside = Audits::default();

@@ -50,18 +50,26 @@ impl ConfidenceRouter {
             self.state.cohorts.close(context.now);
             self.recalibrate();
         }
-        let over = self.state.alarm && !alarm;
         (self.state.model, self.state.alarm) = (model, alarm);
         self.state.newest = self.state.newest.max(sample.sequence);
-        if over {
-            self.decide();
+    }
+
+    /// With `hold` nothing is released, only stopped.
+    fn decide(&mut self, hold: bool) {
+        if self.state.cohorts.decide(hold) || self.is_stuck(hold) {
+            self.recalibrate();
         }
     }
 
-    fn decide(&mut self) {
-        if self.state.cohorts.decide(self.state.alarm) {
-            self.recalibrate();
+    /// Do as many labels wait as may, with every audit answered, so that no answer will ever decide about them? Then they go to
+    /// people.
+    fn is_stuck(&mut self, hold: bool) -> bool {
+        let cohorts = &mut self.state.cohorts;
+        let stuck = !hold && cohorts.exposure() >= self.max_exposure && cohorts.waiting() == 0;
+        if stuck {
+            cohorts.reject();
         }
+        stuck
     }
 
     fn credit(&mut self, class: u32) -> &mut f64 {
@@ -88,7 +96,7 @@ impl ConfidenceRouter {
             Err(format!("{exposure} labels wait for release, the most permitted"))
         } else if self.cap < 1.0 && *self.credit(class) < 1.0 {
             Err(format!("the cap of {} on class {class} is reached", self.cap))
-        } else if self.state.bucket.left(self.budget, context.now).is_some_and(|left| left < 1.0) {
+        } else if self.state.bucket.left(self.budget, context.now).is_some_and(|left| left < f64::from(self.overlap)) {
             // Asked before the coin that chooses audits: an audit that cannot be afforded must not be left out alone.
             Err("no question is left for an audit".into())
         } else {
@@ -114,7 +122,7 @@ impl ConfidenceRouter {
         let (class, confidence) = top;
         let audited = self.chosen(sample);
         if audited {
-            self.state.bucket.take(self.budget, now, true);
+            self.state.bucket.take(self.budget, now, self.overlap, true);
         }
         *self.credit(class) -= 1.0;
         let cohort = self.state.cohorts.add(sample.id(), audited, now);
@@ -144,7 +152,7 @@ impl ConfidenceRouter {
         let drawn = self.query.as_mut().filter(|_| !calibrates);
         let mut route = if let Some(query) = drawn {
             query.route(sample, context, (self.budget, &mut self.state.bucket), self.overlap)
-        } else if self.state.bucket.take(self.budget, context.now, calibrates || context.alarm) {
+        } else if self.state.bucket.take(self.budget, context.now, self.overlap, calibrates || context.alarm) {
             let priority = match (context.schema.target(), top) {
                 _ if calibrates => AUDIT,
                 (Target::Value, _) => value_priority(sample),
@@ -229,7 +237,7 @@ impl Stage for ConfidenceRouter {
 impl LabelRouter for ConfidenceRouter {
     fn route(&mut self, sample: &Sample, context: &RouteContext<'_>) -> Result<Route, BoxError> {
         if sample.lane.judges() {
-            self.state.bucket.force(self.budget, context.now);
+            self.state.bucket.force(self.budget, context.now, self.overlap);
             if let Some(query) = &mut self.query {
                 query.asked(sample);
             }
@@ -281,13 +289,14 @@ impl LabelRouter for ConfidenceRouter {
         } else {
             return Ok(());
         }
-        self.decide();
+        // Whether an alarm is open now is known when cohorts are asked for.
+        self.decide(true);
         Ok(())
     }
 
-    fn cohorts(&mut self, now: DateTime<Utc>) -> Vec<(u64, CohortVerdict)> {
+    fn cohorts(&mut self, now: DateTime<Utc>, alarm: bool) -> Vec<(u64, CohortVerdict)> {
         self.state.cohorts.age(now, self.patience);
-        self.decide();
+        self.decide(alarm);
         self.state.cohorts.take_verdicts()
     }
 

@@ -75,7 +75,8 @@ impl Bench {
             Route::Ask { .. } => self.learn(&sample, correct),
             Route::Skip(_) => {}
         }
-        self.rejected += self.router.cohorts(at(0)).iter().filter(|(_, v)| *v == CohortVerdict::Reject).count() as u64;
+        self.rejected +=
+            self.router.cohorts(at(0), false).iter().filter(|(_, v)| *v == CohortVerdict::Reject).count() as u64;
     }
 
     fn certify(&mut self) {
@@ -131,10 +132,10 @@ fn an_alarm_stops_auto_labels_and_releases_and_recalibrates() {
     let during = sample(&bench, 1_000);
     assert!(!is_auto(&bench.route_with(&during, |context| context.alarm = true)));
     waiting.iter().for_each(|sample| bench.learn(sample, true));
-    assert_eq!(bench.router.cohorts(at(0)), [], "nothing is released while the alarm is open");
+    assert_eq!(bench.router.cohorts(at(0), true), [], "nothing is released while the alarm is open");
     let after = sample(&bench, 1_001);
     let route = bench.route(&after);
-    let released = bench.router.cohorts(at(0));
+    let released = bench.router.cohorts(at(0), false);
     assert!(released.len() > 20 && released.iter().all(|(_, verdict)| *verdict == CohortVerdict::Release));
     assert_eq!(bench.router.status(at(0)).released, 1_000);
     let Route::Ask { why, .. } = route else {
@@ -205,13 +206,13 @@ fn an_audit_that_nobody_answers_holds_its_cohort_and_then_counts_as_an_error() {
             }
             n += 1;
         }
-        assert_eq!(bench.router.cohorts(at(0)), [], "the first cohort holds all that follow");
-        let released = bench.router.cohorts(at(seconds)).len();
+        assert_eq!(bench.router.cohorts(at(0), false), [], "the first cohort holds all that follow");
+        let released = bench.router.cohorts(at(seconds), false).len();
         let status = bench.router.status(at(seconds));
         assert_eq!((released > 10, status.cohort_audits_waiting), (late, u64::from(!late)), "{status:?}");
         if !late {
             bench.learn(&unanswered.unwrap(), true);
-            assert!(bench.router.cohorts(at(seconds)).len() > 10);
+            assert!(bench.router.cohorts(at(seconds), false).len() > 10);
         }
     }
     // Were all left open, all would be errors.
@@ -221,7 +222,7 @@ fn an_audit_that_nobody_answers_holds_its_cohort_and_then_counts_as_an_error() {
         let sample = bench.sample(n, 0, 0.98);
         bench.route(&sample);
     }
-    let verdicts = bench.router.cohorts(at(3_600));
+    let verdicts = bench.router.cohorts(at(3_600), false);
     assert!(!verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| *verdict == CohortVerdict::Reject));
 }
 
@@ -243,7 +244,7 @@ fn answers_to_early_audits_release_no_label_made_later() {
     let mut released = Vec::new();
     for (_, sample) in &chosen[..half] {
         bench.learn(sample, true);
-        released.extend(bench.router.cohorts(at(0)).into_iter().map(|(cohort, _)| cohort));
+        released.extend(bench.router.cohorts(at(0), false).into_iter().map(|(cohort, _)| cohort));
     }
     assert!(!released.is_empty());
     assert!(released.iter().all(|cohort| *cohort < cohorts[chosen[half].0]), "released beyond the last answer");
@@ -277,7 +278,7 @@ fn another_model_or_other_settings_start_afresh() {
     let snapshot = bench.router.snapshot().unwrap();
     let mut other = ConfidenceRouter::max_error(0.01).audit(0.3).cap(1.0);
     other.restore(&snapshot).unwrap();
-    assert!(other.cohorts(at(0)).iter().all(|(_, verdict)| *verdict == CohortVerdict::Reject));
+    assert!(other.cohorts(at(0), false).iter().all(|(_, verdict)| *verdict == CohortVerdict::Reject));
     assert_eq!((other.status(at(0)).exposure, other.status(at(0)).rejected), (0, 50));
     let mut sample = bench.sample(60, 0, 0.98);
     sample.observation.model = ModelVersion(4);
@@ -348,6 +349,26 @@ fn exposure_is_bounded_while_no_audit_is_answered() {
     });
     assert_eq!(made.count(), 40);
     assert_eq!(bench.router.status(at(0)).exposure, 40);
+}
+
+#[test]
+fn labels_that_no_answer_will_decide_about_go_to_people_and_the_router_goes_on() {
+    let mut bench = Bench::new(ConfidenceRouter::max_error(0.05).cap(1.0).audit(0.1).max_exposure(100));
+    bench.certify();
+    let mut audits = Vec::new();
+    for n in 0..500 {
+        let sample = bench.sample(n, 0, 0.98);
+        if let Route::Auto { audit: Some(_), .. } = bench.route(&sample) {
+            audits.push(sample);
+        }
+    }
+    assert_eq!(bench.router.status(at(0)).exposure, 100);
+    assert_eq!(bench.router.cohorts(at(0), false), [], "answers may still decide");
+    audits.iter().for_each(|sample| bench.learn(sample, true));
+    assert_eq!(bench.router.cohorts(at(0), true), [], "not while an alarm is open");
+    let verdicts = bench.router.cohorts(at(0), false);
+    assert!(!verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| *verdict == CohortVerdict::Reject));
+    assert_eq!(bench.router.status(at(0)).exposure, 0);
 }
 
 #[test]
