@@ -206,7 +206,8 @@ pub mod gates {
     //! An audit may pass with notes for the manifest, hold the batch, quarantine rows, send doubtful labels back to people
     //! ([`Audit::Adjudicate`](crate::Audit::Adjudicate): one more person is asked, and a majority decides, five people at
     //! most), or ask for a signature ([`Audit::SignOff`](crate::Audit::SignOff); the status shows the batch, and
-    //! [`Control::sign_off`](crate::Control::sign_off) lets exactly its rows go). A gate that finds the
+    //! [`Control::sign_off`](crate::Control::sign_off) lets exactly its rows go, [`Control::refuse_batch`](crate::Control::refuse_batch)
+    //! quarantines them). A gate that finds the
     //! [feed](crate::QualityGate::feed) broken when a drift alarm is raised suppresses the alarm: a wrong unit is no drift.
     //!
     //! A [`Schema`](crate::Schema) may [grow](crate::Schema::evolve) over a store that is there: new nullable fields, wider
@@ -289,11 +290,18 @@ pub mod labels {
     //! # }
     //! ```
     //!
-    //! **Auto-labels** ([`ConfidenceRouter`](crate::ConfidenceRouter)) are off until audits certify them, and provisional
-    //! until the audit of their cohort has passed; then they are released together. An error of at most 2 % at 95 % takes
-    //! 263 audits without an error before the first auto-label, and 183 in each cohort. The promise needs
-    //! audits that are a fair sample and people who are right; while an alarm is open, nothing is auto-labelled or released.
-    //! A share `cap` of each class bounds them at every moment. Values (regression) are never auto-labelled.
+    //! **Auto-labels** ([`ConfidenceRouter`](crate::ConfidenceRouter)) are off until audits certify a threshold of confidence, and
+    //! provisional until the audits of their cohort say that the error of all released labels is at most the promised one;
+    //! an error of at most 2 % at 95 % takes 263 audits without an error before the first auto-label. When audits say
+    //! that the error is larger, what waits goes to people and the router calibrates anew;
+    //! [`plan`](crate::ConfidenceRouter::plan) says by when a budget shows what. The promise needs people who are right; while an
+    //! alarm is open, nothing is auto-labelled or released. A share `cap` of each class bounds them at every moment and in
+    //! every batch. Values (regression) are never auto-labelled.
+    //!
+    //! **Which questions** people get within a [`Budget`](crate::Budget) a [`QueryStrategy`](crate::QueryStrategy) decides, in
+    //! [`HumanRouter`](crate::HumanRouter) or behind the auto-labels: where the model is unsure and where nothing like it has been
+    //! asked before, evenly over the day, with a reserve for alarms. Every drawn question carries its probability, so that
+    //! weighted estimates over both lanes stay unbiased.
 }
 
 pub mod triggers {
