@@ -13,7 +13,6 @@
 //! audits included.
 
 #[path = "common/mod.rs"]
-#[allow(dead_code)]
 mod common;
 
 use std::collections::{BTreeMap, VecDeque};
