@@ -71,18 +71,17 @@ impl Space {
         (sum * self.share, magnitude * self.share * ROUNDING)
     }
 
-    /// Squared Euclidean distance of two rows with the same cells missing, if it is at most `limit`.
+    /// Squared Euclidean distance of two rows with the same cells missing, if it is at most `limit`. Cells that only the
+    /// longer row has are missing there: the shorter is of an earlier version of the schema.
     fn distance_squared(&self, a: &[f64], b: &[f64], limit: f64) -> Option<f64> {
-        if a.len() != b.len() || a.len() != self.columns.len() {
-            return None;
-        }
+        let deviations = self.columns.iter().map(|unit| unit.deviation).chain(std::iter::repeat(0.0));
         let mut sum = 0.0;
-        for ((a, b), unit) in a.iter().zip(b).zip(&self.columns) {
+        for ((a, b), deviation) in a.iter().zip(b).zip(deviations) {
             if a == b || !a.is_finite() {
                 continue;
             }
             // Without a unit this is infinite.
-            sum += ((a - b) / unit.deviation).powi(2);
+            sum += ((a - b) / deviation).powi(2);
             if sum > limit {
                 return None;
             }
@@ -92,7 +91,8 @@ impl Space {
 }
 
 /// Hash of everything that two rows must share before their numbers are compared: categories, texts (but the one at
-/// `but_text`), and which numbers are missing or infinite. Timestamps do not count.
+/// `but_text`), and which numbers are missing or infinite. Timestamps do not count. A row of an earlier version of the schema
+/// has the levels that it has when it is made to [fit](Row::fit).
 pub(super) fn levels(row: &Row, but_text: Option<usize>) -> u64 {
     let mut hasher = Xxh3::new();
     let kind = |value: &f64| match *value {
@@ -100,10 +100,12 @@ pub(super) fn levels(row: &Row, but_text: Option<usize>) -> u64 {
         value if value.is_nan() => 1,
         value => 2 + u8::from(value > 0.0),
     };
-    hasher.update(&(row.values.len() as u64).to_le_bytes());
-    row.values.iter().for_each(|value| hasher.update(&[kind(value)]));
-    row.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
-    for (at, text) in row.texts.iter().enumerate() {
+    let present = row.present();
+    hasher.update(&(present.values.len() as u64).to_le_bytes());
+    present.values.iter().for_each(|value| hasher.update(&[kind(value)]));
+    hasher.update(&(present.codes.len() as u64).to_le_bytes());
+    present.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
+    for (at, text) in present.texts.iter().enumerate() {
         match text {
             Some(text) if but_text != Some(at) => {
                 hasher.update(&(text.len() as u64).to_le_bytes());

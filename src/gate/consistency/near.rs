@@ -12,14 +12,17 @@ use crate::stats::scale::Scale;
 pub(super) struct Place {
     #[serde(with = "row_floats")]
     pub(super) values: Vec<f64>,
-    /// Hash of all that must be equal: categories, texts, timestamps, and which numbers are missing or infinite.
+    /// Hash of all that must be equal: categories, texts, timestamps, and which numbers are missing or infinite. The missing
+    /// cells at the end do not count, so that it stays the same when the schema grows.
     pub(super) rest: [u64; 2],
 }
 
 impl Place {
     pub(super) fn of(row: &Row, schema: &Schema) -> Self {
         let mut hasher = Xxh3::new();
-        for value in &row.values {
+        let present = row.present();
+        hasher.update(&(present.values.len() as u64).to_le_bytes());
+        for value in present.values {
             let kind = if value.is_finite() {
                 0.0
             } else if value.is_nan() {
@@ -29,8 +32,12 @@ impl Place {
             };
             hasher.update(&kind.to_bits().to_le_bytes());
         }
-        row.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
-        for field in 0..schema.fields().len() {
+        hasher.update(&(present.codes.len() as u64).to_le_bytes());
+        present.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
+        let counts = |field: &usize| matches!(schema.slot(*field), Slot::Time { .. } | Slot::Text { .. });
+        let mut fields = (0..schema.fields().len()).filter(counts).rev();
+        let last = fields.find(|&field| !row.is_missing(schema, field));
+        for field in 0..last.map_or(0, |last| last + 1) {
             match schema.slot(field) {
                 Slot::Time { at } => row.integers.get(at).iter().for_each(|time| hasher.update(&time.to_le_bytes())),
                 Slot::Text { at } => {

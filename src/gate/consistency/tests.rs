@@ -553,3 +553,26 @@ proptest! {
         prop_assert_eq!(rows, passed);
     }
 }
+
+#[test]
+fn a_place_is_the_same_when_the_schema_grew() {
+    let fields = [Field::number("a"), Field::category("c", ["x"]).nullable(), Field::text("t", 9).nullable()];
+    let more = [
+        Field::number("b").nullable(),
+        Field::category("d", ["x"]).nullable(),
+        Field::text("u", 9).nullable(),
+        Field::timestamp("when").nullable(),
+    ];
+    let old = Schema::new(fields.clone(), Target::Value).unwrap();
+    let new = Schema::new(fields.into_iter().chain(more), Target::Value).unwrap();
+    let mut row = Row::new(&old);
+    row.encode(&old, &serde_json::json!({"a": 1.0, "c": "x", "t": "text"}));
+    let before = Place::of(&row, &old);
+    row.fit(&new);
+    let after = Place::of(&row, &new);
+    assert_eq!(before.rest, after.rest);
+    let near = Near::new(0.5);
+    assert_eq!(Map::new(&near, vec![&before, &after]).around(0), [1]);
+    row.codes[1] = 0;
+    assert_ne!(before.rest, Place::of(&row, &new).rest);
+}
