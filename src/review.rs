@@ -39,7 +39,8 @@ pub struct Task {
     pub ask: Ask,
     /// When it was put into the queue.
     pub created: DateTime<Utc>,
-    /// The encoded input.
+    /// The encoded input, of the version of the schema under which the task was asked: if the schema [grew](crate::Schema::evolve)
+    /// since, [`Row::fit`] makes it a row of the present one.
     pub row: Row,
     /// What an annotator should see beside the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -113,7 +113,8 @@ impl Space {
 }
 
 /// Hash of everything that two rows must share before their numbers are compared: categories, texts (but the one at
-/// `but_text`), and which numbers are missing or infinite. Timestamps do not count.
+/// `but_text`), and which numbers are missing or infinite. Timestamps do not count. A row of an earlier version of the schema
+/// has the levels that it has when it is made to [fit](Row::fit).
 pub(super) fn levels(row: &Row, but_text: Option<usize>) -> u64 {
     let mut hasher = Xxh3::new();
     let kind = |value: &f64| match *value {
@@ -121,12 +122,13 @@ pub(super) fn levels(row: &Row, but_text: Option<usize>) -> u64 {
         value if value.is_nan() => 1,
         value => 2 + u8::from(value > 0.0),
     };
-    for count in [row.values.len(), row.codes.len(), row.texts.len()] {
+    let present = row.present();
+    for count in [present.values.len(), present.codes.len(), present.texts.len()] {
         hasher.update(&(count as u64).to_le_bytes());
     }
-    row.values.iter().for_each(|value| hasher.update(&[kind(value)]));
-    row.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
-    for (at, text) in row.texts.iter().enumerate() {
+    present.values.iter().for_each(|value| hasher.update(&[kind(value)]));
+    present.codes.iter().for_each(|code| hasher.update(&code.to_le_bytes()));
+    for (at, text) in present.texts.iter().enumerate() {
         match text {
             Some(text) if but_text != Some(at) => {
                 hasher.update(&(text.len() as u64).to_le_bytes());

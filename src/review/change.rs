@@ -30,7 +30,7 @@ pub(super) enum Change {
     Import(Annotation, String),
     /// The task with another body; it goes back to the others if this annotator holds it.
     Return(Box<Task>),
-    /// The task goes to one person, whoever holds it.
+    /// The task goes to one person, whoever holds it. A gold question stays as it is, with the reply of a task.
     Assign(Assignment),
 }
 
@@ -73,9 +73,16 @@ impl ReviewQueue {
                 Change::Annotate(annotation) => self.unit(&stored, annotation, annotator, None, request)?,
                 Change::Import(annotation, id) => self.unit(&stored, annotation, annotator, Some(id), request)?,
                 Change::Assign(assignment) => {
-                    if !matches!(stored.record.state.as_str(), "open" | "claimed") {
-                        let state = &stored.record.state;
+                    let gold = stored.task.hidden.gold.as_ref();
+                    let state = match (stored.record.state.as_str(), gold) {
+                        ("gold", Some(gold)) => gold.seeming_state(&stored.task.answers),
+                        (state, _) => state,
+                    };
+                    if !matches!(state, "open" | "claimed") {
                         return Err(Error::Refused(format!("the task of sample {sample} is {state}")));
+                    }
+                    if gold.is_some() {
+                        return Ok(Answer::AlreadyRecorded);
                     }
                     let task = Task { assigned: Some(assignment), ..stored.task.clone() };
                     (vec![self.write(&stored, &task, "open")?], Answer::AlreadyRecorded)

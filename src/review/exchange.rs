@@ -10,7 +10,7 @@ use std::io::{self, BufRead};
 use super::change::Stored;
 use super::{ReviewQueue, Task};
 use crate::error::Error;
-use crate::schema::{Row, Schema};
+use crate::schema::{Row, Schema, Slot};
 use crate::store::{Kind, Record, Scan};
 
 use report::keep;
@@ -135,6 +135,8 @@ impl ReviewQueue {
     /// Writes the tasks that nobody holds and that wait for an answer, the most urgent first, then those whose lease has
     /// ended. They stay in the queue: who answers first here or there does not matter, every answer counts.
     ///
+    /// A task that was asked under an earlier version of `schema` is written with the fields that came since missing.
+    ///
     /// Each is written once, unless the loop asks it anew with another priority at that moment. Memory: one page of tasks,
     /// however many there are.
     ///
@@ -253,7 +255,10 @@ impl ReviewQueue {
         format: ExchangeFormat,
         text: &mut Vec<u8>,
     ) -> Result<(), Trouble> {
-        let task = Stored::read(record)?.task;
+        let mut task = Stored::read(record)?.task;
+        if !lacks_required(schema, &task.row) {
+            task.row.fit(schema);
+        }
         if !suits(schema, &task) {
             let reason = "its row or output has another shape than the schema describes";
             return Err(Trouble::refused("other_schema", reason));
@@ -271,9 +276,20 @@ impl ReviewQueue {
 
 /// Can the row be read by the schema?
 fn suits(schema: &Schema, task: &Task) -> bool {
-    let shape = |row: &Row| [row.values.len(), row.integers.len(), row.codes.len(), row.texts.len()];
-    shape(&task.row) == shape(&Row::new(schema))
-        && (task.output.is_empty() || task.output.len() == schema.target().output_width())
+    schema.has_shape_of(&task.row) && (task.output.is_empty() || task.output.len() == schema.target().output_width())
+}
+
+/// Is the row too short for a field that must have a value? Then it is of no earlier version of the schema.
+fn lacks_required(schema: &Schema, row: &Row) -> bool {
+    schema.fields().iter().enumerate().any(|(field, description)| {
+        let is_cut = match schema.slot(field) {
+            Slot::Values { at, .. } => at >= row.values.len(),
+            Slot::Time { at } => at >= row.integers.len(),
+            Slot::Code { at } => at >= row.codes.len(),
+            Slot::Text { at } => at >= row.texts.len(),
+        };
+        is_cut && !description.is_nullable()
+    })
 }
 
 #[cfg(test)]

@@ -221,7 +221,8 @@ impl ReviewQueue {
     /// Hands a task to one person, `to`, for the time of `within`: nobody else gets it until they have answered or skipped
     /// it or the time is over, and they get it before all their other tasks; after that time anybody gets it, before
     /// other tasks. It ends the lease of whoever holds the task; what that person still answers counts. `by` says who
-    /// handed it on. Again to somebody else is fine.
+    /// handed it on. Again to somebody else is fine. A gold question ([`ReviewQueue::put_gold`]) is answered for like a task,
+    /// so that the reply does not unmask it, and stays with whom it was given to: `to` does not get it.
     ///
     /// # Errors
     /// There is no such task, nobody waits for an answer any more, `to` answered or skipped it before, a name is missing,

@@ -290,4 +290,46 @@ mod tests {
         assert_eq!(format!("{row:?}"), format!("{fresh:?}"), "NaN does not equal itself");
         assert!(new.check(&row).is_empty());
     }
+
+    #[test]
+    fn a_row_has_one_hash_before_and_after_it_fits_and_no_two_contents_share_one() {
+        let fields = || {
+            [
+                Field::number("a").nullable(),
+                Field::timestamp("at").nullable(),
+                Field::category("c", ["x", "y"]).nullable(),
+                Field::text("t", 9).nullable(),
+            ]
+        };
+        let old = schema(fields());
+        let more = [
+            Field::number("b").nullable(),
+            Field::timestamp("until").nullable(),
+            Field::category("d", ["x", "y"]).nullable(),
+            Field::text("u", 9).nullable(),
+        ];
+        let new = schema(fields().into_iter().chain(more));
+        let mut hashes = std::collections::BTreeSet::new();
+        // every cell is missing, 0 (an empty text) or another value
+        for content in 0..3_u32.pow(8) {
+            let cell = |index: u32| content / 3_u32.pow(index) % 3;
+            let mut row = Row::new(&new);
+            for at in 0..2 {
+                let [value, time, code, text] = [0, 2, 4, 6].map(|first| cell(first + at as u32).checked_sub(1));
+                value.into_iter().for_each(|value| row.values[at] = f64::from(value));
+                time.into_iter().for_each(|time| row.integers[at] = i64::from(time));
+                code.into_iter().for_each(|code| row.codes[at] = code);
+                text.into_iter().for_each(|text| row.put_text(at, &"x".repeat(text as usize)));
+            }
+            assert!(hashes.insert(row.content_hash()), "{row:?}");
+            if (0..4).all(|section| cell(2 * section + 1) == 0) {
+                let mut before = Row::new(&old);
+                before.values[0] = row.values[0];
+                before.integers[0] = row.integers[0];
+                before.codes[0] = row.codes[0];
+                before.texts[0] = row.texts[0].clone();
+                assert_eq!(before.content_hash(), row.content_hash(), "{row:?}");
+            }
+        }
+    }
 }

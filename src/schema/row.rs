@@ -243,7 +243,8 @@ impl Row {
 
     /// 128-bit hash of the canonical content (xxh3): equal content gives equal hashes in every process and release.
     ///
-    /// `-0.0` equals `0.0`, every NaN equals every other. Not for input that somebody may forge.
+    /// `-0.0` equals `0.0`, every NaN equals every other. A row of an earlier version of a schema has the hash that it has when
+    /// it is made to [fit](Row::fit) the present one. Not for input that somebody may forge.
     pub fn content_hash(&self) -> u128 {
         let mut hasher = Xxh3::new();
         self.feed(|bytes| hasher.update(bytes));
@@ -263,18 +264,27 @@ impl Row {
     }
 
     /// Hands the canonical bytes of the content to `sink`, piece by piece.
+    ///
+    /// Of each kind of cells it is how many there are, without the missing ones at the end, and then these. Without those
+    /// a schema that [grew](Schema::evolve) at its end changes nothing; with the number no two contents of one schema have equal
+    /// bytes.
     pub(crate) fn feed(&self, mut sink: impl FnMut(&[u8])) {
-        for &value in &self.values {
+        let present = self.present();
+        sink(&(present.values.len() as u64).to_le_bytes());
+        for &value in present.values {
             let canonical = if value.is_nan() { f64::NAN } else { value + 0.0 };
             sink(&canonical.to_bits().to_le_bytes());
         }
-        for value in &self.integers {
+        sink(&(present.integers.len() as u64).to_le_bytes());
+        for value in present.integers {
             sink(&value.to_le_bytes());
         }
-        for code in &self.codes {
+        sink(&(present.codes.len() as u64).to_le_bytes());
+        for code in present.codes {
             sink(&code.to_le_bytes());
         }
-        for text in &self.texts {
+        sink(&(present.texts.len() as u64).to_le_bytes());
+        for text in present.texts {
             match text {
                 Some(text) => {
                     sink(&(text.len() as u64).to_le_bytes());
@@ -284,6 +294,29 @@ impl Row {
             }
         }
     }
+
+    /// The cells up to the last of each kind that is not missing: the same for a row of an earlier version of a schema and
+    /// for that row made to [fit](Row::fit).
+    pub(crate) fn present(&self) -> Present<'_> {
+        Present {
+            values: up_to_last(&self.values, |value| !value.is_nan()),
+            integers: up_to_last(&self.integers, |value| *value != MISSING_INTEGER),
+            codes: up_to_last(&self.codes, |code| *code != MISSING_CODE),
+            texts: up_to_last(&self.texts, Option::is_some),
+        }
+    }
+}
+
+/// The cells of a [`Row`] without the missing ones at the end of each kind.
+pub(crate) struct Present<'a> {
+    pub(crate) values: &'a [f64],
+    pub(crate) integers: &'a [i64],
+    pub(crate) codes: &'a [u32],
+    pub(crate) texts: &'a [Option<String>],
+}
+
+fn up_to_last<T>(cells: &[T], is_there: impl Fn(&T) -> bool) -> &[T] {
+    &cells[..cells.iter().rposition(is_there).map_or(0, |last| last + 1)]
 }
 
 /// JSON has neither NaN nor infinities: missing is `null`, infinities are the texts `inf` and `-inf`.

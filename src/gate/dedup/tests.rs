@@ -297,7 +297,7 @@ fn what_is_remembered_from_before_the_schema_got_a_column_is_near_nothing() {
         gate.restore(&saved).unwrap();
         let kept = if world.schema.value_columns().len() == 2 { 1 } else { 0 };
         assert_eq!((gate.remembered(), gate.near.len()), (1, kept));
-        assert_eq!(world.offer(&mut gate, &world.row(2, [1.0, 500.0], 0, None)), None);
+        assert_eq!(world.offer(&mut gate, &world.row(2, [1.05, 500.0], 0, None)), None);
         assert!(world.offer(&mut gate, &world.row(3, [1.1, 500.0], 0, None)).unwrap().contains(&id(2).to_string()));
     }
     // Texts stay near: their field is the same.
@@ -476,4 +476,50 @@ proptest! {
             let _ = world.offer(&mut gate, &world.row(1, [1.0, unit_interval(0, &bytes)], 0, None));
         }
     }
+}
+
+#[test]
+fn inputs_from_before_the_schema_grew_are_known_after_a_restart() {
+    let old = Schema::numeric(2, Target::Value).unwrap();
+    let more = [
+        Field::number("more").nullable(),
+        Field::category("country", ["DE"]).nullable(),
+        Field::text("note", 9).nullable(),
+        Field::timestamp("when").nullable(),
+    ];
+    let new = Schema::new(old.fields().iter().cloned().chain(more), Target::Value).unwrap();
+    // two columns of deviation 1
+    let references = |schema: &Schema| {
+        let mut builder = Reference::builder(Arc::new(schema.clone()));
+        for i in 0..400 {
+            let mut row = Row::new(schema);
+            row.values[..2].copy_from_slice(&[f64::from(i % 2 * 2), f64::from(i / 2 % 2 * 2)]);
+            builder.push(&row, None, None).unwrap();
+        }
+        References::starting_with(Arc::new(builder.finish()))
+    };
+    let mut gate = Deduplicate::exact().near(0.1);
+    let before = references(&old);
+    gate.rebase(&before).unwrap();
+    assert_eq!(verdict(&mut gate, &valued(&old, 1, &[0.0, 1.0]), &context(&old, &before)), None);
+    assert!(verdict(&mut gate, &valued(&old, 2, &[0.0, 1.0]), &context(&old, &before)).is_some());
+
+    let saved = gate.snapshot().unwrap();
+    let mut gate = Deduplicate::exact().near(0.1);
+    let after = references(&new);
+    gate.rebase(&after).unwrap();
+    gate.restore(&saved).unwrap();
+    let fitted = |n, value| {
+        let mut sample = valued(&old, n, &[value, 1.0]);
+        sample.observation.row.fit(&new);
+        sample
+    };
+    let mut offer = |sample: &Sample| verdict(&mut gate, sample, &context(&new, &after));
+    assert!(offer(&fitted(3, 0.0)).unwrap().starts_with("duplicate: "));
+    assert_eq!(offer(&fitted(4, 0.05)), None, "near rows are compared anew");
+    assert_eq!(offer(&fitted(5, 5.0)), None);
+    let mut other = fitted(6, 0.0);
+    other.observation.row.values[2] = 1.0;
+    assert_eq!(offer(&other), None, "a value of a new field is another input");
+    assert_eq!(gate.weight(&fitted(1, 0.0)), 3.0, "2 and 3 are copies of 1");
 }

@@ -179,6 +179,23 @@ fn a_task_that_cannot_be_written_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_task_from_before_the_schema_grew_is_written_with_the_new_fields_missing() {
+    let bench = Bench::with(2);
+    let grown = |field: Field| {
+        let fields = bench.schema.fields().iter().cloned();
+        Schema::new(fields.chain([field]), classes()).unwrap()
+    };
+    for format in [ExchangeFormat::JsonLines, ExchangeFormat::label_studio()] {
+        let mut out = Vec::new();
+        let newer = grown(Field::text("note", 50).nullable());
+        let report = bench.queue.export_tasks(&newer, &mut out, format).unwrap();
+        assert_eq!((report.tasks, report.refused), (2, 0), "{:?}", report.refusals);
+        let report = bench.queue.export_tasks(&grown(Field::text("note", 50)), &mut out, format).unwrap();
+        assert_eq!((report.tasks, report.refused), (0, 2), "no version of this schema lacked a required field");
+    }
+}
+
+#[test]
 fn a_blind_task_hides_the_output_even_if_its_record_has_it() {
     let bench = Bench::with(0);
     bench.ask(1, |task| (task.ask.blind, task.output) = (false, vec![0.25, 0.75]));

@@ -145,8 +145,41 @@ fn the_same_gold_question_again_changes_nothing_and_what_makes_no_sense_is_refus
     assert!(refused(put(&bench.queue, 1, 3)).contains("from 0 to 2"));
     assert!(refused(bench.queue.put_gold(id(1), task(1, 0.0, 1, true).row, None, Label::Class(0))).contains("another"));
     assert!(refused(bench.queue.withdraw_gold(id(1))).contains("no gold question"));
-    assert!(refused(bench.queue.reassign(id(GOLD), "lead", "ann", LEASE)).contains("gold"));
     let clock: Arc<dyn Clock> = Arc::new(bench.clock.clone());
     let values = ReviewQueue::open(Arc::new(bench.store.clone()), "p", Target::Value, clock);
     assert!(refused(values.put_gold(id(7), task(1, 0.0, 1, true).row, None, Label::Value(1.0))).contains("classes"));
+}
+
+#[test]
+fn who_hands_on_a_gold_question_hears_what_they_would_hear_of_a_task() {
+    for overlap in [1, 2] {
+        let bench = bench(300, overlap, 1);
+        let tickets = bench.queue.claim("ann", 300, LEASE).unwrap();
+        let (gold, tasks): (Vec<_>, Vec<_>) =
+            tickets.iter().map(|ticket| ticket.task.sample).partition(|id| id.uuid().as_u128() >= GOLD);
+        let (gold, task) = (gold[0], tasks[0]);
+        let same = |to: &str, within| {
+            let [gold, task] = [gold, task].map(|sample| {
+                let reply = bench.queue.reassign(sample, "ann", to, within);
+                reply.map_err(|error| error.to_string().replace(&sample.to_string(), "it"))
+            });
+            assert_eq!(gold, task, "overlap {overlap}, to {to}");
+            gold
+        };
+        let both = |say: &dyn Fn(PredictionId)| [gold, task].into_iter().for_each(say);
+        assert_eq!(same("bob", LEASE), Ok(()));
+        assert!(same("bob", TimeDelta::zero()).is_err());
+        both(&|sample| bench.queue.skip(sample, "cat").unwrap());
+        assert!(same("cat", LEASE).is_err());
+        both(&|sample| {
+            bench.queue.annotate(sample, "ann", Label::Class(0), 1.0, None).unwrap();
+        });
+        assert!(same("ann", LEASE).is_err());
+        assert_eq!(same("bob", LEASE).is_ok(), overlap == 2);
+        both(&|sample| {
+            bench.queue.retract(sample, "ann").unwrap();
+        });
+        assert_eq!(same("bob", LEASE), Ok(()));
+        assert_eq!(bench.store.count("p", Kind::Task, Some("gold")).unwrap(), 1, "it stays a gold question");
+    }
 }
