@@ -40,6 +40,15 @@ const MOST_WEIGHT: u32 = 5;
 /// cryptographic hash. Where few columns with few values make equal inputs natural, set a
 /// [`window`](Deduplicate::window) or leave this gate out: equal inputs may have different labels.
 ///
+/// A field that a later version of the schema [adds](crate::Schema::evolve) and that has no value changes nothing: older
+/// inputs are still known.
+///
+/// # After a crash
+/// What is remembered is saved with the [checkpoints](crate::PipelineBuilder::checkpoint) of the pipeline and when it stops.
+/// A process that ends otherwise goes back to the last checkpoint, unless told otherwise at most a minute or 100,000
+/// predictions before: one copy of each input that first came since passes again, and the copies that were counted since
+/// weigh nothing.
+///
 /// # Frequency
 /// In training the first sample weighs as much as it came: 1 and one for each copy that was quarantined while it was
 /// remembered, at most 5 ([`Deduplicate::weigh`]). A copy of a judging lane is trained on itself and is not counted. Copies
