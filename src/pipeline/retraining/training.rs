@@ -233,7 +233,7 @@ impl Pipeline {
         self.after_smoke(candidate, profile).map(|()| true)
     }
 
-    /// The newest rows that a candidate was trained on with at least half of the full weight, and their labels: those
+    /// The newest rows that a candidate was trained on with at least half of their usual weight, and their labels: those
     /// labelled in production, and with few of them the end of the base data. A model that loses to the served one even
     /// there is broken. Nothing for the first model, whose data lies far back.
     fn trained_rows(&self, candidate: ModelVersion) -> Result<Vec<(Row, Label)>, Error> {
@@ -241,10 +241,13 @@ impl Pipeline {
             return Ok(Vec::new());
         };
         let data = self.training_data(recipe)?;
-        let most = data.weights().iter().copied().fold(0.0, f64::max);
-        let heavy = (0..data.len()).rev().filter(|&row| data.weights()[row] >= most / 2.0);
-        let newest = self.retraining.labelled.len().clamp(TRAINED_ROWS.0, TRAINED_ROWS.1);
-        let heavy = heavy.take_while(|&row| row + newest >= data.len());
+        let newest = self.retraining.labelled.len().clamp(TRAINED_ROWS.0, TRAINED_ROWS.1).min(data.len());
+        let first = data.len() - newest;
+        // Not the largest weight: one row that stands for many copies must not put all others aside.
+        let mut weights = data.weights()[first..].to_vec();
+        weights.sort_by(f64::total_cmp);
+        let usual = weights.get(newest / 2).copied().unwrap_or(0.0);
+        let heavy = (first..data.len()).rev().filter(|&row| data.weights()[row] >= usual / 2.0);
         Ok(heavy.map(|row| (data.rows()[row].clone(), data.labels()[row])).collect())
     }
 
