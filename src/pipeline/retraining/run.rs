@@ -171,11 +171,16 @@ impl Pipeline {
             held.as_ref().map(|held| held.rows.iter().copied().collect());
         let mut samples: Vec<(Sample, Annotation)> = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(sample) = self.outbox.sample(id)?
-                && let Some(label) = sample.label.clone().filter(|annotation| annotation.label.is_some())
+            let Some(sample) = self.outbox.sample(id)?.cloned() else { continue };
+            if sample.state != SampleState::Labelled {
+                // It moved on in a step that the store did not let end.
+                self.retraining.labelled(&sample);
+                continue;
+            }
+            if let Some(label) = sample.label.clone().filter(|annotation| annotation.label.is_some())
                 && signed.as_ref().is_none_or(|signed| signed.get(&id).copied() == label.label)
             {
-                samples.push((sample.clone(), label));
+                samples.push((sample, label));
             }
         }
         let notes = match self.audit(&mut samples, held.as_ref())? {
