@@ -3,8 +3,8 @@
 use chrono::TimeDelta;
 
 use super::Pipeline;
-use super::label::{people_say, settled_truth, world_says};
 use super::ledger::Entry;
+use super::opinions::{people_say, settled_truth, world_says};
 use crate::chunk::{Heard, Truth};
 use crate::clock::from_micros;
 use crate::error::Error;

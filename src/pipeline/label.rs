@@ -5,168 +5,23 @@ use chrono::TimeDelta;
 use super::Pipeline;
 use super::outbox::{at, parse};
 use crate::error::Error;
-use crate::event::{Label, PredictionId, predicted_label, top_class};
-use crate::review;
+use crate::event::{PredictionId, predicted_label, top_class};
 use crate::router::{Ask, Audited, CohortVerdict};
-use crate::sample::{ADJUDICATED, Annotation, Annotator, Lane, Reason, Sample, SampleState};
+use crate::sample::{ADJUDICATED, Annotation, Annotator, Reason, Sample, SampleState};
 use crate::schema::Target;
 use crate::store::{Expect, Indexed, Kind, Write};
 
 use super::flow::JUDGING_PRIORITY;
+use super::opinions::{
+    annotator_name, is_disputed, is_undecided, is_users, people, resolve, settled_truth, world_says,
+};
 
 /// So many people are asked about a sample on which none of their labels has a majority; or as many as the router wanted,
 /// if those are more. Then it is quarantined: a sixth opinion rarely settles what five could not.
 const MOST_PEOPLE: usize = 5;
-const NO_CONSENSUS: &str = "no_consensus";
+pub(super) const NO_CONSENSUS: &str = "no_consensus";
 
 impl Pipeline {
-    /// Moves a sample and puts its task into the review queue, as one unit.
-    pub(super) fn enqueue(
-        &mut self,
-        id: PredictionId,
-        ask: Ask,
-        to: SampleState,
-        by: &str,
-        reason: Reason,
-    ) -> Result<(), Error> {
-        let now = self.now;
-        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
-        if !sample.advance(to, by, reason, now) {
-            return Ok(());
-        }
-        sample.overlap = ask.overlap.max(1);
-        self.outbox.touch(id);
-        self.ask(id, ask)
-    }
-
-    /// Puts the question about a sample into the review queue. A new one goes with the sample, as one unit. One that is
-    /// there is opened again with its answers, unless somebody changes it at the same moment.
-    pub(super) fn ask(&mut self, id: PredictionId, ask: Ask) -> Result<(), Error> {
-        // Until it is known to be in the queue: a store that cannot be read must not lose the question.
-        self.flow.unasked.insert(id);
-        let known = self.outbox.task(id)?;
-        let Some(sample) = self.outbox.sample(id)?.cloned() else { return Ok(()) };
-        let before: Option<review::Task> = known.as_ref().and_then(|known| serde_json::from_slice(&known.body).ok());
-        // A gold question of the same name makes way.
-        let before = before.filter(|task| !task.is_gold());
-        let (answers, skipped_by, hidden) =
-            before.map(|task| (task.answers, task.skipped_by, task.hidden)).unwrap_or_default();
-        let task = review::Task {
-            sample: id,
-            ask,
-            created: self.now,
-            row: sample.observation.row.clone(),
-            payload: sample.payload.clone(),
-            output: sample.observation.output().to_vec(),
-            answers,
-            skipped_by,
-            assigned: None,
-            hidden,
-        };
-        let mut write = review::task_write(self.outbox.pipeline(), &task)?;
-        if self.settings.expire_tasks.is_some() {
-            self.flow.tasks.push_back((self.now, id));
-        }
-        let held = known.as_ref().is_some_and(|known| known.state == "claimed");
-        let was_open = known.as_ref().is_some_and(|known| known.state == "open");
-        self.flow.waiting += u64::from(!was_open && !held);
-        match known {
-            Some(known) => {
-                if held {
-                    // Who is answering it keeps it.
-                    (write.indexed.state, write.indexed.due) = ("claimed", known.due);
-                }
-                write.expect = known.expect;
-                self.outbox.expect_task(id, &write);
-                self.outbox.push(vec![write]);
-            }
-            None => {
-                write.expect = Expect::Any;
-                self.outbox.expect_task(id, &write);
-                self.outbox.push_with_samples(vec![write])?;
-            }
-        }
-        self.flow.unasked.remove(&id);
-        Ok(())
-    }
-
-    /// Asks again what did not reach the queue: because the store could not be read, because an annotator changed the task at
-    /// the same moment, or because the process ended in between.
-    pub(super) fn ask_again(&mut self) -> Result<(), Error> {
-        self.flow.unasked.extend(self.outbox.refused_tasks.drain(..));
-        for id in self.flow.unasked.iter().copied().collect::<Vec<_>>() {
-            let waits = self.outbox.sample(id)?.filter(|sample| sample.state == SampleState::Queued);
-            let Some((judges, overlap)) = waits.map(|sample| (sample.lane.judges(), sample.overlap)) else {
-                self.flow.unasked.remove(&id);
-                continue;
-            };
-            let known = self.outbox.task(id)?;
-            if known.is_some_and(|known| matches!(known.state.as_str(), "open" | "claimed")) {
-                self.flow.unasked.remove(&id);
-                continue;
-            }
-            let priority = if judges { JUDGING_PRIORITY } else { 1.0 };
-            self.ask(id, Ask { priority, overlap, blind: true })?;
-        }
-        Ok(())
-    }
-
-    /// Takes the question about a sample back, unless somebody is answering it.
-    pub(super) fn withdraw(&mut self, id: PredictionId) -> Result<(), Error> {
-        if let Some(known) = self.outbox.task(id)?.filter(|known| known.state == "open") {
-            let indexed = Indexed { state: "withdrawn", rank: known.rank, due: None };
-            let mut write = self.outbox.raw(Kind::Task, &id.to_string(), indexed, known.body.to_vec());
-            self.flow.waiting = self.flow.waiting.saturating_sub(1);
-            write.expect = known.expect;
-            self.outbox.expect_task(id, &write);
-            self.outbox.push(vec![write]);
-        }
-        Ok(())
-    }
-
-    /// How many questions wait, read once for all samples of an ingest or poll.
-    pub(super) fn count_waiting(&mut self) {
-        if let Ok(waiting) = self.outbox.count(Kind::Task, Some("open")) {
-            self.flow.waiting = waiting;
-        }
-    }
-
-    /// Withdraws tasks that nobody answered in time; what a person answers later counts all the same.
-    pub(super) fn expire_tasks(&mut self) -> Result<(), Error> {
-        let Some(after) = self.settings.expire_tasks else { return Ok(()) };
-        while self.flow.tasks.front().is_some_and(|(created, _)| self.now - *created >= after) {
-            let Some((created, id)) = self.flow.tasks.pop_front() else { break };
-            let Some(sample) = self.outbox.sample(id)? else { continue };
-            if sample.state != SampleState::Queued {
-                continue;
-            }
-            let labelled = is_users(&sample.label);
-            let task = self.outbox.task(id)?.and_then(|known| serde_json::from_slice::<review::Task>(&known.body).ok());
-            if let Some(again) = task.map(|task| task.created).filter(|again| *again > created) {
-                // It was asked again since: its time begins there.
-                self.flow.tasks.push_back((again, id));
-                continue;
-            }
-            if labelled {
-                // Nobody else answers: the user's label is what there is.
-                self.advance(
-                    id,
-                    SampleState::Labelled,
-                    "queue",
-                    Reason::new("labelled", "by a user; nobody else answered"),
-                )?;
-                self.withdraw(id)?;
-                if let Some(sample) = self.outbox.sample(id)?.cloned() {
-                    self.retraining.labelled(&sample);
-                }
-                continue;
-            }
-            self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
-            self.withdraw(id)?;
-        }
-        Ok(())
-    }
-
     /// Adds a label to its sample and lets it count. `write` also makes the annotation a record of its own; those of the
     /// review queue are one already.
     pub(super) fn annotate(&mut self, annotation: Annotation, write: bool) -> Result<(), Error> {
@@ -418,90 +273,5 @@ impl Pipeline {
             Some(state) => Err(Error::Refused(format!("sample {id} is {}, not quarantined", state.as_str()))),
             None => Err(Error::Refused(format!("there is no sample {id}"))),
         }
-    }
-}
-
-pub(super) fn annotator_name(annotator: &Annotator) -> String {
-    match annotator {
-        Annotator::Human(name) => name.clone(),
-        Annotator::Model(version) => format!("model-{version}"),
-        Annotator::User(name) => format!("user-{name}"),
-        Annotator::GroundTruth => "ground-truth".into(),
-    }
-}
-
-/// Have as many people answered as were to, without a majority?
-fn is_disputed(sample: &Sample) -> bool {
-    let people: Vec<Annotation> = people(sample).into_iter().cloned().collect();
-    review::consensus(&people, sample.overlap) == review::Consensus::Disputed
-}
-
-/// Was the sample put aside because people do not agree?
-fn is_undecided(sample: &Sample) -> bool {
-    sample.history.last().is_some_and(|step| step.reason.code == NO_CONSENSUS)
-}
-
-/// What each person said last, if it was a label.
-fn people(sample: &Sample) -> Vec<&Annotation> {
-    let mut people = newest(sample);
-    people.retain(|annotation| matches!(annotation.annotator, Annotator::Human(_)));
-    people
-}
-
-/// The label that counts: the truth before people, people (by majority once enough of them have answered) before users,
-/// users before the model. What an annotator said last is what counts of them; a retraction takes it back.
-pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
-    let newest = newest(sample);
-    let find = |wanted: fn(&Annotator) -> bool| newest.iter().rev().find(|a| wanted(&a.annotator)).copied();
-    find(|a| matches!(a, Annotator::GroundTruth))
-        .or_else(|| agreed(&newest, sample.overlap))
-        .or_else(|| find(|a| matches!(a, Annotator::User(_))).filter(|_| !is_up_to_people(sample)))
-        .or_else(|| find(|a| matches!(a, Annotator::Model(_))))
-        .cloned()
-}
-
-/// Are people asked whose answers so far settle nothing, or is a label in doubt? Then no user's opinion decides.
-fn is_up_to_people(sample: &Sample) -> bool {
-    sample.is_adjudicated() || !people(sample).is_empty()
-}
-
-fn is_users(label: &Option<Annotation>) -> bool {
-    label.as_ref().is_some_and(|annotation| matches!(annotation.annotator, Annotator::User(_)))
-}
-
-/// What the detectors are told is true of a sample: the outcome, or what people agree on if the random lane drew the row.
-/// Rows of other lanes were asked about for a reason, and a rate over them would be no rate of the stream.
-pub(super) fn settled_truth(sample: &Sample) -> Option<Label> {
-    world_says(sample).or_else(|| people_say(sample).filter(|_| sample.lane == Lane::Random))
-}
-
-/// The newest outcome, if it was not taken back.
-pub(super) fn world_says(sample: &Sample) -> Option<Label> {
-    sample.annotations.iter().rev().find(|a| a.annotator == Annotator::GroundTruth).and_then(|a| a.label)
-}
-
-/// What people agree on.
-pub(super) fn people_say(sample: &Sample) -> Option<Label> {
-    agreed(&newest(sample), sample.overlap).and_then(|annotation| annotation.label)
-}
-
-/// What each annotator said last, if it was a label.
-fn newest(sample: &Sample) -> Vec<&Annotation> {
-    let mut newest: Vec<&Annotation> = Vec::new();
-    for annotation in &sample.annotations {
-        newest.retain(|other| other.annotator != annotation.annotator);
-        newest.push(annotation);
-    }
-    newest.retain(|annotation| annotation.label.is_some());
-    newest
-}
-
-/// The newest annotation with the label that most people gave, once enough of them have answered.
-fn agreed<'a>(newest: &[&'a Annotation], overlap: u32) -> Option<&'a Annotation> {
-    let by_people = newest.iter().copied().filter(|a| matches!(a.annotator, Annotator::Human(_)));
-    let people: Vec<Annotation> = by_people.clone().cloned().collect();
-    match review::consensus(&people, overlap) {
-        review::Consensus::Agreed(label, _) => by_people.rev().find(|annotation| annotation.label == Some(label)),
-        _ => None,
     }
 }

@@ -141,7 +141,7 @@ impl std::fmt::Display for Lineage {
                         writeln!(f, "  flagged by {}: {:.4} against {:.4}", flag.detector, flag.score, flag.threshold)?;
                     }
                     for annotation in &sample.annotations {
-                        let who = super::label::annotator_name(&annotation.annotator);
+                        let who = super::opinions::annotator_name(&annotation.annotator);
                         writeln!(f, "  {} said {:?} at {}", who, annotation.label, annotation.time)?;
                     }
                 }

@@ -3,6 +3,7 @@
 //! Every state is written down before the outside is called, with a key that makes the call idempotent; on restart the
 //! machine goes on where it was. The steps live in the files below this one; this one holds the state.
 
+mod audit;
 mod deploy;
 mod evolution;
 mod judging;
@@ -34,6 +35,7 @@ use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, LoopStatus, Memory};
+pub use audit::HeldBatch;
 pub use evolution::SchemaVersion;
 
 use super::builder::Mode;
@@ -162,24 +164,6 @@ struct LoopState {
     /// The batch that waits for a person, or was signed off and waits for its run.
     #[serde(default)]
     held: Option<HeldBatch>,
-}
-
-/// A batch that a gate held.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HeldBatch {
-    /// The gate.
-    pub gate: String,
-    /// Why.
-    pub reason: Reason,
-    /// Since when.
-    pub since: DateTime<Utc>,
-    /// Its rows and their labels.
-    pub rows: Vec<(PredictionId, Label)>,
-    /// Does the gate ask for a signature, rather than for better data?
-    pub needs_signature: bool,
-    /// Who signed exactly these rows off, for which gate, and when; then the next run has them and nothing else.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub signed: BTreeMap<String, (String, DateTime<Utc>)>,
 }
 
 /// Parts that the builder hands over.
