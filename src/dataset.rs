@@ -130,9 +130,14 @@ impl Dataset {
         Ok(())
     }
 
-    pub(crate) fn set_weights(&mut self, weight: impl Fn(usize) -> f64) {
-        for (index, cell) in self.weights.iter_mut().enumerate() {
-            *cell = weight(index);
+    /// The rows of positive weight, with these weights instead of their own.
+    pub(crate) fn reweighted(&self, weights: &[f64]) -> Dataset {
+        let taken = || weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+        Dataset {
+            schema: self.schema.clone(),
+            rows: taken().map(|(row, _)| self.rows[row].clone()).collect(),
+            labels: taken().map(|(row, _)| self.labels[row]).collect(),
+            weights: taken().map(|(_, weight)| *weight).collect(),
         }
     }
 

@@ -69,11 +69,16 @@ pub enum Recipe {
     Window,
     /// The newest few.
     Newest,
+    /// The labels with weights that halve every 100 rows, and base data that weighs as much as 100 labels.
+    Anchored,
+    /// All of these mixed: each row's weight is what the recipes give it, in the proportion in which they have earned it
+    /// in the [`Race`].
+    Blend,
 }
 
 impl Recipe {
-    /// Every recipe.
-    pub const ALL: [Recipe; 4] = [Recipe::All, Recipe::Decayed, Recipe::Window, Recipe::Newest];
+    /// The recipes that race; [`Recipe::Blend`] is made of them.
+    pub const RACING: [Recipe; 5] = [Recipe::All, Recipe::Decayed, Recipe::Window, Recipe::Newest, Recipe::Anchored];
 
     /// The name as it is stored.
     pub fn as_str(self) -> &'static str {
@@ -82,6 +87,8 @@ impl Recipe {
             Recipe::Decayed => "decayed",
             Recipe::Window => "window",
             Recipe::Newest => "newest",
+            Recipe::Anchored => "anchored",
+            Recipe::Blend => "blend",
         }
     }
 }
@@ -307,7 +314,7 @@ pub trait Deployer: Send {
 pub enum Profile {
     /// A frozen candidate is promoted on paired evidence: the unattended default.
     Confirm(ConfirmRules),
-    /// Recipes race by progressive validation; the leader's refits are promoted: for fast drift and small budgets.
+    /// Recipes race by progressive validation; a model of their blend is promoted: for fast drift and small budgets.
     Adaptive(AdaptiveRules),
 }
 
@@ -357,15 +364,16 @@ impl Default for ConfirmRules {
 pub struct AdaptiveRules {
     /// Discount of a recipe's score per audited label.
     pub discount: f64,
-    /// A lead of more than this times the square root of the effective number of labels switches the recipe.
-    pub lead: f64,
+    /// How fast recipes gain and lose their shares of the [blend](Recipe::Blend): a lead of one in the discounted score
+    /// multiplies the proportion of two shares by exp(rate).
+    pub rate: f64,
     /// A refit that changes a smaller share of the predictions is skipped.
     pub least_change: f64,
 }
 
 impl Default for AdaptiveRules {
     fn default() -> Self {
-        AdaptiveRules { discount: 0.98, lead: 0.25, least_change: 0.01 }
+        AdaptiveRules { discount: 0.98, rate: 0.5, least_change: 0.01 }
     }
 }
 

@@ -139,6 +139,9 @@ struct LoopState {
     round: Option<Round>,
     race: Race,
     race_models: BTreeMap<Recipe, ModelVersion>,
+    /// What the recipes have in the blend of the run in flight.
+    #[serde(default)]
+    shares: BTreeMap<String, f64>,
     evidence: Option<Evidence>,
     /// Live rows on which candidate and champion were compared without labels, and on how many they differed.
     compared: (u64, u64),
@@ -231,8 +234,9 @@ impl Retraining {
                 run: None,
                 phase: Phase::Idle,
                 round: None,
-                race: Race::new([Race::KEEP], Race::KEEP),
+                race: Race::new([Race::KEEP]),
                 race_models: BTreeMap::new(),
+                shares: BTreeMap::new(),
                 evidence: None,
                 compared: (0, 0),
                 watch: None,
@@ -633,7 +637,7 @@ impl Retraining {
                 )
             }),
             race: (!state.race_models.is_empty()).then(|| {
-                let (leader, decisive) = (&state.race.leader, state.race.decisive);
+                let ((leader, _), decisive) = (state.race.leader(), state.race.decisive);
                 let claim = if decisive < HARM_CLAIM { ", too few for any claim about harm" } else { "" };
                 format!("recipe `{leader}` leads; the recipes differ on {decisive} labels so far{claim}")
             }),

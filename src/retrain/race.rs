@@ -20,21 +20,16 @@ pub struct Race {
     pub weight: f64,
     /// Labels on which the contestants differed; below about 25 the race promises nothing about harm.
     pub decisive: u64,
-    /// The contestant in front.
-    pub leader: String,
 }
 
 impl Race {
     /// Name of the contestant that never retrains: the model that the loop started with.
     pub const KEEP: &'static str = "keep";
 
-    /// A race of `contestants` (names of recipes, and [`Race::KEEP`]) that `leader` leads until another one has earned
-    /// it.
-    pub fn new<N: Into<String>>(contestants: impl IntoIterator<Item = N>, leader: impl Into<String>) -> Self {
-        let leader = leader.into();
-        let mut scores: BTreeMap<_, _> = contestants.into_iter().map(|name| (name.into(), 0.0)).collect();
-        scores.entry(leader.clone()).or_insert(0.0);
-        Race { scores, weight: 0.0, decisive: 0, leader }
+    /// A race of `contestants` (names of recipes, and [`Race::KEEP`]), level at the start.
+    pub fn new<N: Into<String>>(contestants: impl IntoIterator<Item = N>) -> Self {
+        let scores = contestants.into_iter().map(|name| (name.into(), 0.0)).collect();
+        Race { scores, weight: 0.0, decisive: 0 }
     }
 
     /// What each contestant earns on one labelled row: for a class, two minus its quadratic score Σ (pₖ − yₖ)² (Brier
@@ -66,9 +61,9 @@ impl Race {
 
     /// Scores one audited label: what each contestant's latest model said before it was trained on it.
     ///
-    /// A contestant without an output (its training failed) earns nothing; one that is new starts level with the leader.
+    /// A contestant without an output (its training failed) earns nothing; one that is new starts level with the best.
     pub(crate) fn observe(&mut self, target: &Target, outputs: &[(&str, &[f64])], label: Label, rules: &AdaptiveRules) {
-        let level = self.scores.get(&self.leader).copied().unwrap_or(0.0);
+        let level = self.leader().1;
         let credits = Race::credits(target, outputs, label);
         for (name, _) in outputs {
             self.scores.entry((*name).to_owned()).or_insert(level);
@@ -85,20 +80,22 @@ impl Race {
         self.decisive += u64::from(credits.iter().any(|credit| Some(credit) != credits.first()));
     }
 
-    /// The lead that a contestant needs to take over: `rules.lead`·√n, n the effective number of labels.
-    pub fn needed_lead(&self, rules: &AdaptiveRules) -> f64 {
-        rules.lead * self.weight.max(1.0).sqrt()
+    /// What share each contestant deserves of the next model: exp(`rules.rate` · score), over the sum (exponentially weighted
+    /// average forecaster; Vovk 1990, Littlestone and Warmuth 1994). Nobody is dropped: while labels are few, the shares
+    /// are nearly equal, and a recipe that was overtaken comes back as the old scores fade.
+    pub fn shares(&self, rules: &AdaptiveRules) -> BTreeMap<String, f64> {
+        let best = self.leader().1;
+        let deserved = self.scores.iter().map(|(name, score)| (name.clone(), (rules.rate * (score - best)).exp()));
+        let mut shares: BTreeMap<String, f64> = deserved.collect();
+        let sum: f64 = shares.values().sum();
+        shares.values_mut().for_each(|share| *share /= sum);
+        shares
     }
 
-    /// The leader, after it was replaced if another contestant is ahead by more than the needed lead. Of equals the first
-    /// by name is taken.
-    pub fn elect(&mut self, rules: &AdaptiveRules) -> &str {
-        let mine = self.scores.get(&self.leader).copied().unwrap_or(0.0);
+    /// The contestant in front, the first by name of equals, and its score.
+    pub fn leader(&self) -> (&str, f64) {
         let best = self.scores.iter().rev().max_by(|a, b| a.1.total_cmp(b.1));
-        if let Some((name, _)) = best.filter(|(_, score)| **score - mine > self.needed_lead(rules)) {
-            self.leader = name.clone();
-        }
-        &self.leader
+        best.map_or((Race::KEEP, 0.0), |(name, score)| (name, *score))
     }
 }
 
@@ -117,7 +114,7 @@ mod tests {
     #[test]
     fn scores_are_discounted_per_label() {
         let rules = AdaptiveRules::default();
-        let mut race = Race::new(["all", "window", Race::KEEP], "all");
+        let mut race = Race::new(["all", "window", Race::KEEP]);
         for _ in 0..3 {
             race.observe(&target(), &[("all", RIGHT), ("window", WRONG)], Label::Class(1), &rules);
         }
@@ -129,24 +126,37 @@ mod tests {
     }
 
     #[test]
-    fn a_lead_above_a_quarter_of_the_root_of_n_switches() {
+    fn a_lead_of_one_multiplies_the_proportion_by_exp_rate() {
         let rules = AdaptiveRules { discount: 1.0, ..AdaptiveRules::default() };
-        let mut race = Race::new(["all", "newest"], "all");
+        let mut race = Race::new(["all", "newest", Race::KEEP]);
+        assert!(race.shares(&rules).values().all(|share| (share - 1.0 / 3.0).abs() < 1e-12), "level at the start");
         // One row is worth 2 - .36 - .36 = 1.28 against 2 - .64 - .64 = .72.
         let (more, less): (&[f64], &[f64]) = (&[0.6, 0.4], &[0.8, 0.2]);
-        for _ in 0..15 {
-            race.observe(&target(), &[("all", RIGHT), ("newest", RIGHT)], Label::Class(1), &rules);
+        let outputs = [("all", less), ("newest", more), (Race::KEEP, less)];
+        for _ in 0..50 {
+            race.observe(&target(), &outputs, Label::Class(1), &rules);
         }
-        race.observe(&target(), &[("all", less), ("newest", more)], Label::Class(1), &rules);
-        assert_eq!(race.elect(&rules), "all", "a lead of .56 is not more than .25·√16");
-        race.observe(&target(), &[("all", less), ("newest", more)], Label::Class(1), &rules);
-        assert_eq!(race.elect(&rules), "newest", "a lead of 1.12 is more than .25·√17");
+        let shares = race.shares(&rules);
+        assert!((shares["newest"] / shares["all"] / (0.5f64 * 50.0 * 0.56).exp() - 1.0).abs() < 1e-9);
+        assert!((shares.values().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert_eq!((shares["all"], race.leader().0), (shares[Race::KEEP], "newest"));
     }
 
     #[test]
-    fn equals_leave_the_leader() {
+    fn no_score_is_too_large_for_shares() {
+        let rules = AdaptiveRules { discount: 1.0, rate: 1e6, ..AdaptiveRules::default() };
+        let mut race = Race::new(["all", Race::KEEP]);
+        for _ in 0..1000 {
+            race.observe(&target(), &[("all", RIGHT), (Race::KEEP, WRONG)], Label::Class(1), &rules);
+        }
+        let shares = race.shares(&rules);
+        assert_eq!((shares["all"], shares[Race::KEEP]), (1.0, 0.0));
+    }
+
+    #[test]
+    fn equals_share_equally() {
         let rules = AdaptiveRules::default();
-        let mut race = Race::new(["all", "decayed", Race::KEEP], "decayed");
+        let mut race = Race::new(["all", "decayed", Race::KEEP]);
         for _ in 0..50 {
             race.observe(
                 &target(),
@@ -156,7 +166,7 @@ mod tests {
             );
         }
         assert_eq!(race.decisive, 0);
-        assert_eq!(race.elect(&rules), "decayed");
+        assert!(race.shares(&rules).values().all(|share| (share - 1.0 / 3.0).abs() < 1e-12));
     }
 
     #[test]
@@ -177,7 +187,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(20);
         let mut found = 0;
         for _ in 0..400 {
-            let mut race = Race::new(["exact", "rough"], "rough");
+            let mut race = Race::new(["exact", "rough"]);
             for _ in 0..50 {
                 let p: f64 = rng.random();
                 let off = if rng.random::<bool>() { 0.25 } else { -0.25 };
@@ -185,7 +195,7 @@ mod tests {
                 let label = Label::Class(u32::from(rng.random::<f64>() < p));
                 race.observe(&target(), &[("exact", &[1.0 - p, p]), ("rough", &[1.0 - rough, rough])], label, &rules);
             }
-            found += u32::from(race.elect(&rules) == "exact");
+            found += u32::from(race.leader().0 == "exact");
         }
         assert!(found >= 300, "{found} of 400: about 340 by the quadratic score, 230 by counting right rows");
     }
@@ -200,7 +210,7 @@ mod tests {
 
     #[test]
     fn survives_a_restart() {
-        let mut race = Race::new(["all", Race::KEEP], "all");
+        let mut race = Race::new(["all", Race::KEEP]);
         race.observe(&target(), &[("all", RIGHT)], Label::Class(1), &AdaptiveRules::default());
         assert_eq!(serde_json::from_str::<Race>(&serde_json::to_string(&race).unwrap()).unwrap(), race);
     }

@@ -1,5 +1,7 @@
 //! Which labelled rows a challenger is trained on, and how they are weighted.
 
+use std::collections::BTreeMap;
+
 use super::Recipe;
 use crate::dataset::Dataset;
 use crate::schema::SchemaError;
@@ -13,7 +15,23 @@ const NEWEST: (usize, usize) = (60, 6);
 /// Shortest half-life of [`Recipe::Decayed`], in rows.
 const SHORTEST_HALF_LIFE: f64 = 30.0;
 
-/// The rows that `recipe` takes of the `base` data and the labels so far (oldest first), at most `cap` of them.
+/// [`Recipe::Anchored`]: the half-life of a label in rows, and the weight of all base data together.
+const ANCHORED: (f64, f64) = (100.0, 100.0);
+
+/// [`Recipe::Blend`] leaves out rows of less than this share of the largest weight.
+const NEGLIGIBLE: f64 = 1e-4;
+
+/// Which rows there are: base data first, then the labels, oldest first.
+#[derive(Clone, Copy)]
+struct Rows {
+    base: usize,
+    labels: usize,
+    cap: usize,
+    classes: usize,
+}
+
+/// The rows that `recipe` takes of the `base` data and the labels so far (oldest first), with their weights. `shares` are
+/// those of the race, for [`Recipe::Blend`].
 ///
 /// Without base data, *Window* takes what *All* takes. *Newest* does so until there are enough labels.
 ///
@@ -24,25 +42,63 @@ pub(crate) fn compose(
     base: Option<&Dataset>,
     labelled: &Dataset,
     cap: usize,
-    classes: usize,
+    shares: &BTreeMap<String, f64>,
 ) -> Result<Dataset, SchemaError> {
     let mut all = base.cloned().unwrap_or_else(|| Dataset::new(labelled.schema().clone()));
     all.extend(labelled)?;
-    let few = NEWEST.0.max(NEWEST.1 * classes);
-    let rows = match recipe {
-        Recipe::All | Recipe::Decayed => cap,
-        Recipe::Window => base.map(Dataset::len).filter(|&rows| rows > 0).unwrap_or(cap),
-        Recipe::Newest if labelled.len() >= few => few,
-        Recipe::Newest => cap,
+    let classes = labelled.schema().classes();
+    let rows = Rows { base: all.len() - labelled.len(), labels: labelled.len(), cap, classes };
+    let weights = match recipe {
+        Recipe::Blend => blend(rows, all.weights(), shares),
+        _ => weigh(Some(recipe), rows, all.weights()),
     };
-    let mut taken = all.newest(rows.min(cap));
-    if recipe == Recipe::Decayed {
-        let new = labelled.len().min(taken.len());
-        let half_life = (new as f64 / 2.0).max(SHORTEST_HALF_LIFE);
-        let (last, weights) = (taken.len().saturating_sub(1), taken.weights().to_vec());
-        taken.set_weights(|index| weights[index] * (-((last - index) as f64) / half_life).exp2());
+    Ok(all.reweighted(&weights))
+}
+
+/// The weight of every row under `recipe`, 0 for rows that it does not take; `given` are the weights that the rows have of
+/// their own. No recipe is to keep the first model: it takes the base data.
+fn weigh(recipe: Option<Recipe>, rows: Rows, given: &[f64]) -> Vec<f64> {
+    let Rows { base, labels, cap, classes } = rows;
+    let few = NEWEST.0.max(NEWEST.1 * classes);
+    let newest = match recipe {
+        Some(Recipe::Window) if base > 0 => base.min(cap),
+        Some(Recipe::Newest) if labels >= few => few.min(cap),
+        _ => cap,
+    } as f64;
+    let half_life = (labels.min(cap) as f64 / 2.0).max(SHORTEST_HALF_LIFE);
+    let weight = |(row, given): (usize, &f64)| {
+        let age = (base + labels - 1 - row) as f64;
+        let base_row = row < base && base - row <= cap;
+        let share = match recipe {
+            None => f64::from(base_row),
+            Some(Recipe::Anchored) if base_row => (ANCHORED.1 / base as f64).min(1.0),
+            Some(Recipe::Anchored) if row >= base && age < cap as f64 => (-age / ANCHORED.0).exp2(),
+            Some(Recipe::Anchored) => 0.0,
+            Some(_) if age >= newest => 0.0,
+            Some(Recipe::Decayed) => (-age / half_life).exp2(),
+            Some(_) => 1.0,
+        };
+        share * given
+    };
+    given.iter().enumerate().map(weight).collect()
+}
+
+/// Every recipe's weights, scaled to the same sum, in the proportion that the race gives them; together as heavy as the recipes'
+/// effective numbers of rows.
+fn blend(rows: Rows, given: &[f64], shares: &BTreeMap<String, f64>) -> Vec<f64> {
+    let mut mixed = vec![0.0; given.len()];
+    let mut effective = 0.0;
+    for (name, share) in shares {
+        let recipe = Recipe::RACING.into_iter().find(|recipe| recipe.as_str() == name);
+        let weights = weigh(recipe, rows, given);
+        let sum: f64 = weights.iter().sum();
+        if sum > 0.0 {
+            mixed.iter_mut().zip(&weights).for_each(|(mixed, weight)| *mixed += share * weight / sum);
+            effective += share * sum * sum / weights.iter().map(|weight| weight * weight).sum::<f64>();
+        }
     }
-    Ok(taken)
+    let least = NEGLIGIBLE * mixed.iter().copied().fold(0.0, f64::max);
+    mixed.iter().map(|weight| if *weight > least { weight * effective } else { 0.0 }).collect()
 }
 
 #[cfg(test)]
@@ -58,7 +114,8 @@ mod tests {
     }
 
     fn taken(recipe: Recipe, base: usize, labels: usize) -> (f64, usize) {
-        let taken = compose(recipe, Some(&rows(0..base)), &rows(base..base + labels), MOST_ROWS, 2).unwrap();
+        let taken =
+            compose(recipe, Some(&rows(0..base)), &rows(base..base + labels), MOST_ROWS, &BTreeMap::new()).unwrap();
         (taken.rows()[0].values()[0], taken.len())
     }
 
@@ -66,36 +123,83 @@ mod tests {
     fn all_takes_base_and_labels_up_to_the_newest_3000() {
         assert_eq!(taken(Recipe::All, 200, 100), (0.0, 300));
         assert_eq!(taken(Recipe::All, 200, 3000), (200.0, 3000));
-        assert_eq!(compose(Recipe::All, None, &rows(0..5), MOST_ROWS, 2).unwrap().len(), 5);
+        assert_eq!(compose(Recipe::All, None, &rows(0..5), MOST_ROWS, &BTreeMap::new()).unwrap().len(), 5);
     }
 
     #[test]
     fn the_window_is_as_long_as_the_base() {
         assert_eq!(taken(Recipe::Window, 200, 50), (50.0, 200));
-        assert_eq!(compose(Recipe::Window, None, &rows(0..5), MOST_ROWS, 2).unwrap().len(), 5);
+        assert_eq!(compose(Recipe::Window, None, &rows(0..5), MOST_ROWS, &BTreeMap::new()).unwrap().len(), 5);
     }
 
     #[test]
     fn newest_takes_sixty_or_six_per_class_once_there_are_enough() {
         assert_eq!(taken(Recipe::Newest, 200, 60), (200.0, 60));
         assert_eq!(taken(Recipe::Newest, 200, 59), (0.0, 259));
-        let many = compose(Recipe::Newest, Some(&rows(0..200)), &rows(0..100), MOST_ROWS, 15).unwrap();
+        let names = (0..15).map(|class| class.to_string());
+        let schema = Arc::new(Schema::numeric(1, Target::classes(names)).unwrap());
+        let many = |count: u32| {
+            let values = (0..count).map(|i| ([f64::from(i)], Label::Class(i % 15)));
+            Dataset::from_values(schema.clone(), values).unwrap()
+        };
+        let many = compose(Recipe::Newest, Some(&many(200)), &many(100), MOST_ROWS, &BTreeMap::new()).unwrap();
         assert_eq!(many.len(), 90);
     }
 
     #[test]
     fn weights_halve_over_half_of_the_new_rows() {
-        let decayed = compose(Recipe::Decayed, Some(&rows(0..200)), &rows(0..100), MOST_ROWS, 2).unwrap();
+        let decayed =
+            compose(Recipe::Decayed, Some(&rows(0..200)), &rows(0..100), MOST_ROWS, &BTreeMap::new()).unwrap();
         let weights = decayed.weights();
         assert_eq!((weights.len(), weights[299]), (300, 1.0));
         assert!((weights[249] - 0.5).abs() < 1e-12);
-        let short = compose(Recipe::Decayed, Some(&rows(0..200)), &rows(0..10), MOST_ROWS, 2).unwrap();
+        let short = compose(Recipe::Decayed, Some(&rows(0..200)), &rows(0..10), MOST_ROWS, &BTreeMap::new()).unwrap();
         assert!((short.weights()[209 - 30] - 0.5).abs() < 1e-12, "the half-life is never below 30 rows");
+    }
+
+    #[test]
+    fn anchored_gives_the_base_data_the_weight_of_a_hundred_rows() {
+        let anchored =
+            compose(Recipe::Anchored, Some(&rows(0..400)), &rows(0..200), MOST_ROWS, &BTreeMap::new()).unwrap();
+        let weights = anchored.weights();
+        assert!((weights[..400].iter().sum::<f64>() - 100.0).abs() < 1e-9);
+        assert_eq!((weights.len(), weights[599]), (600, 1.0));
+        assert!((weights[499] - 0.5).abs() < 1e-12);
+        let small = compose(Recipe::Anchored, Some(&rows(0..40)), &rows(0..2), MOST_ROWS, &BTreeMap::new()).unwrap();
+        assert_eq!(small.weights()[0], 1.0, "no row weighs more than a fresh label");
+    }
+
+    /// Each recipe has its share of the weight, whatever the number of its rows.
+    #[test]
+    fn a_blend_mixes_the_recipes_by_their_shares() {
+        let (base, labels) = (rows(0..200), rows(200..300));
+        let blend = |shares: &[(&str, f64)]| {
+            let shares = shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
+            compose(Recipe::Blend, Some(&base), &labels, MOST_ROWS, &shares).unwrap()
+        };
+        let alone = blend(&[("decayed", 1.0)]);
+        let decayed = compose(Recipe::Decayed, Some(&base), &labels, MOST_ROWS, &BTreeMap::new()).unwrap();
+        let proportion = alone.weights()[alone.len() - 1] / decayed.weights()[299];
+        for (row, weight) in alone.weights().iter().enumerate() {
+            let expected = proportion * decayed.weights()[300 - alone.len() + row];
+            assert!((weight - expected).abs() < 1e-12, "one recipe alone is itself, up to a factor");
+        }
+        // keep: 200 base rows; newest: the last 60.
+        let two = blend(&[("keep", 0.75), ("newest", 0.25)]);
+        assert_eq!(two.len(), 260);
+        let total: f64 = two.weights().iter().sum();
+        assert!((total - (0.75 * 200.0 + 0.25 * 60.0)).abs() < 1e-9, "{total}");
+        assert!((two.weights()[..200].iter().sum::<f64>() / total - 0.75).abs() < 1e-12);
+        assert_eq!(two.rows()[200].values()[0], 240.0);
+        // A recipe without a share, or without rows, takes nothing.
+        assert_eq!(blend(&[("keep", 1.0), ("all", 1e-9)]).len(), 200);
+        let nothing = compose(Recipe::Blend, None, &labels, MOST_ROWS, &[("keep".to_owned(), 1.0)].into()).unwrap();
+        assert!(nothing.is_empty());
     }
 
     #[test]
     fn another_schema_is_refused() {
         let other = Arc::new(Schema::numeric(2, Target::classes(["no", "yes"])).unwrap());
-        assert!(compose(Recipe::All, Some(&Dataset::new(other)), &rows(0..5), MOST_ROWS, 2).is_err());
+        assert!(compose(Recipe::All, Some(&Dataset::new(other)), &rows(0..5), MOST_ROWS, &BTreeMap::new()).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! Training of the challengers, and the smoke test of the one that is chosen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::Pipeline;
@@ -32,13 +33,22 @@ impl Pipeline {
     }
 
     pub(super) fn start_training(&mut self) -> Result<(), Error> {
-        let adaptive = matches!(self.profile(), Some(Profile::Adaptive(_)));
-        let recipes: &[Recipe] = if adaptive { &Recipe::ALL } else { &[Recipe::All] };
         let Some(run) = self.retraining.state.run.as_ref().map(|run| run.id) else {
             return Err(Error::Corrupt("no run is in flight".into()));
         };
+        let mut recipes = vec![Recipe::All];
+        self.retraining.state.shares.clear();
+        if let Some(Profile::Adaptive(rules)) = self.profile() {
+            let state = &mut self.retraining.state;
+            if state.race_models.is_empty() {
+                state.race = Race::new(Recipe::RACING.map(Recipe::as_str).into_iter().chain([Race::KEEP]));
+            }
+            // Labels may judge the recipes meanwhile: the run keeps the shares that it started with.
+            state.shares = state.race.shares(&rules);
+            recipes = Recipe::RACING.into_iter().chain([Recipe::Blend]).collect();
+        }
         let mut jobs = Vec::new();
-        for &recipe in recipes {
+        for recipe in recipes {
             let digest = self.training_data(recipe)?.digest();
             jobs.push(Job { key: format!("{run}-{}", recipe.as_str()), recipe, digest, version: None, failed: None });
         }
@@ -50,8 +60,8 @@ impl Pipeline {
 
     fn training_data(&self, recipe: Recipe) -> Result<Dataset, Error> {
         let retraining = &self.retraining;
-        let (cap, classes) = (retraining.parts.training_rows, self.schema.classes());
-        Ok(compose(recipe, self.base.as_ref(), &retraining.labelled, cap, classes)?)
+        let cap = retraining.parts.training_rows;
+        Ok(compose(recipe, self.base.as_ref(), &retraining.labelled, cap, &retraining.state.shares)?)
     }
 
     /// Starts jobs that nobody knows, takes the results of those that ended.
@@ -132,20 +142,14 @@ impl Pipeline {
             return self.end_run(RunState::Failed, reason);
         }
         let state = &mut self.retraining.state;
-        let mut candidate = trained.first().map(|(_, version)| *version);
-        if let Some(Profile::Adaptive(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile().clone()) {
-            if state.race_models.is_empty() {
-                let contestants = trained.iter().map(|(recipe, _)| recipe.as_str()).chain([Race::KEEP]);
-                state.race = Race::new(contestants, Recipe::All.as_str());
-            }
-            let leader = state.race.elect(&rules).to_owned();
-            state.race_models = trained.iter().copied().collect();
-            candidate = if leader == Race::KEEP {
-                Some(ModelVersion::FIRST)
-            } else {
-                trained.iter().find(|(recipe, _)| recipe.as_str() == leader).map(|(_, version)| *version).or(candidate)
-            };
-            notes.push(Reason::new("leader", format!("recipe `{leader}` leads the race")));
+        let mut candidate = trained.last().map(|(_, version)| *version);
+        if !state.shares.is_empty() {
+            let (racing, blend): (Vec<_>, Vec<_>) = trained.iter().partition(|(recipe, _)| *recipe != Recipe::Blend);
+            let leader = state.race.leader().0.to_owned();
+            let led = racing.iter().find(|(recipe, _)| recipe.as_str() == leader);
+            candidate = blend.first().or(led).map(|(_, version)| *version).or(candidate);
+            state.race_models = racing.into_iter().collect();
+            notes.push(Reason::new("blend", shown(&state.shares)));
         }
         let now = self.now;
         let champion = state.champion;
@@ -284,13 +288,13 @@ impl Pipeline {
                 self.save_loop(vec![write])
             }
             Some(Profile::Adaptive(_)) => {
-                let race = &self.retraining.state.race;
-                let leader = race.leader.clone();
-                let run = self.retraining.state.run.as_ref().map_or(0, |run| run.id.0);
+                let state = &self.retraining.state;
+                let run = state.run.as_ref().map_or(0, |run| run.id.0);
                 let indexed = Indexed { state: "final", rank: run as i64, due: None };
-                let report = self.outbox.json(Kind::Evaluation, &RunId(run).to_string(), indexed, race)?;
+                let report = self.outbox.json(Kind::Evaluation, &RunId(run).to_string(), indexed, &state.race)?;
+                let reason = Reason::new("blend", shown(&state.shares));
                 self.outbox.push(vec![report]);
-                self.pass(candidate, Reason::new("leader", format!("recipe `{leader}` leads the race")))
+                self.pass(candidate, reason)
             }
             None => {
                 let text = "there is no evaluator, so nobody can say whether it is better";
@@ -320,6 +324,13 @@ impl Pipeline {
         self.retraining.upcoming = Some((version, training));
         Ok(())
     }
+}
+
+/// The shares of the recipes, largest first.
+fn shown(shares: &BTreeMap<String, f64>) -> String {
+    let mut shares: Vec<_> = shares.iter().collect();
+    shares.sort_by(|a, b| b.1.total_cmp(a.1));
+    shares.iter().map(|(name, share)| format!("{name} {share:.2}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A key that names its rows: the same key is never used for other inputs, not even by the next process.
