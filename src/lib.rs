@@ -104,6 +104,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | `SqliteStore`, with SQLite bundled |
 //! | `sqlite-system` | no | `SqliteStore` on the system's SQLite library |
+//! | `time-zones` | yes | [`Schedule::time_zone`], with the IANA database |
 //! | `conformance` | no | the suites that every stage, trigger and store passes, for yours |
 
 mod chunk;
@@ -192,8 +193,9 @@ pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStor
 #[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
 pub use store::{SqliteError, SqliteStore};
 pub use trigger::{
-    All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels,
-    RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule,
+    All, Any, BackOff, Cooldown, Coverage, CoverageStatus, DailyBudget, Decision, DriftAlarm, Explanation, HarmAlarm,
+    LabelQuality, LabelQualityStatus, LoopStatus, Memory, Metric, Missed, NewLabels, Not, Performance, RetrainTrigger,
+    Schedule, TriggerExt, TriggerFn, all, any, days, drift, harm, hours, minutes, new_labels, not, schedule,
     trigger_fn,
 };
 

@@ -348,15 +348,13 @@ impl Retraining {
         let waiting = self.ready.values().filter(|independent| **independent).count() + self.unjudged.len();
         LoopStatus {
             now,
-            started: self.state.started,
             observations,
             labels: (self.ready.len() + self.unjudged.len()) as u64,
             independent_labels: waiting as u64,
             coverage: self.coverage.status(),
-            open_alarms: 0,
-            last_alarm: None,
             last_run: self.state.last_run,
             running: self.state.run.as_ref().is_some_and(|run| run.state.in_flight()),
+            ..LoopStatus::new(self.state.started)
         }
     }
 
