@@ -13,6 +13,7 @@ mod negate;
 mod performance;
 mod quality;
 mod schedule;
+mod simulate;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::BoxError;
-use crate::stage::isolate;
+use crate::stage::{Metric, isolate};
 
 pub use back_off::BackOff;
 pub use combine::{All, Any, all, any};
@@ -28,6 +29,7 @@ pub use cooldown::Cooldown;
 pub use count::{NewLabels, new_labels};
 pub use coverage::Coverage;
 pub use daily_budget::DailyBudget;
+pub(crate) use daily_budget::{DAY, MOST_RECENT};
 pub use drift::{DriftAlarm, drift};
 pub use harm::{HarmAlarm, harm};
 pub use limit::{TriggerExt, days, hours, minutes};
@@ -35,6 +37,7 @@ pub use negate::{Not, not};
 pub use performance::Performance;
 pub use quality::LabelQuality;
 pub use schedule::{Missed, Schedule, schedule};
+pub use simulate::{Firing, simulate};
 
 /// How much of what was flagged since the last batch the new labels cover; see [`Coverage`](crate::Coverage).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -67,17 +70,6 @@ pub struct LabelQualityStatus {
     pub settled: u64,
     /// Answered samples that went into quarantine since the last batch.
     pub quarantined: u64,
-}
-
-/// How good the served model is, by one measure.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
-    /// Detector, measure, and the age of the truths behind it where there are several: `live_performance/accuracy@1d`.
-    pub name: String,
-    /// Its value; always finite.
-    pub value: f64,
-    /// Predictions behind it.
-    pub rows: u64,
 }
 
 /// What a trigger may look at. Building it costs the same whatever the loop's history.
@@ -323,8 +315,8 @@ fn settle(name: &str, status: &LoopStatus, progress: f64, mut text: String) -> D
 
 /// Asks `trigger`. What fires counts only if there is something to train on: until then its memory is not kept, and the
 /// first label starts the run. A failure or a panic leaves the memory as it was.
-pub(crate) fn decide(
-    trigger: &dyn RetrainTrigger,
+pub(crate) fn decide<T: RetrainTrigger + ?Sized>(
+    trigger: &T,
     status: &LoopStatus,
     memory: &mut Memory,
 ) -> Result<Decision, BoxError> {

@@ -2,9 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::trigger::{
-    CoverageStatus, Decision, Explanation, LabelQualityStatus, LoopStatus, Memory, Metric, RetrainTrigger,
-};
+use crate::stage::Metric;
+use crate::trigger::{CoverageStatus, Decision, Explanation, LabelQualityStatus, LoopStatus, Memory, RetrainTrigger};
 
 /// Checks that the triggers which `make` makes keep the promises of [`RetrainTrigger`], as they are and boxed.
 ///

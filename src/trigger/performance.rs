@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Decision, LoopStatus, Memory, Metric, RetrainTrigger, settle};
+use super::{Decision, LoopStatus, Memory, RetrainTrigger, settle};
 use crate::error::BoxError;
+use crate::stage::Metric;
 
 /// Where the time of the last firing is remembered, until the metric has recovered.
 const FIRED: &str = "fired";

@@ -18,7 +18,7 @@ const LAST: &str = "last";
 /// A due time found later than this was missed.
 const LATE: TimeDelta = TimeDelta::minutes(5);
 /// Most missed due times that are counted for the explanation.
-const MOST_COUNTED: usize = 100;
+const MOST_COUNTED: usize = 20;
 
 /// What becomes of due times at which nothing was started: the loop was not running, a run was in flight, or a limit held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
