@@ -31,7 +31,7 @@ use crate::error::BoxError;
 use crate::event::{Observation, PredictionId};
 use crate::reference::References;
 use crate::sample::Flag;
-use crate::stage::{Blind, Snapshot, Stage};
+use crate::stage::{Blind, Metric, Snapshot, Stage};
 
 pub use crate::stats::metrics::Metrics;
 pub use confidence::LowConfidence;
@@ -63,6 +63,17 @@ pub enum Level {
     Warning,
     /// The stream has changed.
     Drift,
+}
+
+/// What an alarm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmKind {
+    /// The stream: inputs or outputs are not what they were.
+    #[default]
+    Stream,
+    /// Harm: by the truths that came, the served model errs more than it did.
+    Harm,
 }
 
 /// What one column contributed to a test of the stream.
@@ -198,6 +209,17 @@ pub trait Detector: Stage {
         let _ = false_alarms_per_day;
         false
     }
+
+    /// What its alarms are about; the stream, unless it judges by truths.
+    fn alarm_kind(&self) -> AlarmKind {
+        AlarmKind::Stream
+    }
+
+    /// What it measures of the served model, for the [status of the loop](crate::LoopStatus::metrics). Asked at every poll:
+    /// it costs no more than a copy, and is part of the state that a snapshot keeps.
+    fn metrics(&self) -> Vec<Metric> {
+        Vec::new()
+    }
 }
 
 impl<D: Detector + ?Sized> Detector for Box<D> {
@@ -211,6 +233,14 @@ impl<D: Detector + ?Sized> Detector for Box<D> {
 
     fn alarm_budget(&mut self, false_alarms_per_day: f64) -> bool {
         (**self).alarm_budget(false_alarms_per_day)
+    }
+
+    fn alarm_kind(&self) -> AlarmKind {
+        (**self).alarm_kind()
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        (**self).metrics()
     }
 }
 

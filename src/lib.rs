@@ -104,6 +104,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | `SqliteStore`, with SQLite bundled |
 //! | `sqlite-system` | no | `SqliteStore` on the system's SQLite library |
+//! | `time-zones` | yes | [`Schedule::time_zone`], with the IANA database |
 //! | `conformance` | no | the suites that every stage, trigger and store passes, for yours |
 
 mod chunk;
@@ -140,13 +141,14 @@ pub use chunk::{Chunk, ChunkBuffer, Heard, Truth};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dataset::Dataset;
 pub use detector::{
-    Adwin, Alarm, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector, ConformalMartingale,
-    Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Ecod, Eddm, EmpiricalTails, Energy,
-    ErrorRate, EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor, HarmStatus, HddmA, HddmW,
-    Isolation, IsolationForest, KsDrift, Kswin, Level, LivePerformance, LiveReport, LogitEnergy, LowConfidence,
-    Mahalanobis, MahalanobisDistance, Maturity, Metrics, MmdDrift, NearestNeighbours, NeighbourDistance, NoveltyModel,
-    NoveltyScore, NumericTest, OutputDrift, OutputScore, PageHinkley, PredictionError, Reading, RowView, Scratch,
-    Signal, StreamDrift, Support, Threshold, UnusualOutput, UserFeedback, WindowDrift, detector_fn,
+    Adwin, Alarm, AlarmKind, CategoryTest, Change, ChangeDetector, ChangeEvidence, ConformalDetector,
+    ConformalMartingale, Correction, Covariance, Cusum, Ddm, Detector, DetectorFn, Direction, EDetector, Ecod, Eddm,
+    EmpiricalTails, Energy, ErrorRate, EstimatedPerformance, Estimates, Findings, Guard, GuardVerdict, HarmMonitor,
+    HarmStatus, HddmA, HddmW, Isolation, IsolationForest, KsDrift, Kswin, Level, LivePerformance, LiveReport,
+    LogitEnergy, LowConfidence, Mahalanobis, MahalanobisDistance, Maturity, Metrics, MmdDrift, NearestNeighbours,
+    NeighbourDistance, NoveltyModel, NoveltyScore, NumericTest, OutputDrift, OutputScore, PageHinkley, PredictionError,
+    Reading, RowView, Scratch, Signal, StreamDrift, Support, Threshold, UnusualOutput, UserFeedback, WindowDrift,
+    detector_fn,
 };
 pub use error::{BoxError, Error, StageError};
 pub use event::{
@@ -187,14 +189,15 @@ pub use schema::{
     Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
     ViolationKind, Widening,
 };
-pub use stage::{Blind, Snapshot, Stage};
+pub use stage::{Blind, Metric, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
 #[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
 pub use store::{SqliteError, SqliteStore};
 pub use trigger::{
-    All, Any, Cooldown, Coverage, CoverageStatus, Decision, DriftAlarm, Explanation, LoopStatus, Memory, NewLabels,
-    RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, hours, minutes, new_labels, schedule,
-    trigger_fn,
+    All, Any, BackOff, Cooldown, Coverage, CoverageStatus, DailyBudget, Decision, DriftAlarm, Explanation, Firing,
+    HarmAlarm, LabelQuality, LabelQualityStatus, LoopStatus, Memory, Missed, NewLabels, Not, Performance,
+    RetrainTrigger, Schedule, TriggerExt, TriggerFn, all, any, days, drift, harm, hours, minutes, new_labels, not,
+    schedule, simulate, trigger_fn,
 };
 
 /// The example of the README must compile.

@@ -84,6 +84,18 @@ impl Blind {
     }
 }
 
+/// How good the served model is, by one measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// The measure, and the age of the truths behind it where there are several: `accuracy@1d`. In the pipeline's
+    /// [`LoopStatus`](crate::LoopStatus), with the detector before it: `live_performance/accuracy@1d`.
+    pub name: String,
+    /// Its value; always finite.
+    pub value: f64,
+    /// Predictions behind it.
+    pub rows: u64,
+}
+
 /// What detectors, gates and routers share.
 ///
 /// A snapshot holds the state that the stream left; what follows from the reference is rebuilt by `rebase`. A stage

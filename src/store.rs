@@ -42,11 +42,13 @@ pub enum Kind {
     Checkpoint,
     /// State of the loop: cursors, counters, trigger memory, evidence.
     Control,
+    /// What the trigger looked at; state `kept`, rank = time in microseconds.
+    TriggerLog,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Sample,
         Kind::Annotation,
         Kind::Task,
@@ -59,6 +61,7 @@ impl Kind {
         Kind::Parked,
         Kind::Checkpoint,
         Kind::Control,
+        Kind::TriggerLog,
     ];
 
     /// The name as it is stored.
@@ -76,6 +79,7 @@ impl Kind {
             Kind::Parked => "parked",
             Kind::Checkpoint => "checkpoint",
             Kind::Control => "control",
+            Kind::TriggerLog => "trigger_log",
         }
     }
 }

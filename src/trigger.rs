@@ -1,25 +1,43 @@
 //! Retrain triggers: when to retrain, and why, or what is still missing.
 
+mod back_off;
 mod combine;
 mod cooldown;
 mod count;
 pub(crate) mod coverage;
+mod daily_budget;
 mod drift;
+mod harm;
+mod limit;
+mod negate;
+mod performance;
+mod quality;
 mod schedule;
+mod simulate;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::BoxError;
+use crate::stage::{Metric, isolate};
 
+pub use back_off::BackOff;
 pub use combine::{All, Any, all, any};
-pub use cooldown::{Cooldown, TriggerExt, days, hours, minutes};
+pub use cooldown::Cooldown;
 pub use count::{NewLabels, new_labels};
 pub use coverage::Coverage;
+pub use daily_budget::DailyBudget;
+pub(crate) use daily_budget::{DAY, MOST_RECENT};
 pub use drift::{DriftAlarm, drift};
-pub use schedule::{Schedule, schedule};
+pub use harm::{HarmAlarm, harm};
+pub use limit::{TriggerExt, days, hours, minutes};
+pub use negate::{Not, not};
+pub use performance::Performance;
+pub use quality::LabelQuality;
+pub use schedule::{Missed, Schedule, schedule};
+pub use simulate::{Firing, simulate};
 
 /// How much of what was flagged since the last batch the new labels cover; see [`Coverage`](crate::Coverage).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,6 +50,26 @@ pub struct CoverageStatus {
     pub labels: u64,
     /// Coverage of every cell (detector, predicted class) that holds at least a tenth of the flagged samples.
     pub cells: Vec<f64>,
+}
+
+/// How good the labels since the last batch are.
+///
+/// A sample that two or more people answered is compared; what each said last counts. Where a second person is asked only
+/// because the first label is in doubt, agreement is lower than among all labels.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct LabelQualityStatus {
+    /// Samples that wait with a label and that people answered.
+    pub labels: u64,
+    /// Samples that two or more people answered, whether they have a label or wait for another opinion.
+    pub compared: u64,
+    /// Share of the answers to those that more than half of the answers to the same sample say; `None` without any.
+    pub agreement: Option<f64>,
+    /// Answered samples that came into doubt: people differ, or a gate sent the label back to them.
+    pub doubted: u64,
+    /// Those of them that have a label again.
+    pub settled: u64,
+    /// Answered samples that went into quarantine since the last batch.
+    pub quarantined: u64,
 }
 
 /// What a trigger may look at. Building it costs the same whatever the loop's history.
@@ -49,14 +87,68 @@ pub struct LoopStatus {
     pub independent_labels: u64,
     /// Coverage of the flagged samples by the new labels.
     pub coverage: CoverageStatus,
-    /// Drift alarms since the last run that nobody has acknowledged.
+    /// Alarms of any kind since the last run that nobody has acknowledged.
     pub open_alarms: u64,
     /// When the newest of them was raised.
     pub last_alarm: Option<DateTime<Utc>>,
+    /// Those of them that are about [harm](crate::AlarmKind::Harm).
+    #[serde(default)]
+    pub open_harm_alarms: u64,
+    /// When the newest of those was raised.
+    #[serde(default)]
+    pub last_harm_alarm: Option<DateTime<Utc>>,
+    /// How good the served model is, by what the detectors measure.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+    /// How good the new labels are.
+    #[serde(default)]
+    pub label_quality: LabelQualityStatus,
+    /// Labels in all batches so far.
+    #[serde(default)]
+    pub sealed_labels: u64,
+    /// Those of them that people or the world gave.
+    #[serde(default)]
+    pub sealed_independent_labels: u64,
     /// When the last run was requested.
     pub last_run: Option<DateTime<Utc>>,
     /// Is a run in flight?
     pub running: bool,
+    /// When each run of the last 24 hours was requested, oldest first; the newest 1,000.
+    #[serde(default)]
+    pub recent_runs: Vec<DateTime<Utc>>,
+    /// Runs that failed in a row since the last one that did not.
+    #[serde(default)]
+    pub failed_runs: u32,
+    /// When the last run failed.
+    #[serde(default)]
+    pub last_failed_run: Option<DateTime<Utc>>,
+}
+
+impl LoopStatus {
+    /// A loop that was just opened, where nothing has happened yet: a start for tests of a trigger.
+    pub fn new(started: DateTime<Utc>) -> Self {
+        LoopStatus {
+            now: started,
+            started,
+            observations: 0,
+            labels: 0,
+            independent_labels: 0,
+            coverage: CoverageStatus::default(),
+            open_alarms: 0,
+            last_alarm: None,
+            open_harm_alarms: 0,
+            last_harm_alarm: None,
+            metrics: Vec::new(),
+            label_quality: LabelQualityStatus::default(),
+            sealed_labels: 0,
+            sealed_independent_labels: 0,
+            last_run: None,
+            running: false,
+            recent_runs: Vec::new(),
+            failed_runs: 0,
+            last_failed_run: None,
+        }
+    }
 }
 
 /// What a trigger remembers from one evaluation to the next. The pipeline keeps it and commits it with the decision,
@@ -219,6 +311,39 @@ fn settle(name: &str, status: &LoopStatus, progress: f64, mut text: String) -> D
     let fired = reached && !status.running;
     let why = Explanation { trigger: name.to_owned(), fired, text, parts: Vec::new() };
     if fired { Decision::Fire(why) } else { Decision::Wait { progress: progress.clamp(0.0, 1.0), why } }
+}
+
+/// Asks `trigger`. What fires counts only if there is something to train on: until then its memory is not kept, and the
+/// first label starts the run. A failure or a panic leaves the memory as it was.
+pub(crate) fn decide<T: RetrainTrigger + ?Sized>(
+    trigger: &T,
+    status: &LoopStatus,
+    memory: &mut Memory,
+) -> Result<Decision, BoxError> {
+    let mut tried = memory.clone();
+    let decision = isolate(|| trigger.evaluate(status, &mut tried))?;
+    match decision {
+        Decision::Fire(mut why) if status.labels == 0 => {
+            why.text += "; waits for the first label to train on";
+            Ok(Decision::Wait { progress: 0.0, why })
+        }
+        decision => {
+            *memory = tried;
+            Ok(decision)
+        }
+    }
+}
+
+/// A length of time in its two largest units, as in "5 h 59 min"; what is below a second counts as none.
+fn span(length: TimeDelta) -> String {
+    let seconds = length.num_seconds().max(0);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
 }
 
 #[cfg(test)]

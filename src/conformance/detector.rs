@@ -84,12 +84,18 @@ impl<D: Detector, F: Fn() -> D> Case<'_, F> {
         self.empty_chunk(&references);
         self.broken_data(&references);
         self.odd_references(&events);
-        let whole = self.play(&mut self.fitted(&references), &events, 256);
+        let mut used = self.fitted(&references);
+        let whole = self.play(&mut used, &events, 256);
         self.findings_are_sound(&whole, &events);
-        let whole = Sorted::new(&whole);
+        let (whole, metrics) = (Sorted::new(&whole), used.metrics());
+        for metric in &metrics {
+            assert!(metric.value.is_finite() && !metric.name.is_empty(), "`{}` measures {metric:?}", self.name);
+        }
         for cut in [1, 7] {
-            let other = Sorted::new(&self.play(&mut self.fitted(&references), &events, cut));
-            assert_eq!(other, whole, "`{}` finds other things in chunks of {cut} than in whole ones", self.name);
+            let mut other = self.fitted(&references);
+            let found = Sorted::new(&self.play(&mut other, &events, cut));
+            assert_eq!(found, whole, "`{}` finds other things in chunks of {cut} than in whole ones", self.name);
+            assert_eq!(other.metrics(), metrics, "`{}` measures otherwise in chunks of {cut}", self.name);
         }
         self.survives_restarts(&references, &events, &whole);
         self.starts_afresh(&references, &events, &whole);
@@ -242,6 +248,7 @@ impl<D: Detector, F: Fn() -> D> Case<'_, F> {
             let mut second = self.fitted(references);
             self.restore(&mut second, &snapshot);
             assert_eq!(self.snapshot(&second), snapshot, "`{}` has another state after a restart", self.name);
+            assert_eq!(second.metrics(), first.metrics(), "`{}` measures otherwise after a restart", self.name);
             let rest = self.play_from(&mut second, &events[at..], at, 100);
             found.flags.extend(rest.flags);
             found.alarms.extend(rest.alarms);

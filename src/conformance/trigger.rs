@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::trigger::{CoverageStatus, Decision, Explanation, LoopStatus, Memory, RetrainTrigger};
+use crate::stage::Metric;
+use crate::trigger::{CoverageStatus, Decision, Explanation, LabelQualityStatus, LoopStatus, Memory, RetrainTrigger};
 
 /// Checks that the triggers which `make` makes keep the promises of [`RetrainTrigger`], as they are and boxed.
 ///
@@ -75,8 +76,24 @@ fn history() -> Vec<LoopStatus> {
                 coverage: CoverageStatus { covered, flagged: labels, labels: labels / 2, cells: vec![covered; 2] },
                 open_alarms: u64::from(hour % 7 == 3),
                 last_alarm: (hour > 3).then_some(now - TimeDelta::hours((hour % 7) as i64)),
+                open_harm_alarms: u64::from(hour % 14 == 3),
+                last_harm_alarm: (hour > 3).then_some(now - TimeDelta::hours((hour % 14) as i64)),
+                metrics: vec![Metric { name: "accuracy".into(), value: 1.0 - covered, rows: labels }],
+                label_quality: LabelQualityStatus {
+                    labels,
+                    compared: labels / 5,
+                    agreement: (labels > 0).then_some(covered),
+                    doubted: labels / 10,
+                    settled: labels / 20,
+                    quarantined: labels / 50,
+                },
+                sealed_labels: hour / 25 * 1_200,
+                sealed_independent_labels: hour / 25 * 600,
                 last_run,
                 running: hour % 11 == 5,
+                recent_runs: last_run.into_iter().collect(),
+                failed_runs: u32::from(hour > 30 && hour < 60),
+                last_failed_run: (hour > 30).then_some(started + TimeDelta::hours(30)),
             }
         })
         .collect()
@@ -87,7 +104,8 @@ fn history() -> Vec<LoopStatus> {
 mod tests {
     use super::*;
     use crate::{
-        Coverage, DriftAlarm, NewLabels, Schedule, TriggerExt, all, any, drift, hours, new_labels, schedule, trigger_fn,
+        Coverage, DriftAlarm, HarmAlarm, LabelQuality, Missed, NewLabels, Performance, Schedule, TriggerExt, all, any,
+        drift, harm, hours, new_labels, not, schedule, trigger_fn,
     };
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,7 +117,17 @@ mod tests {
         trigger(|| Schedule::new("0 3 * * *").unwrap());
         trigger(|| any([new_labels(400), drift(), schedule("0 3 * * *").unwrap()]));
         trigger(|| all([new_labels(400), schedule("0 3 * * *").unwrap()]));
+        trigger(|| HarmAlarm);
+        trigger(|| Performance::below("accuracy", 0.5).recovers_at(0.7));
+        trigger(|| Performance::above("accuracy", 0.5));
+        trigger(|| LabelQuality::reaches(0.8, 0.5));
+        trigger(|| LabelQuality::falls(0.3, 0.5));
+        for policy in [Missed::Skip, Missed::Once, Missed::All] {
+            trigger(|| Schedule::new("0 */2 * * *").unwrap().missed(policy));
+        }
+        trigger(|| all([new_labels(400), not(any([drift(), harm()]))]));
         trigger(|| any([new_labels(400), drift()]).cooldown(hours(6)));
+        trigger(|| any([new_labels(40), drift()]).daily_budget(1).back_off(hours(1), hours(9)));
         trigger(|| all([]));
         trigger(|| any([]));
         trigger(|| {

@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::retracted::Retracted;
-use super::{Alarm, Detector, Findings, Level, Reading};
+use super::{Alarm, AlarmKind, Detector, Findings, Level, Reading};
 use crate::chunk::{Chunk, Truth};
 use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion, predicted_label};
 use crate::reference::References;
 use crate::sample::Lane;
 use crate::schema::Target;
-use crate::stage::{Blind, Snapshot, Stage};
+use crate::stage::{Blind, Metric, Snapshot, Stage};
 use crate::stats::binomial::upper;
 use crate::stats::rise::{RiseState, RiseTest};
 
@@ -388,6 +388,18 @@ impl Detector for HarmMonitor {
             self.hear(truth, chunk.schema().target(), findings);
         }
         Ok(())
+    }
+
+    fn alarm_kind(&self) -> AlarmKind {
+        AlarmKind::Harm
+    }
+
+    /// `error_rate`: the share of errors among the last 100 truths of the test under way.
+    fn metrics(&self) -> Vec<Metric> {
+        let rows = self.state.recent.len();
+        let wrong = self.state.recent.iter().filter(|wrong| **wrong).count();
+        let rate = || Metric { name: "error_rate".into(), value: wrong as f64 / rows as f64, rows: rows as u64 };
+        (rows > 0).then(rate).into_iter().collect()
     }
 }
 

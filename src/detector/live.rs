@@ -15,7 +15,7 @@ use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion};
 use crate::reference::References;
 use crate::schema::Target;
-use crate::stage::{Blind, Snapshot, Stage};
+use crate::stage::{Blind, Metric, Snapshot, Stage};
 
 use report::Fate;
 pub use report::{LiveReport, Maturity};
@@ -24,6 +24,8 @@ const FORMAT: u32 = 1;
 
 /// Most time buckets of one model.
 const BUCKETS: i64 = 4096;
+/// The share of new truths, one in so many, that makes the metrics be measured anew.
+const MEASURED: usize = 50;
 
 /// Measures the model on truths that arrive late, are corrected or retracted, and reports by label maturity.
 ///
@@ -62,6 +64,12 @@ struct State {
     fates: VecDeque<Fate>,
     /// The newest bucket of which a truth was dropped for want of room.
     dropped: Option<i64>,
+    /// The metrics of the served model, as they were measured last.
+    #[serde(default)]
+    metrics: Vec<Metric>,
+    /// Truths since then.
+    #[serde(default)]
+    unmeasured: usize,
 }
 
 /// Predictions of one model in one stretch of time.
@@ -123,6 +131,14 @@ impl LivePerformance {
     pub fn report_of(&self, model: ModelVersion) -> LiveReport {
         let maturities = self.maturities.iter().map(|age| self.maturity(model, *age)).collect();
         LiveReport { model, as_of: from_micros(self.state.now), maturities }
+    }
+
+    fn measure(&mut self) {
+        self.state.unmeasured += 1;
+        if self.state.unmeasured * MEASURED >= self.state.fates.len() {
+            self.state.metrics = self.report().maturities.iter().flat_map(Maturity::named).collect();
+            self.state.unmeasured = 0;
+        }
     }
 
     fn maturity(&self, model: ModelVersion, age: TimeDelta) -> Maturity {
@@ -259,6 +275,10 @@ impl Stage for LivePerformance {
             return Err(message("0 truths are kept, at least 1 is needed"));
         }
         self.target = Some(references.serving.schema().target().clone());
+        if self.model != references.model {
+            // They were those of another model.
+            self.state.metrics.clear();
+        }
         self.model = references.model;
         self.state.width = self.width();
         Ok(())
@@ -299,13 +319,25 @@ impl Stage for LivePerformance {
 
 impl Detector for LivePerformance {
     fn inspect(&mut self, chunk: &Chunk<'_>, _: &mut Findings) -> Result<(), BoxError> {
-        for &time in chunk.times() {
+        // In the order of the stream, so that what is measured in between does not depend on the cut.
+        let mut seen = chunk.times().iter().zip(chunk.sequence()).peekable();
+        for truth in chunk.truths() {
+            while let Some((&time, _)) = seen.next_if(|(_, sequence)| **sequence < truth.sequence) {
+                self.see(chunk.model(), time);
+            }
+            self.hear(truth, chunk.schema().target());
+            self.measure();
+        }
+        for (&time, _) in seen {
             self.see(chunk.model(), time);
         }
-        for truth in chunk.truths() {
-            self.hear(truth, chunk.schema().target());
-        }
         Ok(())
+    }
+
+    /// Accuracy and the like of the served model at each age, for instance `accuracy@1d`; measured anew each time that a
+    /// fiftieth more truths have come.
+    fn metrics(&self) -> Vec<Metric> {
+        self.state.metrics.clone()
     }
 }
 

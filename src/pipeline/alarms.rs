@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
 use super::outbox::parse;
-use crate::detector::{Alarm, Level};
+use crate::detector::{Alarm, AlarmKind, Level};
 use crate::error::Error;
 use crate::event::{ModelVersion, Observation};
 use crate::gate::GateContext;
 use crate::sample::Reason;
+use crate::stage::isolate;
 use crate::store::{Expect, Indexed, Kind, Scan, Store, Write};
 
 /// Most alarms of one page.
@@ -80,6 +81,9 @@ pub struct AlarmRecord {
     /// What the detector said.
     #[serde(flatten)]
     pub alarm: Alarm,
+    /// What it is about.
+    #[serde(default)]
+    pub kind: AlarmKind,
     /// When it was raised.
     pub raised: DateTime<Utc>,
     /// What was wrong with the feed when it was raised.
@@ -119,16 +123,22 @@ impl Pipeline {
     pub(super) fn raise(&mut self, alarm: Alarm) -> Result<(), Error> {
         self.counters.alarms += 1;
         self.flow.alarms_raised += 1;
+        let kind = self.detectors.iter().find(|stage| stage.name == alarm.detector);
+        let kind = kind.and_then(|stage| isolate(|| Ok(stage.stage.alarm_kind())).ok()).unwrap_or_default();
         let suppressed = if alarm.level == Level::Drift { self.broken_feed(alarm.sequence) } else { None };
         if suppressed.is_some() {
             self.counters.suppressed_alarms += 1;
         } else if alarm.level == Level::Drift {
             self.flow.open_alarms += 1;
             self.flow.last_alarm = Some(self.now);
+            if kind == AlarmKind::Harm {
+                self.flow.open_harm_alarms += 1;
+                self.flow.last_harm_alarm = Some(self.now);
+            }
         }
         let number = self.flow.alarms_raised;
         let raised = self.now;
-        let record = AlarmRecord { number, alarm, raised, suppressed, acknowledged: None, cleared: None };
+        let record = AlarmRecord { number, alarm, kind, raised, suppressed, acknowledged: None, cleared: None };
         let write = self.outbox.json(Kind::Alarm, &AlarmRecord::id(number), record.indexed(), &record)?;
         self.outbox.push(vec![Write { expect: Expect::Absent, ..write }]);
         Ok(())
@@ -216,15 +226,37 @@ impl Pipeline {
             self.outbox.push(vec![write]);
         }
         (self.flow.open_alarms, self.flow.last_alarm) = (0, None);
+        (self.flow.open_harm_alarms, self.flow.last_harm_alarm) = (0, None);
     }
 
-    /// How many alarms there are, and when the newest open one was raised.
+    /// How many alarms there are, and which of them are open.
     pub(super) fn reopen_alarms(&mut self) -> Result<(), Error> {
         self.flow.alarms_raised = self.outbox.count(Kind::Alarm, None)?;
-        self.flow.open_alarms = self.outbox.count(Kind::Alarm, Some(AlarmState::Open.as_str()))?;
-        let newest = self.outbox.page(Kind::Alarm, AlarmState::Open.as_str(), None, 1)?;
-        self.flow.last_alarm = newest.first().map(parse::<AlarmRecord>).transpose()?.map(|alarm| alarm.raised);
+        let (mut open, mut harm) = (Open::default(), Open::default());
+        self.outbox.each(Kind::Alarm, AlarmState::Open.as_str(), |record| {
+            let alarm: AlarmRecord = parse(&record)?;
+            open.add(alarm.raised);
+            if alarm.kind == AlarmKind::Harm {
+                harm.add(alarm.raised);
+            }
+            Ok(())
+        })?;
+        (self.flow.open_alarms, self.flow.last_alarm) = (open.count, open.newest);
+        (self.flow.open_harm_alarms, self.flow.last_harm_alarm) = (harm.count, harm.newest);
         Ok(())
+    }
+}
+
+/// Alarms that are open.
+#[derive(Default)]
+struct Open {
+    count: u64,
+    newest: Option<DateTime<Utc>>,
+}
+
+impl Open {
+    fn add(&mut self, raised: DateTime<Utc>) {
+        (self.count, self.newest) = (self.count + 1, self.newest.max(Some(raised)));
     }
 }
 

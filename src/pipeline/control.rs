@@ -7,7 +7,7 @@ use std::thread::Thread;
 use super::alarms::{self, AlarmRecord};
 use super::lineage::{self, Lineage};
 use super::recorder::Shared;
-use super::retraining::HeldBatch;
+use super::retraining::{HeldBatch, read_trigger_log};
 use super::{Pipeline, Status};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
@@ -15,6 +15,7 @@ use crate::retrain::RunId;
 use crate::review::ReviewQueue;
 use crate::sample::Sample;
 use crate::store::{Kind, Store};
+use crate::trigger::{Explanation, LoopStatus};
 
 /// Something to be done by the worker between two bursts.
 pub(super) type Request = Box<dyn FnOnce(&mut Pipeline) + Send>;
@@ -70,6 +71,22 @@ impl Control {
         let mut status = self.with(|pipeline| pipeline.status())??;
         status.refused = self.shared.refused();
         Ok(status)
+    }
+
+    /// Why the loop retrains, or what it waits for; see [`Pipeline::explain`].
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub fn explain(&self) -> Result<Explanation, Error> {
+        self.with(|pipeline| pipeline.explain())
+    }
+
+    /// What the trigger looked at in the last two weeks; see [`Pipeline::trigger_log`].
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn trigger_log(&self) -> Result<Vec<LoopStatus>, Error> {
+        read_trigger_log(&*self.store, &self.pipeline, self.shared.clock.now())
     }
 
     /// Applies everything that was recorded before, makes it durable, and polls once.

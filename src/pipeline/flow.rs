@@ -48,6 +48,9 @@ pub(super) struct Flow {
     /// Alarms that nobody and no batch has acknowledged.
     pub(super) open_alarms: u64,
     pub(super) last_alarm: Option<DateTime<Utc>>,
+    /// Those of them that are about harm.
+    pub(super) open_harm_alarms: u64,
+    pub(super) last_harm_alarm: Option<DateTime<Utc>>,
     pub(super) alarms_raised: u64,
     /// Questions that waited for people when this ingest or poll began.
     pub(super) waiting: u64,

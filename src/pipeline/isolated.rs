@@ -146,6 +146,11 @@ impl<S: ?Sized + AsStage> Isolated<S> {
         }
     }
 
+    /// What `ask` says of the stage; nothing if it is down or panics.
+    pub(super) fn ask<T: Default>(&self, ask: impl FnOnce(&S) -> T) -> T {
+        if self.is_down() { T::default() } else { isolate(|| Ok(ask(&self.stage))).unwrap_or_default() }
+    }
+
     /// The stage itself, if it is a `T`.
     pub(super) fn downcast<T: 'static>(&self) -> Option<&T> {
         (self.stage.as_stage_ref() as &dyn Any).downcast_ref()

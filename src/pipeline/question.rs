@@ -154,6 +154,9 @@ impl Pipeline {
             }
             self.advance(id, SampleState::Skipped, "queue", Reason::new("expired", "nobody answered in time"))?;
             self.withdraw(id)?;
+            if let Some(sample) = self.outbox.sample(id)?.cloned() {
+                self.retraining.labelled(&sample);
+            }
         }
         Ok(())
     }

@@ -7,8 +7,11 @@ mod audit;
 mod deploy;
 mod evolution;
 mod judging;
+mod labels;
 mod rounds;
 mod run;
+mod tally;
+mod telemetry;
 mod training;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,9 +37,13 @@ use crate::schema::{Row, Schema};
 use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
-use crate::trigger::{Decision, LoopStatus, Memory};
+use crate::trigger::{Decision, Memory};
 pub use audit::HeldBatch;
 pub use evolution::SchemaVersion;
+use labels::LabelTracker;
+use tally::Tally;
+use telemetry::TriggerLog;
+pub(super) use telemetry::read_trigger_log;
 
 use super::builder::Mode;
 
@@ -167,6 +174,8 @@ struct LoopState {
     /// The batch that waits for a person, or was signed off and waits for its run.
     #[serde(default)]
     held: Option<HeldBatch>,
+    #[serde(default)]
+    tally: Tally,
 }
 
 /// Parts that the builder hands over.
@@ -196,6 +205,8 @@ pub(super) struct Retraining {
     ready: BTreeMap<(u64, PredictionId), bool>,
     /// Labelled samples of judging lanes that have yet to judge.
     unjudged: BTreeSet<(u64, PredictionId)>,
+    /// How good the labels are that wait.
+    labels: LabelTracker,
     /// The newest rows of all batches.
     labelled: Dataset,
     coverage: CoverageTracker,
@@ -216,6 +227,7 @@ pub(super) struct Retraining {
     redeploy_failed: bool,
     pub(super) decision: Option<Decision>,
     pub(super) trigger_error: Option<String>,
+    log: TriggerLog,
 }
 
 impl Retraining {
@@ -255,10 +267,12 @@ impl Retraining {
                 failures_in_a_row: 0,
                 round_failures: 0,
                 held: None,
+                tally: Tally::default(),
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
             unjudged: BTreeSet::new(),
+            labels: LabelTracker::default(),
             labelled: Dataset::new(schema.clone()),
             coverage,
             pool: Vec::new(),
@@ -272,6 +286,7 @@ impl Retraining {
             redeploy_failed: false,
             decision: None,
             trigger_error: None,
+            log: TriggerLog::default(),
             parts,
         }
     }
@@ -316,6 +331,10 @@ impl Retraining {
         let key = (sample.sequence, sample.id());
         self.ready.remove(&key);
         self.unjudged.remove(&key);
+        if self.labels.observe(sample) {
+            self.state.tally.label_quarantined();
+            self.log.unsaved = true;
+        }
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match sample.state {
             SampleState::Labelled => {}
@@ -344,23 +363,6 @@ impl Retraining {
             } else {
                 self.upcoming = Some((version, training));
             }
-        }
-    }
-
-    /// What the trigger looks at.
-    fn status(&self, now: DateTime<Utc>, observations: u64) -> LoopStatus {
-        let waiting = self.ready.values().filter(|independent| **independent).count() + self.unjudged.len();
-        LoopStatus {
-            now,
-            started: self.state.started,
-            observations,
-            labels: (self.ready.len() + self.unjudged.len()) as u64,
-            independent_labels: waiting as u64,
-            coverage: self.coverage.status(),
-            open_alarms: 0,
-            last_alarm: None,
-            last_run: self.state.last_run,
-            running: self.state.run.as_ref().is_some_and(|run| run.state.in_flight()),
         }
     }
 
@@ -595,15 +597,6 @@ impl Pipeline {
         let drawn = self.retraining.parts.weight_clip.map_or(1.0, |clip| (1.0 / sample.inclusion).min(clip));
         let said = self.gates.iter().map(|gate| isolate(|| Ok(gate.stage.weight(sample))).unwrap_or(1.0));
         said.filter(|weight| weight.is_finite() && *weight > 0.0).product::<f64>() * drawn
-    }
-
-    /// What the trigger looks at.
-    pub(super) fn loop_status(&self) -> LoopStatus {
-        LoopStatus {
-            open_alarms: self.flow.open_alarms,
-            last_alarm: self.flow.last_alarm,
-            ..self.retraining.status(self.now, self.counters.predictions)
-        }
     }
 }
 

@@ -109,6 +109,19 @@ impl Metrics {
             auroc,
         }
     }
+
+    /// Those that there are, with their names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("accuracy", self.accuracy),
+            ("balanced_accuracy", self.balanced_accuracy),
+            ("precision", self.precision),
+            ("recall", self.recall),
+            ("f1", self.f1),
+            ("auroc", self.auroc),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
 }
 
 /// Area under the ROC curve of rows (score, positive): the probability that a positive row has the larger score than a

@@ -131,8 +131,8 @@ mod tests {
         let waits = evaluate(&trigger, &LoopStatus { labels: 212, ..status() });
         assert_eq!(
             waits.why().to_string(),
-            "cooldown: over [any: 0 of 3 fired [new_labels: 212 of 500 labels; drift: no open alarm; \
-             schedule: `0 3 * * *` is next due at 2026-01-02 03:00 UTC]]"
+            "cooldown: no run so far [any: 0 of 3 fired [new_labels: 212 of 500 labels; drift: no open alarm; \
+             schedule: `0 3 * * *` is next due at 2026-01-02 03:00 UTC, in 15 h 0 min]]"
         );
         assert_eq!(waits.progress(), 0.424);
         let fires = evaluate(&trigger, &LoopStatus { labels: 500, ..status() });

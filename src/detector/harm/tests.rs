@@ -223,3 +223,14 @@ fn mistakes_are_reported_by_rebase() {
     let values = World::regression("mistakes").references(5);
     assert!(HarmMonitor::default().rebase(&values).unwrap_err().to_string().contains("wrong_beyond"));
 }
+
+#[test]
+fn its_metric_is_the_error_rate_of_the_last_truths() {
+    let mut monitor = HarmMonitor::default().baseline_error(0.1);
+    monitor.rebase(&references(&mut Noise::new("metric"), 100, 0.1)).unwrap();
+    assert_eq!((monitor.metrics(), monitor.alarm_kind()), (Vec::new(), AlarmKind::Harm));
+    tell(&mut monitor, (0..8).map(|number| truth(number, number < 2)));
+    assert_eq!(monitor.metrics(), [Metric { name: "error_rate".into(), value: 0.25, rows: 8 }]);
+    tell(&mut monitor, (8..108).map(|number| truth(number, false)));
+    assert_eq!(monitor.metrics(), [Metric { name: "error_rate".into(), value: 0.0, rows: 100 }]);
+}

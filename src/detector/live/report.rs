@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::schema::Target;
+use crate::stage::Metric;
 use crate::stats::metrics::{Confusion, Metrics, auroc};
 
 /// How good a model was, by label maturity.
@@ -67,6 +68,23 @@ impl Maturity {
         found
     }
 
+    /// The figures as metrics, named after the measure and this age.
+    pub(super) fn named(&self) -> impl Iterator<Item = Metric> {
+        let age = match self.seconds {
+            seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
+            seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
+            seconds if seconds % 60 == 0 => format!("{}min", seconds / 60),
+            seconds => format!("{seconds}s"),
+        };
+        let values = [
+            ("mean_absolute_error", self.mean_absolute_error),
+            ("root_mean_squared_error", self.root_mean_squared_error),
+        ];
+        let values = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let all = self.metrics.named().chain(values).filter(|(_, value)| value.is_finite());
+        all.map(move |(name, value)| Metric { name: format!("{name}@{age}"), value, rows: self.labelled })
+    }
+
     /// Share of the predictions that were labelled; `None` without predictions.
     pub fn labelled_share(&self) -> Option<f64> {
         (self.predictions > 0).then(|| self.labelled as f64 / self.predictions as f64)
@@ -96,18 +114,31 @@ impl Fate {
 }
 
 fn classes(count: usize, judged: &[&Fate]) -> Metrics {
-    let mut confusions = vec![Confusion::default(); count];
-    let (mut right, mut scores) = (0.0, Vec::new());
-    for fate in judged {
-        for (class, confusion) in (0..).zip(&mut confusions) {
-            let is = |label: Option<Label>| label == Some(Label::Class(class));
-            confusion.push(is(fate.predicted), if is(Some(fate.truth)) { 1.0 } else { 0.0 });
+    let (mut hits, mut predicted, mut truths) = (vec![0.0; count], vec![0.0; count], vec![0.0; count]);
+    let add = |counts: &mut Vec<f64>, label: Option<Label>| {
+        if let Some(Label::Class(class)) = label
+            && let Some(count) = counts.get_mut(class as usize)
+        {
+            *count += 1.0;
         }
-        right += if fate.predicted == Some(fate.truth) { 1.0 } else { 0.0 };
+    };
+    let mut scores = Vec::new();
+    for fate in judged {
+        add(&mut truths, Some(fate.truth));
+        add(&mut predicted, fate.predicted);
+        add(&mut hits, fate.predicted.filter(|label| *label == fate.truth));
         if let (2, Some(score), Some(Label::Class(predicted))) = (count, fate.score, fate.predicted) {
             scores.push((if predicted == 1 { score } else { 1.0 - score }, fate.truth.number()));
         }
     }
-    let accuracy = (!judged.is_empty()).then(|| right / judged.len() as f64);
+    let all = judged.len() as f64;
+    let confusions: Vec<Confusion> = (0..count)
+        .map(|class| {
+            let (false_positive, false_negative) = (predicted[class] - hits[class], truths[class] - hits[class]);
+            let true_negative = all - hits[class] - false_positive - false_negative;
+            Confusion { true_positive: hits[class], false_positive, false_negative, true_negative }
+        })
+        .collect();
+    let accuracy = (!judged.is_empty()).then(|| hits.iter().sum::<f64>() / all);
     Metrics::new(&confusions, accuracy, auroc(&mut scores))
 }

@@ -234,3 +234,47 @@ fn mistakes_are_reported_by_rebase() {
     live.rebase(&references).unwrap();
     assert!(live.restore(&other.snapshot().unwrap()).is_err(), "counts of another width");
 }
+
+#[test]
+fn metrics_are_those_of_the_report_of_the_served_model() {
+    let mut stream = Stream::new(binary(), short());
+    stream.predictions(4, 0);
+    stream.tell((0..4).map(|n| truth(n, 0.9, Some(u32::from(n > 0)), None, 0, 50)));
+    let accuracy = |stream: &Stream| -> Vec<Metric> {
+        stream.live.metrics().into_iter().filter(|metric| metric.name.starts_with("accuracy")).collect()
+    };
+    assert_eq!(accuracy(&stream), [], "nothing is a hundred seconds old");
+    stream.predictions(1, 200);
+    stream.tell([truth(9, 0.9, Some(1), None, 200, 210)]);
+    assert_eq!(accuracy(&stream), [Metric { name: "accuracy@100s".into(), value: 0.75, rows: 4 }]);
+    let found = &stream.live.report().maturities[0];
+    assert_eq!(found.metrics.accuracy, Some(0.75));
+    let name = |seconds| Maturity { seconds, ..found.clone() }.named().next().unwrap().name;
+    let names = [3_600, 7 * 86_400, 5_400, 61].map(name);
+    assert_eq!(names, ["accuracy@1h", "accuracy@7d", "accuracy@90min", "accuracy@61s"]);
+
+    let reference = crate::Reference::builder(stream.schema.clone()).finish();
+    let references = References::starting_with(Arc::new(reference));
+    stream.live.rebase(&References { model: ModelVersion(1), ..references }).unwrap();
+    assert_eq!(stream.live.metrics(), []);
+}
+
+#[test]
+fn metrics_are_measured_anew_with_every_fiftieth_truth_more() {
+    let mut stream = Stream::new(binary(), short());
+    stream.predictions(1, 0);
+    let right = |number: u64| truth(number, 0.9, Some(1), None, 0, 50);
+    stream.tell((0..200).map(right));
+    stream.predictions(1, 200);
+    let mut changes = Vec::new();
+    let mut before = stream.live.metrics();
+    for number in 200..212 {
+        // They came early enough, and are told late.
+        stream.tell([right(number)]);
+        if stream.live.metrics() != before {
+            changes.push(number);
+            before = stream.live.metrics();
+        }
+    }
+    assert!(changes.len() >= 2 && changes.windows(2).all(|pair| pair[1] - pair[0] == 5), "{changes:?}");
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, ChangeDetector};
 use crate::chunk::{Chunk, Truth};
 use crate::detector::retracted::Retracted;
-use crate::detector::{Alarm, Detector, Findings, Level, Reading};
+use crate::detector::{Alarm, AlarmKind, Detector, Findings, Level, Reading};
 use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion, predicted_label, top_class};
 use crate::reference::{Reference, ReferenceRow, References};
@@ -253,6 +253,10 @@ impl<C: ChangeDetector> Detector for StreamDrift<C> {
             }
         }
         Ok(())
+    }
+
+    fn alarm_kind(&self) -> AlarmKind {
+        if self.signal == Signal::Error { AlarmKind::Harm } else { AlarmKind::Stream }
     }
 }
 

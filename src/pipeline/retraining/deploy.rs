@@ -192,6 +192,7 @@ impl Pipeline {
         (state.previous, state.champion) = (Some(from), to);
         state.evidence = None;
         state.failures_in_a_row = 0;
+        state.tally.run_ended(RunState::Watched, self.now);
         state.phase = Phase::Idle;
         self.retraining.pool.clear();
         self.retraining.comparing = None;

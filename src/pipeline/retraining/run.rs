@@ -11,7 +11,7 @@ use crate::retrain::{Run, RunId, RunState};
 use crate::sample::{Annotation, Reason, Sample, SampleState};
 use crate::store::{Indexed, Kind};
 use crate::trigger::coverage::tracker::CoverageTracker;
-use crate::trigger::{Decision, Explanation};
+use crate::trigger::{Decision, Explanation, decide};
 use std::collections::BTreeMap;
 
 /// Longest wait after runs that came to nothing, in doublings of a minute.
@@ -27,7 +27,7 @@ impl Pipeline {
         let Some(trigger) = &self.trigger else { return Ok(false) };
         let status = self.loop_status();
         let mut memory = state.memory.clone();
-        let decision = match crate::stage::isolate(|| trigger.evaluate(&status, &mut memory)) {
+        let decision = match decide(trigger, &status, &mut memory) {
             Ok(decision) => decision,
             Err(error) => {
                 self.retraining.trigger_error = Some(error.to_string());
@@ -35,23 +35,16 @@ impl Pipeline {
             }
         };
         self.retraining.trigger_error = None;
-        if let Decision::Fire(mut why) = decision {
-            if status.labels > 0 {
-                self.retraining.decision = Some(Decision::Fire(why.clone()));
-                self.retraining.state.memory = memory;
+        let changed = memory != self.retraining.state.memory;
+        self.retraining.state.memory = memory;
+        self.retraining.decision = Some(decision.clone());
+        match decision {
+            Decision::Fire(why) => {
                 self.request(why)?;
                 return Ok(true);
             }
-            // Nothing new to train on: the decision stands, its memory is not kept, and the first label starts the run.
-            why.text += "; waits for the first label to train on";
-            self.retraining.decision = Some(Decision::Wait { progress: 0.0, why });
-            return Ok(false);
-        }
-        self.retraining.decision = Some(decision);
-        let changed = memory != self.retraining.state.memory;
-        self.retraining.state.memory = memory;
-        if changed {
-            self.save_loop(Vec::new())?;
+            Decision::Wait { .. } if changed => self.save_loop(Vec::new())?,
+            Decision::Wait { .. } => {}
         }
         Ok(false)
     }
@@ -84,6 +77,7 @@ impl Pipeline {
         let id = RunId(state.next_run);
         state.next_run += 1;
         state.last_run = Some(now);
+        state.tally.run_requested(now);
         let run = Run {
             id,
             state: RunState::Requested,
@@ -185,11 +179,13 @@ impl Pipeline {
             let text = format!("batch {}", manifest.batch);
             self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;
             self.retraining.ready.remove(&(sample.sequence, id));
+            self.retraining.labels.forget(id);
         }
         self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         let state = &mut self.retraining.state;
         state.held = None;
+        state.tally.sealed(samples.iter().map(|(_, annotation)| &annotation.annotator));
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());
         let mut writes = vec![batch];
@@ -209,6 +205,7 @@ impl Pipeline {
         let write = self.run_becomes(to, reason)?;
         let now = self.now;
         let state = &mut self.retraining.state;
+        state.tally.run_ended(to, now);
         match to {
             RunState::Failed => {
                 state.failures_in_a_row += 1;
