@@ -167,10 +167,11 @@ pub use pipeline::{
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, Deployer, Evaluator, Evidence,
-    Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
-    Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
-    Verdict, Watch, WatchVerdict,
+    AdaptiveRules, Artifact, BatchId, Check, CommandTrainer, Comparison, ConfirmRules, CostMatrix, Deployer,
+    EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement, LabelledRows, Manifest,
+    Measured, Metric, MetricTable, Model, ModelFigures, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race,
+    Recipe, Requirement, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate,
+    TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,

@@ -5,6 +5,7 @@
 
 mod audit;
 mod deploy;
+mod evaluation;
 mod evolution;
 mod judging;
 mod rounds;
@@ -26,8 +27,8 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
-    RunState, Trainer, Watch,
+    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run,
+    RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
@@ -36,6 +37,8 @@ use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, LoopStatus, Memory};
 pub use audit::HeldBatch;
+use evaluation::{Checked, Validation};
+pub(super) use evaluation::{EvaluationSettings, stored as stored_evaluation};
 pub use evolution::SchemaVersion;
 
 use super::builder::Mode;
@@ -98,6 +101,7 @@ enum Phase {
     Requested,
     Training(Vec<Job>),
     Smoke,
+    Validating,
     Judging,
     AwaitingApproval,
     Deploying {
@@ -164,6 +168,9 @@ struct LoopState {
     /// The batch that waits for a person, or was signed off and waits for its run.
     #[serde(default)]
     held: Option<HeldBatch>,
+    /// Where the evaluated live rows of the candidate are kept, round by round.
+    #[serde(default)]
+    live_rows: Vec<String>,
 }
 
 /// Parts that the builder hands over.
@@ -181,6 +188,7 @@ pub(super) struct Parts {
     pub(super) seed: u64,
     pub(super) segment: Option<usize>,
     pub(super) weight_clip: Option<f64>,
+    pub(super) evaluation: EvaluationSettings,
 }
 
 /// Everything about runs, models and the labels that wait for them.
@@ -206,6 +214,10 @@ pub(super) struct Retraining {
     upcoming: Option<(ModelVersion, Arc<Reference>)>,
     /// The smoke test under way.
     smoking: Option<Smoke>,
+    /// The full validation under way, the evaluation of the run in flight, and how its requirements stand.
+    validating: Option<Validation>,
+    evaluation: Option<Evaluation>,
+    checked: Option<Checked>,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
     /// A restarted host serves its first model; the champion must be loaded again.
@@ -251,6 +263,7 @@ impl Retraining {
                 failures_in_a_row: 0,
                 round_failures: 0,
                 held: None,
+                live_rows: Vec::new(),
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
@@ -263,6 +276,9 @@ impl Retraining {
             baseline_rows: 0,
             upcoming: None,
             smoking: None,
+            validating: None,
+            evaluation: None,
+            checked: None,
             previous_reference: None,
             redeploy: false,
             redeploy_failed: false,
@@ -466,6 +482,7 @@ impl Pipeline {
             Phase::Requested => self.step_requested(),
             Phase::Training(jobs) => self.step_training(jobs),
             Phase::Smoke => self.step_smoke(),
+            Phase::Validating => self.step_validating(),
             Phase::Judging => self.step_judging(),
             Phase::AwaitingApproval => Ok(false),
             Phase::Deploying { to, kind, reason } => self.step_deploying(to, kind, reason),

@@ -11,9 +11,7 @@ use crate::event::{Label, ModelVersion};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
-use crate::retrain::{
-    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunId, RunState, TrainJob,
-};
+use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::stage::isolate;
@@ -202,7 +200,7 @@ impl Pipeline {
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
             }
             // The served model itself cannot be scored: a candidate that can is not judged against it.
-            (_, Some(Ok(_))) => return self.after_smoke(candidate, profile).map(|()| true),
+            (_, Some(Ok(_))) => return self.start_validation().map(|()| true),
             (_, None) => {
                 let text = format!("the evaluator said nothing about {candidate}");
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
@@ -230,7 +228,7 @@ impl Pipeline {
             let text = format!("{candidate} loses {wins} : {losses} to {champion} on rows that it was trained on");
             return self.refuse(candidate, Reason::new("worse_on_training_rows", text)).map(|()| true);
         }
-        self.after_smoke(candidate, profile).map(|()| true)
+        self.start_validation().map(|()| true)
     }
 
     /// The newest rows that a candidate was trained on with at least half of their usual weight, and their labels: those
@@ -273,7 +271,7 @@ impl Pipeline {
         self.retraining.save_model(&self.outbox, &record)
     }
 
-    fn after_smoke(&mut self, candidate: ModelVersion, profile: Option<Profile>) -> Result<(), Error> {
+    pub(super) fn after_smoke(&mut self, candidate: ModelVersion, profile: Option<Profile>) -> Result<(), Error> {
         match profile {
             Some(Profile::Confirm(_)) => {
                 let reason = Reason::new("judging", format!("{candidate} is frozen and judged on new labels"));
@@ -284,13 +282,8 @@ impl Pipeline {
                 self.save_loop(vec![write])
             }
             Some(Profile::Adaptive(_)) => {
-                let race = &self.retraining.state.race;
-                let leader = race.leader.clone();
-                let run = self.retraining.state.run.as_ref().map_or(0, |run| run.id.0);
-                let indexed = Indexed { state: "final", rank: run as i64, due: None };
-                let report = self.outbox.json(Kind::Evaluation, &RunId(run).to_string(), indexed, race)?;
-                self.outbox.push(vec![report]);
-                self.pass(candidate, Reason::new("leader", format!("recipe `{leader}` leads the race")))
+                let leader = self.retraining.state.race.leader.clone();
+                self.settle_race(candidate, Reason::new("leader", format!("recipe `{leader}` leads the race")))
             }
             None => {
                 let text = "there is no evaluator, so nobody can say whether it is better";

@@ -1,5 +1,6 @@
 use super::*;
 use crate::retrain::compare::changed_share;
+use std::sync::LazyLock;
 
 fn evidence(wins: u64, losses: u64, rounds: u32, rows: u64) -> Evidence {
     let against_current = Paired { wins, losses };
@@ -98,7 +99,8 @@ fn an_unusable_output_fails_at_once() {
 
 fn row<'a>(candidate: &'a [f64], current: &'a [f64], kept: Option<&'a [f64]>) -> JudgedRow<'a> {
     const WORLD: &Annotator = &Annotator::GroundTruth;
-    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, slice: Some("all") }
+    static SLICES: LazyLock<[String; 1]> = LazyLock::new(|| ["all".to_owned()]);
+    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, slices: &*SLICES }
 }
 
 #[test]
