@@ -11,6 +11,7 @@ mod judging;
 mod rounds;
 mod run;
 mod training;
+mod validation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -37,9 +38,10 @@ use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, LoopStatus, Memory};
 pub use audit::HeldBatch;
-use evaluation::{Checked, Validation};
+use evaluation::Checked;
 pub(super) use evaluation::{EvaluationSettings, stored as stored_evaluation};
 pub use evolution::SchemaVersion;
+use validation::Validation;
 
 use super::builder::Mode;
 

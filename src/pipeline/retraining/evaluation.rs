@@ -1,33 +1,30 @@
-//! The evaluation of a candidate: the full validation before it is judged, the live rows while it is, the stored report.
-
-use std::sync::Arc;
+//! The evaluation of a candidate: the live rows that judge it, how the requirements stand, and the stored report.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::super::Pipeline;
 use super::rounds::Scored;
-use super::training::row_key;
 use super::{Phase, Retraining};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::retrain::{
-    Check, CostMatrix, EvaluatedOn, Evaluation, Evidence, JobStatus, Judgement, LabelledRows, Manifest, MetricTable,
-    Profile, Race, Requirement, Run, RunId, RunState, Scores, Tabulate, Verdict,
+    Check, CostMatrix, EvaluatedOn, Evaluation, Evidence, Judgement, LabelledRows, MetricTable, Profile, Race,
+    Requirement, Run, RunId, RunState, Tabulate, Verdict,
 };
-use crate::sample::{Reason, Sample, SampleState};
+use crate::sample::{Reason, Sample};
 use crate::schema::{Row, Schema, hex, row_floats};
 use crate::stage::isolate;
-use crate::stats::sampling::{Reservoir, keyed};
+use crate::stats::sampling::keyed;
 use crate::store::{Indexed, Kind, Record, Store, Write};
 
-/// Most rows of an evaluation: live ones, of the audit set, and of base data and batches. Of more, a draw by keyed hash.
+/// Most live rows of an evaluation. Of more, a draw by keyed hash.
 const LIVE_ROWS: usize = 2_000;
-const AUDIT_ROWS: usize = 10_000;
-const TRAINING_ROWS: usize = 2_000;
-/// Tells the draws of this file from other draws with the same seed.
-const SALT: u64 = 0x6576_616c_7561_7465;
+/// Most numbers that one model says about the rows of an evaluation: with many classes fewer rows are taken.
+const NUMBERS: usize = 1_000_000;
+/// Tells the draws of evaluations from other draws with the same seed.
+pub(super) const SALT: u64 = 0x6576_616c_7561_7465;
 
 /// Is a row in a slice?
 type InSlice = Box<dyn Fn(&Schema, &Row) -> bool + Send>;
@@ -80,24 +77,10 @@ impl LiveRows {
     }
 }
 
-/// The rows of the full validation while they are scored: those of the audit set first.
-#[derive(Debug, Clone)]
-pub(super) struct Validation {
-    key: String,
-    inputs: Arc<Vec<Row>>,
-    audit: LabelledRows,
-    training: LabelledRows,
-    notes: Vec<Reason>,
-}
-
 /// The checks of the requirements, and at which round and row they were made.
 pub(super) type Checked = (u32, u64, Vec<Check>);
 
-fn empty() -> LabelledRows {
-    LabelledRows::default()
-}
-
-fn add(rows: &mut LabelledRows, label: Label, weight: f64, slices: Vec<String>) {
+pub(super) fn add(rows: &mut LabelledRows, label: Label, weight: f64, slices: Vec<String>) {
     for slice in slices {
         rows.slices.entry(slice).or_default().push(rows.labels.len());
     }
@@ -105,10 +88,16 @@ fn add(rows: &mut LabelledRows, label: Label, weight: f64, slices: Vec<String>) 
     rows.weights.push(weight);
 }
 
+/// At most `most` rows, with outputs so wide.
+pub(super) fn most_rows(most: usize, width: usize) -> usize {
+    most.min(NUMBERS / width.max(1)).max(1)
+}
+
 /// Keeps a draw of the rows, in an order that depends on their names only.
 fn draw_live(seed: u64, rows: &mut Vec<LiveRow>) {
     rows.sort_by_cached_key(|row| (keyed(seed ^ SALT, row.id.bytes()), row.id));
-    rows.truncate(LIVE_ROWS);
+    let width = rows.first().map_or(0, |row| row.outputs.len());
+    rows.truncate(most_rows(LIVE_ROWS, width));
 }
 
 impl Retraining {
@@ -123,7 +112,7 @@ impl Retraining {
         segment.into_iter().chain(named.map(|(name, _)| name.clone())).collect()
     }
 
-    fn tabulate(&self, schema: &Schema) -> Tabulate {
+    pub(super) fn tabulate(&self, schema: &Schema) -> Tabulate {
         let settings = &self.parts.evaluation;
         let mut tabulate = Tabulate::new(schema.target().clone()).seed(self.parts.seed ^ SALT);
         if let Some(costs) = &settings.costs {
@@ -143,136 +132,7 @@ impl Retraining {
 }
 
 impl Pipeline {
-    /// Base data, all batches and the audit set are scored before the candidate is judged.
-    pub(super) fn start_validation(&mut self) -> Result<(), Error> {
-        self.retraining.state.phase = Phase::Validating;
-        self.save_loop(Vec::new())
-    }
-
-    pub(super) fn step_validating(&mut self) -> Result<bool, Error> {
-        let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
-            return Err(Error::Corrupt("a validation without a candidate".into()));
-        };
-        let validation = match self.retraining.validating.take() {
-            Some(validation) => validation,
-            None => self.validation(run)?,
-        };
-        self.retraining.validating = Some(validation.clone());
-        let models = self.retraining.judged_models();
-        let mut evaluation = self.new_evaluation(run, candidate);
-        evaluation.notes = validation.notes.clone();
-        if !validation.inputs.is_empty() {
-            match self.poll_row_scores(&validation.key, &models, validation.inputs.clone())? {
-                JobStatus::Running | JobStatus::Unknown => return Ok(false),
-                JobStatus::Failed { reason, .. } => evaluation.notes.push(Reason::new("not_validated", reason)),
-                JobStatus::Done(scores) => {
-                    if let Some(Err(why)) = Scored::new(&scores, 1).outputs(candidate) {
-                        self.retraining.validating = None;
-                        let text = format!("{candidate} failed on base data, batches or the audit set: {why}");
-                        return self.refuse(candidate, Reason::new("validation", text)).map(|()| true);
-                    }
-                    self.validated(&mut evaluation, &validation, &models, &scores)?;
-                }
-            }
-        }
-        self.retraining.validating = None;
-        let write = self.save_evaluation(&evaluation, "open")?;
-        self.outbox.push(vec![write]);
-        self.retraining.evaluation = Some(evaluation);
-        self.after_validation(candidate).map(|()| true)
-    }
-
-    /// Fills in what the models scored.
-    fn validated(
-        &self,
-        evaluation: &mut Evaluation,
-        validation: &Validation,
-        models: &[ModelVersion],
-        scores: &[Scores],
-    ) -> Result<(), Error> {
-        let width = self.schema.target().output_width();
-        let cut = validation.audit.labels.len() * width;
-        let (mut of_audit, mut of_training) = (Vec::new(), Vec::new());
-        for model in models {
-            match scores.iter().find(|scores| scores.model == *model).map(|scores| &scores.outputs) {
-                Some(Ok(outputs)) if outputs.len() == validation.inputs.len() * width => {
-                    of_audit.push((*model, &outputs[..cut]));
-                    of_training.push((*model, &outputs[cut..]));
-                }
-                Some(Err(why)) => evaluation.notes.push(Reason::new("not_scored", format!("{model}: {why}"))),
-                _ => evaluation.notes.push(Reason::new("not_scored", format!("{model}: the evaluator left it out"))),
-            }
-        }
-        let tabulate = self.retraining.tabulate(&self.schema);
-        let table = |tabulate: &Tabulate, rows: &LabelledRows, models: &[(ModelVersion, &[f64])]| {
-            let made = (!rows.labels.is_empty()).then(|| tabulate.table(rows, models)).transpose();
-            made.map_err(|source| crate::error::StageError { stage: "evaluation".into(), what: "measure", source })
-        };
-        evaluation.audit = table(&tabulate, &validation.audit, &of_audit)?;
-        // Intervals would promise what rows seen in training cannot hold.
-        evaluation.training = table(&tabulate.repetitions(0), &validation.training, &of_training)?;
-        Ok(())
-    }
-
-    /// Chooses the rows of the full validation.
-    fn validation(&self, run: RunId) -> Result<Validation, Error> {
-        let seed = self.retraining.parts.seed ^ SALT;
-        let mut inputs = Vec::new();
-        let mut audit = empty();
-        if let Some(set) = &self.retraining.parts.evaluation.audit_set {
-            let mut chosen = Reservoir::new(AUDIT_ROWS);
-            (0..set.len()).for_each(|row| chosen.push(keyed(seed, &(row as u64).to_le_bytes()), || row));
-            for (_, &row) in chosen.iter() {
-                let slices = self.retraining.slices_of(&self.schema, &set.rows()[row]);
-                add(&mut audit, set.labels()[row], set.weights()[row], slices);
-                inputs.push(set.rows()[row].clone());
-            }
-        }
-        enum Source {
-            Base(usize),
-            Batch(PredictionId),
-        }
-        let mut chosen = Reservoir::new(TRAINING_ROWS);
-        for row in 0..self.base.as_ref().map_or(0, Dataset::len) {
-            chosen.push(keyed(seed, &(row as u64).to_le_bytes()), || Source::Base(row));
-        }
-        for batch in &self.retraining.state.batches {
-            let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &batch.0)? else { continue };
-            for id in manifest.samples {
-                chosen.push(keyed(seed, id.bytes()), || Source::Batch(id));
-            }
-        }
-        let (mut training, mut gone) = (empty(), 0);
-        for (_, source) in chosen.iter() {
-            let (row, label, weight) = match (source, &self.base) {
-                (Source::Base(row), Some(base)) => {
-                    (base.rows()[*row].clone(), base.labels()[*row], base.weights()[*row])
-                }
-                (Source::Base(_), None) => continue,
-                (Source::Batch(id), _) => {
-                    // The label that counts now, not the one that it was sealed with: it may have been corrected.
-                    let found = self.outbox.stored_sample(*id)?.and_then(|sample| {
-                        let label = sample.label.as_ref()?.label?;
-                        (sample.state == SampleState::Batched)
-                            .then(|| (sample.observation.row.clone(), label, sample.weight))
-                    });
-                    let Some(found) = found else {
-                        gone += 1;
-                        continue;
-                    };
-                    found
-                }
-            };
-            add(&mut training, label, weight, self.retraining.slices_of(&self.schema, &row));
-            inputs.push(row);
-        }
-        let text = format!("{gone} of the rows that were drawn are not there or have no label any more");
-        let notes = (gone > 0).then(|| Reason::new("rows_gone", text)).into_iter().collect();
-        let key = row_key(&format!("{run}-validation"), inputs.iter());
-        Ok(Validation { key, inputs: Arc::new(inputs), audit, training, notes })
-    }
-
-    fn new_evaluation(&self, run: RunId, candidate: ModelVersion) -> Evaluation {
+    pub(super) fn new_evaluation(&self, run: RunId, candidate: ModelVersion) -> Evaluation {
         let profile = self.retraining.parts.evaluator.as_ref().map_or("", |evaluator| evaluator.profile().as_str());
         let champion = self.retraining.state.champion;
         let mut evaluation = Evaluation::new(run, self.now, profile, candidate, champion);
@@ -304,20 +164,34 @@ impl Pipeline {
 
     /// Metrics of the rows of the random lane that have judged the candidate.
     fn live_table(&self) -> Result<Option<MetricTable>, Error> {
-        let (mut models, mut rows): (Option<Vec<ModelVersion>>, Vec<LiveRow>) = (None, Vec::new());
+        let mut rounds: Vec<LiveRows> = Vec::new();
         for name in &self.retraining.state.live_rows {
-            let Some(live) = self.outbox.read::<LiveRows>(Kind::Evaluation, name)? else {
+            let Some(live) = self.outbox.read(Kind::Evaluation, name)? else {
                 return Err(Error::Corrupt(format!("the evaluated rows `{name}` are not in the store")));
             };
-            // A round in which another model was scored cannot be put beside the others.
-            if *models.get_or_insert_with(|| live.models.clone()) == live.models {
-                rows.extend(live.rows);
+            rounds.push(live);
+        }
+        // The last kept model may have become the served one since.
+        let mut models = rounds.first().map_or_else(Vec::new, |live| live.models.clone());
+        models.retain(|model| rounds.iter().all(|live| live.models.contains(model)));
+        let width = self.schema.target().output_width();
+        let mut rows = Vec::new();
+        for LiveRows { models: scored, rows: live } in rounds {
+            for mut row in live {
+                let of = |model: &ModelVersion| {
+                    let at = scored.iter().position(|other| other == model)? * width;
+                    row.outputs.get(at..at + width)
+                };
+                let outputs: Vec<&[f64]> = models.iter().filter_map(of).collect();
+                row.outputs = outputs.concat();
+                rows.push(row);
             }
         }
         draw_live(self.retraining.parts.seed, &mut rows);
-        let Some(models) = models.filter(|_| !rows.is_empty()) else { return Ok(None) };
-        let width = self.schema.target().output_width();
-        let mut labelled = empty();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut labelled = LabelledRows::default();
         let mut outputs = vec![Vec::with_capacity(rows.len() * width); models.len()];
         for row in rows {
             add(&mut labelled, row.label, row.weight, row.slices);
@@ -352,26 +226,24 @@ impl Pipeline {
         {
             return Ok(checks.clone());
         }
-        let mut evaluation = self.open_evaluation()?;
-        evaluation.live = self.live_table()?;
-        let checks = self.check_all(&evaluation);
+        let checks = self.current_evaluation()?.checks;
         self.retraining.checked = Some((at.0, at.1, checks.clone()));
         Ok(checks)
     }
 
-    /// The evaluation as things stand, judged by the profile `confirm`.
-    fn judged_evaluation(&self, evidence: &Evidence, judgement: Judgement) -> Result<Evaluation, Error> {
+    /// The evaluation as things stand, before it is judged.
+    fn current_evaluation(&self) -> Result<Evaluation, Error> {
         let mut evaluation = self.open_evaluation()?;
         evaluation.time = self.now;
         evaluation.live = self.live_table()?;
         evaluation.checks = self.check_all(&evaluation);
-        evaluation.judged(evidence.clone(), judgement);
         Ok(evaluation)
     }
 
     /// Stores the evaluation with its verdict, and links it from the run.
-    pub(super) fn conclude(&mut self, evidence: &Evidence, judgement: Judgement) -> Result<(), Error> {
-        let evaluation = self.judged_evaluation(evidence, judgement)?;
+    pub(super) fn conclude(&mut self, evidence: Evidence, judgement: Judgement) -> Result<(), Error> {
+        let mut evaluation = self.current_evaluation()?;
+        evaluation.judged(evidence, judgement);
         self.store_final(&evaluation)
     }
 
@@ -384,7 +256,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn save_evaluation(&self, evaluation: &Evaluation, state: &'static str) -> Result<Write, Error> {
+    pub(super) fn save_evaluation(&self, evaluation: &Evaluation, state: &'static str) -> Result<Write, Error> {
         let indexed = Indexed { state, rank: evaluation.run.0 as i64, due: None };
         self.outbox.json(Kind::Evaluation, &evaluation.run.to_string(), indexed, evaluation)
     }
@@ -417,19 +289,13 @@ impl Pipeline {
             && current.id == run
             && let Some(Profile::Confirm(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile())
         {
-            let mut evaluation = self.open_evaluation()?;
-            evaluation.live = self.live_table()?;
-            let judgement = evidence.judge_with(rules, 1, &self.check_all(&evaluation));
-            return self.judged_evaluation(evidence, judgement).map(Some);
+            let mut evaluation = self.current_evaluation()?;
+            let judgement = evidence.judge_with(rules, 1, &evaluation.checks);
+            evaluation.judged(evidence.clone(), judgement);
+            return Ok(Some(evaluation));
         }
         let Some(run) = self.run(run)? else { return Ok(None) };
         stored(&**self.store(), self.name(), &run)
-    }
-
-    /// What follows the full validation.
-    fn after_validation(&mut self, candidate: ModelVersion) -> Result<(), Error> {
-        let profile = self.retraining.parts.evaluator.as_ref().map(|evaluator| evaluator.profile().clone());
-        self.after_smoke(candidate, profile)
     }
 
     /// Forgets what belongs to the run that has ended.
@@ -478,4 +344,55 @@ fn parse(record: &Record, run: &Run) -> Result<Evaluation, Error> {
             evaluation
         }
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::retrain::Paired;
+    use crate::store::Key;
+    use crate::trigger::Explanation;
+
+    /// Releases before this one stored the evidence and the judgement, or the race.
+    #[test]
+    fn what_earlier_releases_stored_is_read() {
+        let run = Run {
+            id: RunId(7),
+            state: RunState::Rejected,
+            requested: chrono::DateTime::UNIX_EPOCH,
+            why: Explanation { trigger: "t".into(), fired: true, text: String::new(), parts: Vec::new() },
+            batch: None,
+            base: ModelVersion(1),
+            models: vec![ModelVersion(2)],
+            candidate: Some(ModelVersion(2)),
+            evaluation: None,
+            notes: Vec::new(),
+        };
+        let read = |body: &str| {
+            let record = Record {
+                kind: Kind::Evaluation,
+                key: Key::new("p", "run-7"),
+                rev: 1,
+                state: "final".into(),
+                rank: 7,
+                due: None,
+                holder: None,
+                body: body.as_bytes().into(),
+            };
+            parse(&record, &run).unwrap()
+        };
+        let judged = read(
+            r#"[{"against_current":{"wins":1,"losses":6},"against_kept":null,"rounds":2,"rows":50,"disagreeing":7,
+                "disagreement":0.1,"slices":{},"unusable":0,"annotators":["ground_truth"]},
+                {"verdict":"fail","reasons":[{"code":"worse","detail":"1 : 6"}],"estimated_gain":-0.1,"missing_labels":null}]"#,
+        );
+        assert_eq!(
+            (judged.verdict, judged.candidate, judged.champion),
+            (Some(Verdict::Fail), ModelVersion(2), ModelVersion(1))
+        );
+        assert_eq!(judged.evidence.unwrap().against_current, Paired { wins: 1, losses: 6 });
+        let raced = read(r#"{"scores":{"all":3.5,"keep":1.0},"weight":4.0,"decisive":3,"leader":"all"}"#);
+        assert_eq!((raced.verdict, raced.race.unwrap().leader.as_str()), (Some(Verdict::Pass), "all"));
+    }
 }

@@ -30,7 +30,7 @@ impl Pipeline {
         let checks = self.checks(&evidence)?;
         let judgement = evidence.judge_with(&rules, 1, &checks);
         let Some(verdict) = judgement.verdict else { return Ok(false) };
-        self.conclude(&evidence, judgement.clone())?;
+        self.conclude(evidence, judgement.clone())?;
         let text = judgement.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         match verdict {
             Verdict::Pass => self.pass(candidate, Reason::new("passed", text))?,

@@ -46,13 +46,15 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// What is measured if nobody says otherwise: everything that fits the target; the cost only if there are `costs`.
+    /// What is measured if nobody says otherwise: everything that fits the target; the cost only if there are `costs`, the
+    /// AUROC up to 50 classes.
     pub fn all(target: &Target, costs: Option<&CostMatrix>) -> Vec<Metric> {
         use Metric::*;
         match target {
-            Target::Classes(_) => {
-                let always = [Accuracy, BalancedAccuracy, F1, Auroc, LogLoss, Brier, CalibrationError];
-                always.into_iter().chain(costs.map(|_| Cost)).collect()
+            Target::Classes(names) => {
+                let auroc = (names.len() <= 50).then_some(Auroc);
+                let always = [Accuracy, BalancedAccuracy, F1, LogLoss, Brier, CalibrationError];
+                always.into_iter().chain(auroc).chain(costs.map(|_| Cost)).collect()
             }
             Target::Value => vec![MeanAbsoluteError, RootMeanSquaredError, RSquared],
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::event::{Label, ModelVersion};
+use crate::retrain::{ConfirmRules, Evidence, Paired, Verdict};
 use crate::schema::Target;
 use crate::stats::golden::{assert_close, cases, matrix, number, numbers};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -176,19 +177,19 @@ fn weights_stand_for_copies_of_a_row() {
     }
 }
 
-/// The intervals of every metric hold their confidence: over 300 draws of 150 rows, the figure of the whole world (100,000
-/// rows) lies inside in 95 %; between 91 % and 98.5 % is what 300 draws and an approximate method allow. The calibration
+/// The intervals of every metric hold their confidence: over 200 draws of 150 rows, the figure of the whole world (50,000
+/// rows) lies inside in 95 %; between 89 % and 99 % is what 200 draws and an approximate method allow. The calibration
 /// error is left out: it is biased upwards on few rows, and its documentation says so.
 #[test]
 fn intervals_cover_the_truth() {
-    let (everything, new, old) = world(100_000, 7);
+    let (everything, new, old) = world(50_000, 7);
     let metrics: Vec<Metric> =
         Metric::all(&target(2), None).into_iter().filter(|metric| *metric != Metric::CalibrationError).collect();
     let tabulate = Tabulate::new(target(2)).metrics(metrics.clone()).repetitions(0);
     let truth = tabulate.table(&everything, &[(NEW, &new), (OLD, &old)]).unwrap().all;
-    let tabulate = tabulate.repetitions(400);
+    let tabulate = tabulate.repetitions(150);
     let mut inside = vec![0_u32; metrics.len() * 2];
-    for draw in 0..300 {
+    for draw in 0..200 {
         let (sample, new, old) = world(150, 1_000 + draw);
         let table = tabulate.table(&sample, &[(NEW, &new), (OLD, &old)]).unwrap().all;
         let pairs = table.models[0].figures.iter().zip(&truth.models[0].figures);
@@ -198,5 +199,99 @@ fn intervals_cover_the_truth() {
             *inside += u32::from((low..=high).contains(&truth.value.unwrap()));
         }
     }
-    assert!(inside.iter().all(|inside| (273..=295).contains(inside)), "{metrics:?}: {inside:?} of 300");
+    assert!(inside.iter().all(|inside| (178..=198).contains(inside)), "{metrics:?}: {inside:?} of 200");
+}
+
+/// Two models of two classes on `n` rows: the new one is right on the first `new` of them, the old one on the first `old`.
+fn right_on(n: usize, new: usize, old: usize) -> MetricTable {
+    let said = |right: usize| -> Vec<f64> {
+        (0..n).flat_map(|row| if row < right { [0.1, 0.9] } else { [0.9, 0.1] }).collect()
+    };
+    let slices = BTreeMap::from([("half".into(), (0..n).step_by(2).collect())]);
+    let rows = LabelledRows { labels: vec![Label::Class(1); n], weights: vec![1.0; n], slices };
+    Tabulate::new(target(2)).table(&rows, &[(NEW, &said(new)), (OLD, &said(old))]).unwrap()
+}
+
+fn outcome(requirement: &Requirement, table: &MetricTable) -> (Verdict, Option<u64>) {
+    let checks = requirement.check(Some(table), NEW, OLD);
+    assert_eq!(checks.len(), 1, "{checks:?}");
+    (checks[0].outcome, checks[0].missing_labels)
+}
+
+#[test]
+fn a_requirement_is_met_or_failed_by_the_whole_interval_and_open_in_between() {
+    let requirement = Requirement::new(Metric::Accuracy, 0.9);
+    assert_eq!(outcome(&requirement, &right_on(400, 380, 0)), (Verdict::Pass, None));
+    assert_eq!(outcome(&requirement, &right_on(400, 320, 0)), (Verdict::Fail, None));
+    assert_eq!(outcome(&requirement, &right_on(400, 350, 0)), (Verdict::Inconclusive, None), "it may never be met");
+    assert_eq!(outcome(&requirement, &right_on(20, 20, 0)), (Verdict::Inconclusive, Some(10)), "10 rows to 30");
+    let (open, missing) = outcome(&requirement, &right_on(60, 57, 0));
+    assert_eq!(open, Verdict::Inconclusive);
+    let later = 60 + missing.unwrap() as usize;
+    assert!((61..300).contains(&later), "{later}");
+    assert_eq!(outcome(&requirement, &right_on(later + 40, (later + 40) * 19 / 20, 0)).0, Verdict::Pass);
+    let loss = Requirement::new(Metric::LogLoss, 0.2);
+    assert_eq!(outcome(&loss, &right_on(400, 400, 0)).0, Verdict::Pass, "the loss is .105");
+    assert_eq!(outcome(&loss, &right_on(400, 300, 0)).0, Verdict::Fail);
+    let undefined = requirement.check(None, NEW, OLD);
+    assert_eq!(
+        (undefined[0].outcome, undefined[0].reason.as_str()),
+        (Verdict::Inconclusive, "they were not evaluated")
+    );
+    assert_eq!(outcome(&Requirement::new(Metric::Auroc, 0.5), &right_on(400, 380, 0)), (Verdict::Inconclusive, None));
+}
+
+#[test]
+fn no_worse_compares_with_the_served_model_on_the_same_rows() {
+    let requirement = Requirement::no_worse(Metric::Accuracy, 0.02);
+    assert_eq!(outcome(&requirement, &right_on(400, 300, 300)).0, Verdict::Pass, "they say the same");
+    assert_eq!(outcome(&requirement, &right_on(400, 300, 360)).0, Verdict::Fail);
+    assert_eq!(outcome(&requirement, &right_on(400, 294, 300)).0, Verdict::Inconclusive, "1.5 points, give or take");
+    let loss = Requirement::no_worse(Metric::LogLoss, 0.05);
+    assert_eq!(outcome(&loss, &right_on(400, 360, 300)).0, Verdict::Pass, "less loss");
+    assert_eq!(outcome(&loss, &right_on(400, 300, 360)).0, Verdict::Fail);
+}
+
+#[test]
+fn slices_are_required_by_name_or_all_of_them() {
+    let table = right_on(400, 380, 0);
+    let requirement = Requirement::new(Metric::Accuracy, 0.85);
+    assert_eq!(outcome(&requirement.clone().in_slice("half"), &table).0, Verdict::Pass);
+    assert_eq!(outcome(&requirement.clone().in_every_slice(), &table).0, Verdict::Pass);
+    assert_eq!(outcome(&requirement.clone().in_slice("nowhere"), &table).0, Verdict::Inconclusive);
+    let few = right_on(40, 40, 0);
+    assert!(few.slices.is_empty());
+    assert_eq!(outcome(&requirement.in_every_slice(), &few).0, Verdict::Inconclusive, "an empty gate is not a met one");
+}
+
+#[test]
+fn rows_seen_in_training_condemn_by_the_figure_alone() {
+    let requirement = Requirement::new(Metric::Accuracy, 0.9).on(EvaluatedOn::Training);
+    assert_eq!(outcome(&requirement, &right_on(60, 54, 0)).0, Verdict::Pass);
+    assert_eq!(outcome(&requirement, &right_on(60, 53, 0)).0, Verdict::Fail);
+}
+
+#[test]
+fn the_report_is_a_table_and_survives_a_restart() {
+    let mut evaluation = Evaluation::new(crate::RunId(3), chrono::DateTime::UNIX_EPOCH, "confirm", NEW, OLD);
+    evaluation.live = Some(right_on(400, 380, 300));
+    evaluation.checks = Requirement::new(Metric::Accuracy, 0.9).check(evaluation.live.as_ref(), NEW, OLD);
+    let against_current = Paired { wins: 80, losses: 0 };
+    let evidence = Evidence { against_current, rounds: 2, rows: 400, disagreeing: 80, ..Evidence::default() };
+    evaluation.judged(evidence.clone(), evidence.judge(&ConfirmRules::default(), 1));
+    let text = evaluation.to_string();
+    for part in [
+        "run-3: v1 against v0, profile confirm: pass",
+        "confirmed: 80 : 0 against the served model",
+        "exact McNemar p 0.0000",
+        "requirement_met: accuracy of at least 0.9 on live rows: 0.9500, from 0.9",
+        "live rows: 400 rows",
+        "  `half`: 200 rows",
+        "+0.2000 [+0.1",
+        "AUROC                                           undefined",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    let stored = serde_json::to_string(&evaluation).unwrap();
+    assert_eq!(serde_json::from_str::<Evaluation>(&stored).unwrap(), evaluation);
 }
