@@ -31,7 +31,7 @@ use crate::error::BoxError;
 use crate::event::{Observation, PredictionId};
 use crate::reference::References;
 use crate::sample::Flag;
-use crate::stage::{Blind, Metric, Snapshot, Stage};
+use crate::stage::{Blind, LiveMetric, Snapshot, Stage};
 
 pub use crate::stats::metrics::Metrics;
 pub use confidence::LowConfidence;
@@ -217,7 +217,7 @@ pub trait Detector: Stage {
 
     /// What it measures of the served model, for the [status of the loop](crate::LoopStatus::metrics). Asked at every poll:
     /// it costs no more than a copy, and is part of the state that a snapshot keeps.
-    fn metrics(&self) -> Vec<Metric> {
+    fn metrics(&self) -> Vec<LiveMetric> {
         Vec::new()
     }
 }
@@ -239,7 +239,7 @@ impl<D: Detector + ?Sized> Detector for Box<D> {
         (**self).alarm_kind()
     }
 
-    fn metrics(&self) -> Vec<Metric> {
+    fn metrics(&self) -> Vec<LiveMetric> {
         (**self).metrics()
     }
 }

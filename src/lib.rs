@@ -169,10 +169,11 @@ pub use pipeline::{
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, Deployer, Evaluator, Evidence,
-    Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
-    Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
-    Verdict, Watch, WatchVerdict,
+    AdaptiveRules, Artifact, BatchId, Check, CommandTrainer, Comparison, ConfirmRules, CostMatrix, Deployer,
+    EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement, LabelledRows, Manifest,
+    Measured, Metric, MetricTable, Model, ModelFigures, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race,
+    Recipe, Requirement, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate,
+    TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,
@@ -189,7 +190,7 @@ pub use schema::{
     Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
     ViolationKind, Widening,
 };
-pub use stage::{Blind, Metric, Snapshot, Stage};
+pub use stage::{Blind, LiveMetric, Snapshot, Stage};
 pub use store::{Committed, Expect, Fence, Fenced, Indexed, Key, Kind, MemoryStore, Record, Rev, Scan, Store, Write};
 #[cfg(any(feature = "sqlite", feature = "sqlite-system"))]
 pub use store::{SqliteError, SqliteStore};

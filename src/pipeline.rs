@@ -5,6 +5,7 @@ mod anchor;
 mod builder;
 mod checkpoint;
 mod control;
+mod evaluating;
 mod flow;
 mod isolated;
 mod join;

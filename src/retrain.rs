@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 mod command;
 pub(crate) mod compare;
+pub(crate) mod evaluation;
 pub(crate) mod jobs;
 pub(crate) mod judge;
 pub(crate) mod paired;
@@ -28,6 +29,10 @@ use crate::trigger::Explanation;
 
 pub use command::CommandTrainer;
 pub use compare::Comparison;
+pub use evaluation::{
+    Check, CostMatrix, EvaluatedOn, Evaluation, LabelledRows, Measured, Metric, MetricTable, ModelFigures, Requirement,
+    SliceFigures, Tabulate,
+};
 pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
 pub use paired::PairedEvaluator;
 pub use race::Race;
@@ -389,6 +394,17 @@ pub enum Verdict {
     Inconclusive,
 }
 
+impl Verdict {
+    /// The name as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Inconclusive => "inconclusive",
+        }
+    }
+}
+
 /// What became of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -466,6 +482,9 @@ pub struct Run {
     pub models: Vec<ModelVersion>,
     /// The one of them that is judged, promoted or refused.
     pub candidate: Option<ModelVersion>,
+    /// SHA-256, in hexadecimal, of its stored [`Evaluation`]; `None` as long as it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<String>,
     /// What happened, oldest first.
     pub notes: Vec<(DateTime<Utc>, Reason)>,
 }

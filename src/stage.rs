@@ -86,7 +86,7 @@ impl Blind {
 
 /// How good the served model is, by one measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
+pub struct LiveMetric {
     /// The measure, and the age of the truths behind it where there are several: `accuracy@1d`. In the pipeline's
     /// [`LoopStatus`](crate::LoopStatus), with the detector before it: `live_performance/accuracy@1d`.
     pub name: String,

@@ -21,7 +21,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::BoxError;
-use crate::stage::{Metric, isolate};
+use crate::stage::{LiveMetric, isolate};
 
 pub use back_off::BackOff;
 pub use combine::{All, Any, all, any};
@@ -99,7 +99,7 @@ pub struct LoopStatus {
     pub last_harm_alarm: Option<DateTime<Utc>>,
     /// How good the served model is, by what the detectors measure.
     #[serde(default)]
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<LiveMetric>,
     /// How good the new labels are.
     #[serde(default)]
     pub label_quality: LabelQualityStatus,

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::stage::Metric;
+use crate::stage::LiveMetric;
 use crate::trigger::{CoverageStatus, Decision, Explanation, LabelQualityStatus, LoopStatus, Memory, RetrainTrigger};
 
 /// Checks that the triggers which `make` makes keep the promises of [`RetrainTrigger`], as they are and boxed.
@@ -78,7 +78,7 @@ fn history() -> Vec<LoopStatus> {
                 last_alarm: (hour > 3).then_some(now - TimeDelta::hours((hour % 7) as i64)),
                 open_harm_alarms: u64::from(hour % 14 == 3),
                 last_harm_alarm: (hour > 3).then_some(now - TimeDelta::hours((hour % 14) as i64)),
-                metrics: vec![Metric { name: "accuracy".into(), value: 1.0 - covered, rows: labels }],
+                metrics: vec![LiveMetric { name: "accuracy".into(), value: 1.0 - covered, rows: labels }],
                 label_quality: LabelQualityStatus {
                     labels,
                     compared: labels / 5,

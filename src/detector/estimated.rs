@@ -11,7 +11,7 @@ use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion, top_class};
 use crate::reference::{Half, ReferenceRow, References};
 use crate::schema::{Target, row_floats};
-use crate::stage::{Blind, Metric, Snapshot, Stage};
+use crate::stage::{Blind, LiveMetric, Snapshot, Stage};
 use crate::stats::cbpe::{Calibrations, Row};
 use crate::stats::metrics::Metrics;
 
@@ -306,9 +306,9 @@ impl Detector for EstimatedPerformance {
     }
 
     /// What the metrics are expected to be in the newest full window.
-    fn metrics(&self) -> Vec<Metric> {
+    fn metrics(&self) -> Vec<LiveMetric> {
         let newest = self.state.newest.iter();
-        let metric = |name: &str, value, rows| Metric { name: name.to_owned(), value, rows: rows as u64 };
+        let metric = |name: &str, value, rows| LiveMetric { name: name.to_owned(), value, rows: rows as u64 };
         newest
             .flat_map(|found| found.metrics.named().map(move |(name, value)| metric(name, value, found.observations)))
             .filter(|metric| metric.value.is_finite())

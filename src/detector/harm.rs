@@ -13,7 +13,7 @@ use crate::event::{Label, ModelVersion, predicted_label};
 use crate::reference::References;
 use crate::sample::Lane;
 use crate::schema::Target;
-use crate::stage::{Blind, Metric, Snapshot, Stage};
+use crate::stage::{Blind, LiveMetric, Snapshot, Stage};
 use crate::stats::binomial::upper;
 use crate::stats::rise::{RiseState, RiseTest};
 
@@ -395,10 +395,10 @@ impl Detector for HarmMonitor {
     }
 
     /// `error_rate`: the share of errors among the last 100 truths of the test under way.
-    fn metrics(&self) -> Vec<Metric> {
+    fn metrics(&self) -> Vec<LiveMetric> {
         let rows = self.state.recent.len();
         let wrong = self.state.recent.iter().filter(|wrong| **wrong).count();
-        let rate = || Metric { name: "error_rate".into(), value: wrong as f64 / rows as f64, rows: rows as u64 };
+        let rate = || LiveMetric { name: "error_rate".into(), value: wrong as f64 / rows as f64, rows: rows as u64 };
         (rows > 0).then(rate).into_iter().collect()
     }
 }

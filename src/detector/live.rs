@@ -15,7 +15,7 @@ use crate::error::{BoxError, message};
 use crate::event::{Label, ModelVersion};
 use crate::reference::References;
 use crate::schema::Target;
-use crate::stage::{Blind, Metric, Snapshot, Stage};
+use crate::stage::{Blind, LiveMetric, Snapshot, Stage};
 
 use report::Fate;
 pub use report::{LiveReport, Maturity};
@@ -66,7 +66,7 @@ struct State {
     dropped: Option<i64>,
     /// The metrics of the served model, as they were measured last.
     #[serde(default)]
-    metrics: Vec<Metric>,
+    metrics: Vec<LiveMetric>,
     /// Truths since then.
     #[serde(default)]
     unmeasured: usize,
@@ -336,7 +336,7 @@ impl Detector for LivePerformance {
 
     /// Accuracy and the like of the served model at each age, for instance `accuracy@1d`; measured anew each time that a
     /// fiftieth more truths have come.
-    fn metrics(&self) -> Vec<Metric> {
+    fn metrics(&self) -> Vec<LiveMetric> {
         self.state.metrics.clone()
     }
 }

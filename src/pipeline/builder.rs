@@ -10,7 +10,7 @@ use super::flow::{Flow, Payload, Settings};
 use super::isolated::{AsStage, Isolated};
 use super::ledger::Ledger;
 use super::outbox::Outbox;
-use super::retraining::{Parts, Retraining};
+use super::retraining::{EvaluationSettings, Parts, Retraining};
 use super::{Counters, Pipeline};
 use crate::chunk::ChunkBuffer;
 use crate::clock::{Clock, SystemClock};
@@ -43,20 +43,20 @@ pub enum Mode {
 /// Builds a [`Pipeline`]; the [crate's first page](crate) shows the whole loop.
 pub struct PipelineBuilder {
     name: String,
-    schema: Arc<Schema>,
+    pub(super) schema: Arc<Schema>,
     clock: Arc<dyn Clock>,
     store: Option<Arc<dyn Store>>,
     reference: Option<Arc<Reference>>,
-    base: Option<Dataset>,
+    pub(super) base: Option<Dataset>,
     detectors: Vec<Box<dyn Detector>>,
-    gates: Vec<Box<dyn QualityGate>>,
+    pub(super) gates: Vec<Box<dyn QualityGate>>,
     router: Option<Box<dyn LabelRouter>>,
     trigger: Option<Box<dyn RetrainTrigger>>,
     payload: Option<Payload>,
     settings: Settings,
     ledger: usize,
     rows: usize,
-    parts: Parts,
+    pub(super) parts: Parts,
     segment: Option<String>,
     false_alarms_per_day: Option<f64>,
     mistakes: Vec<String>,
@@ -106,6 +106,7 @@ impl PipelineBuilder {
                 seed: 0,
                 segment: None,
                 weight_clip: None,
+                evaluation: EvaluationSettings::default(),
             },
             segment: None,
             false_alarms_per_day: None,
@@ -348,6 +349,7 @@ impl PipelineBuilder {
         let mut mistakes = std::mem::take(&mut self.mistakes);
         let reference = self.reference_or_fit(&mut mistakes);
         self.check_parts(&mut mistakes);
+        self.check_evaluation(&mut mistakes);
         self.share_budget(&mut mistakes);
         let references = References::starting_with(reference);
         let mut detectors: Vec<_> = self.detectors.into_iter().map(Isolated::new).collect();

@@ -11,7 +11,7 @@ use super::retraining::{HeldBatch, read_trigger_log};
 use super::{Pipeline, Status};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
-use crate::retrain::RunId;
+use crate::retrain::{Evaluation, RunId};
 use crate::review::ReviewQueue;
 use crate::sample::Sample;
 use crate::store::{Kind, Store};
@@ -206,6 +206,14 @@ impl Control {
     pub fn revive(&self, stage: &str) -> Result<(), Error> {
         let stage = stage.to_owned();
         self.with(move |pipeline| pipeline.revive(&stage))?
+    }
+
+    /// The evaluation of a run's candidate, stored or as it stands; see [`Pipeline::evaluation`].
+    ///
+    /// # Errors
+    /// The worker has ended, or the store cannot be read.
+    pub fn evaluation(&self, run: RunId) -> Result<Option<Evaluation>, Error> {
+        self.with(move |pipeline| pipeline.evaluation(run))?
     }
 
     /// A sample with its whole history, or `None` if the prediction was not kept.

@@ -2,10 +2,10 @@
 
 use serde::de::DeserializeOwned;
 
-use super::retraining::PromotionRecord;
+use super::retraining::{PromotionRecord, stored_evaluation};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
-use crate::retrain::{BatchId, Manifest, ModelRecord, Run, RunId};
+use crate::retrain::{BatchId, Evaluation, Manifest, ModelRecord, Run, RunId};
 use crate::sample::{Sample, SampleState};
 use crate::store::{Kind, Scan, Store};
 
@@ -19,6 +19,8 @@ pub enum LineageStep {
     Batch(Box<Manifest>),
     /// A run.
     Run(Box<Run>),
+    /// The evaluation of a run's candidate.
+    Evaluation(Box<Evaluation>),
     /// A model version; its bytes are left out.
     Model(Box<ModelRecord>),
     /// A promotion or rollback.
@@ -78,19 +80,24 @@ impl Lineage {
             lineage.steps.push(LineageStep::Batch(Box::new(manifest)));
         }
         if let Some(run) = model.run {
-            let run = need::<Run>(store, pipeline, Kind::Run, &run.to_string())?;
-            lineage.steps.push(LineageStep::Run(Box::new(run)));
+            lineage.run(store, pipeline, run)?;
         }
         lineage.steps.push(LineageStep::Model(Box::new(model)));
         lineage.promotions(store, pipeline, |promotion| promotion.to == version || promotion.from == version)?;
         Ok(lineage)
     }
 
-    fn follow_run(&mut self, store: &dyn Store, pipeline: &str, id: RunId) -> Result<(), Error> {
+    /// The run and its evaluation; gives the models that it trained.
+    fn run(&mut self, store: &dyn Store, pipeline: &str, id: RunId) -> Result<Vec<ModelVersion>, Error> {
         let run = need::<Run>(store, pipeline, Kind::Run, &id.to_string())?;
-        let models = run.models.clone();
+        let (evaluation, models) = (stored_evaluation(store, pipeline, &run)?, run.models.clone());
         self.steps.push(LineageStep::Run(Box::new(run)));
-        for version in models {
+        self.steps.extend(evaluation.map(|evaluation| LineageStep::Evaluation(Box::new(evaluation))));
+        Ok(models)
+    }
+
+    fn follow_run(&mut self, store: &dyn Store, pipeline: &str, id: RunId) -> Result<(), Error> {
+        for version in self.run(store, pipeline, id)? {
             let model = need::<ModelRecord>(store, pipeline, Kind::Model, &version.to_string())?;
             self.steps.push(LineageStep::Model(Box::new(model)));
         }
@@ -147,6 +154,10 @@ impl std::fmt::Display for Lineage {
                 }
                 LineageStep::Batch(batch) => writeln!(f, "batch {} of {} rows", batch.batch, batch.rows)?,
                 LineageStep::Run(run) => writeln!(f, "{} ({}): {}", run.id, run.state.as_str(), run.why)?,
+                LineageStep::Evaluation(found) => {
+                    let verdict = found.verdict.map_or("no verdict yet", |verdict| verdict.as_str());
+                    writeln!(f, "evaluation of {} against {}: {verdict}", found.candidate, found.champion)?;
+                }
                 LineageStep::Model(model) => {
                     let recipe = model.recipe.map_or("first model", |recipe| recipe.as_str());
                     writeln!(f, "model {} ({recipe})", model.version)?;

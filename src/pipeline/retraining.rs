@@ -5,6 +5,7 @@
 
 mod audit;
 mod deploy;
+mod evaluation;
 mod evolution;
 mod judging;
 mod labels;
@@ -13,6 +14,7 @@ mod run;
 mod tally;
 mod telemetry;
 mod training;
+mod validation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -29,8 +31,8 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
-    RunState, Trainer, Watch,
+    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run,
+    RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
@@ -39,11 +41,14 @@ use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, Memory};
 pub use audit::HeldBatch;
+use evaluation::Checked;
+pub(super) use evaluation::{EvaluationSettings, stored as stored_evaluation};
 pub use evolution::SchemaVersion;
 use labels::LabelTracker;
 use tally::Tally;
 use telemetry::TriggerLog;
 pub(super) use telemetry::read_trigger_log;
+use validation::Validation;
 
 use super::builder::Mode;
 
@@ -105,6 +110,7 @@ enum Phase {
     Requested,
     Training(Vec<Job>),
     Smoke,
+    Validating,
     Judging,
     AwaitingApproval,
     Deploying {
@@ -176,6 +182,9 @@ struct LoopState {
     held: Option<HeldBatch>,
     #[serde(default)]
     tally: Tally,
+    /// Where the evaluated live rows of the candidate are kept, round by round.
+    #[serde(default)]
+    live_rows: Vec<String>,
 }
 
 /// Parts that the builder hands over.
@@ -193,6 +202,7 @@ pub(super) struct Parts {
     pub(super) seed: u64,
     pub(super) segment: Option<usize>,
     pub(super) weight_clip: Option<f64>,
+    pub(super) evaluation: EvaluationSettings,
 }
 
 /// Everything about runs, models and the labels that wait for them.
@@ -220,6 +230,10 @@ pub(super) struct Retraining {
     upcoming: Option<(ModelVersion, Arc<Reference>)>,
     /// The smoke test under way.
     smoking: Option<Smoke>,
+    /// The full validation under way, the evaluation of the run in flight, and how its requirements stand.
+    validating: Option<Validation>,
+    evaluation: Option<Evaluation>,
+    checked: Option<Checked>,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
     /// A restarted host serves its first model; the champion must be loaded again.
@@ -268,6 +282,7 @@ impl Retraining {
                 round_failures: 0,
                 held: None,
                 tally: Tally::default(),
+                live_rows: Vec::new(),
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
@@ -281,6 +296,9 @@ impl Retraining {
             baseline_rows: 0,
             upcoming: None,
             smoking: None,
+            validating: None,
+            evaluation: None,
+            checked: None,
             previous_reference: None,
             redeploy: false,
             redeploy_failed: false,
@@ -472,6 +490,7 @@ impl Pipeline {
             Phase::Requested => self.step_requested(),
             Phase::Training(jobs) => self.step_training(jobs),
             Phase::Smoke => self.step_smoke(),
+            Phase::Validating => self.step_validating(),
             Phase::Judging => self.step_judging(),
             Phase::AwaitingApproval => Ok(false),
             Phase::Deploying { to, kind, reason } => self.step_deploying(to, kind, reason),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::compare::Comparison;
-use super::{ConfirmRules, Verdict};
+use super::{Check, ConfirmRules, EvaluatedOn, Verdict};
 use crate::event::{Label, predicted_label};
 use crate::sample::{Annotator, Reason};
 use crate::schema::Target;
-use crate::stats::evidence;
+use crate::stats::{evidence, mcnemar};
 
 /// *Likely*: fewest decisive rows, posterior probability and gain.
 const LIKELY: (u64, f64, f64) = (4, 0.9, 0.005);
@@ -52,6 +52,12 @@ impl Paired {
     /// E-value for "the second model is better".
     pub fn mirrored_e_value(&self) -> f64 {
         evidence::paired_e_value(self.losses, self.wins)
+    }
+
+    /// Two-sided p-value of the exact test of McNemar (1947), for a number of rows that was fixed beforehand. Looking again
+    /// and again is what [`e_value`](Self::e_value) is for: no verdict rests on this one.
+    pub fn p_value(&self) -> f64 {
+        mcnemar::p_value(self.wins, self.losses)
     }
 
     /// Posterior probability, from a uniform prior, that the first model wins more than half of the decisive rows; not
@@ -130,7 +136,8 @@ pub(crate) struct JudgedRow<'a> {
     pub(crate) kept: Option<&'a [f64]>,
     pub(crate) label: Label,
     pub(crate) annotator: &'a Annotator,
-    pub(crate) slice: Option<&'a str>,
+    /// The slices that it is in.
+    pub(crate) slices: &'a [String],
 }
 
 /// What the evidence says at present.
@@ -160,8 +167,8 @@ impl Evidence {
             let against = self.against_kept.get_or_insert_default();
             against.count(Comparison::of(target, row.candidate, kept, row.label));
         }
-        if let Some(slice) = row.slice {
-            let slice = self.slices.entry(slice.to_owned()).or_default();
+        for slice in row.slices {
+            let slice = self.slices.entry(slice.clone()).or_default();
             slice.rows += 1;
             slice.paired.count(comparison);
         }
@@ -194,7 +201,16 @@ impl Evidence {
     ///
     /// It must beat the served model and the last kept one. *Fail* comes before everything; a slice veto holds a Pass
     /// back as long as it stands, and is a Fail when the rounds are over. No verdict rests on a single label batch.
+    ///
+    /// Rules that ask for nothing are refused: an e-value is 1 without any evidence, so `confirm_at` of 1 or less asks for
+    /// no superiority, and without [`Requirement`](crate::Requirement)s or `likely` there is never a Pass then, but
+    /// *Inconclusive* at once with the reason `no_threshold`.
     pub fn judge(&self, rules: &ConfirmRules, candidates_in_play: u32) -> Judgement {
+        self.judge_with(rules, candidates_in_play, &[])
+    }
+
+    /// The same, with the requirements on top: a failed one is a Fail, an open one holds a Pass back.
+    pub(crate) fn judge_with(&self, rules: &ConfirmRules, candidates_in_play: u32, checks: &[Check]) -> Judgement {
         let estimated_gain = self.estimated_gain();
         let decided = |verdict: Option<Verdict>, reasons: Vec<Reason>| Judgement {
             verdict,
@@ -221,18 +237,37 @@ impl Evidence {
             let reason = score("worse", name, paired, paired.mirrored_e_value());
             return decided(Some(Verdict::Fail), vec![reason]);
         }
-        let confirmed = opponents().all(|(_, paired)| paired.e_value() >= bound);
+        let of = |outcome| checks.iter().filter(move |check| check.outcome == outcome);
+        // What was seen on the audit set does not wait for labels.
+        let counts = |check: &&Check| enough_rounds || check.requirement.rows() != EvaluatedOn::Live;
+        let failed: Vec<_> = of(Verdict::Fail).filter(counts).map(Check::as_reason).collect();
+        if !failed.is_empty() {
+            return decided(Some(Verdict::Fail), failed);
+        }
+        let superiority = rules.confirm_at > 1.0;
+        let required = checks.iter().any(|check| check.requirement.rows() != EvaluatedOn::Training);
+        if !(superiority || rules.likely || required) {
+            let text = "nothing is asked of a candidate: raise `confirm_at` above 1, or set a requirement";
+            return decided(Some(Verdict::Inconclusive), vec![Reason::new("no_threshold", text)]);
+        }
+        let open: Vec<_> = of(Verdict::Inconclusive).map(Check::as_reason).collect();
+        let confirmed = superiority && opponents().all(|(_, paired)| paired.e_value() >= bound);
         let likely = rules.likely
             && estimated_gain >= LIKELY.2
             && opponents().all(|(_, paired)| paired.decisive() >= LIKELY.0 && paired.posterior_better() >= LIKELY.1);
+        let good = if superiority || rules.likely { confirmed || likely } else { open.is_empty() };
         let mut vetoes = self.vetoes();
-        if (confirmed || likely) && enough_rounds && vetoes.is_empty() {
-            let code = if confirmed { "confirmed" } else { "likely" };
-            let reasons = opponents().map(|(name, paired)| score(code, name, paired, paired.e_value())).collect();
-            return decided(Some(Verdict::Pass), reasons);
+        if good && open.is_empty() && enough_rounds && vetoes.is_empty() {
+            let code = match (confirmed, likely) {
+                (true, _) => "confirmed",
+                (_, true) => "likely",
+                _ => "as_required",
+            };
+            let scores = opponents().map(|(name, paired)| score(code, name, paired, paired.e_value()));
+            return decided(Some(Verdict::Pass), scores.chain(of(Verdict::Pass).map(Check::as_reason)).collect());
         }
         if self.rounds >= rules.most_rounds.max(FEWEST_ROUNDS) {
-            if (confirmed || likely) && !vetoes.is_empty() {
+            if good && open.is_empty() && !vetoes.is_empty() {
                 return decided(Some(Verdict::Fail), vetoes);
             }
             let text = format!("no verdict after {} label batches ({} rows)", self.rounds, self.rows);
@@ -241,6 +276,7 @@ impl Evidence {
                 vetoes.push(single_annotator());
             }
             vetoes.splice(0..0, std::iter::once(Reason::new("inconclusive", text)).chain(scores));
+            vetoes.extend(open);
             return decided(Some(Verdict::Inconclusive), vetoes);
         }
         let mut reasons: Vec<_> = opponents()
@@ -259,11 +295,15 @@ impl Evidence {
             reasons.push(Reason::new("single_batch", text));
         }
         reasons.append(&mut vetoes);
-        let missing = opponents().map(|(_, paired)| paired.missing(bound)).try_fold(0, |most, n| Some(n?.max(most)));
-        let missing_labels = missing.filter(|&decisive| decisive > 0).map(|decisive| {
+        reasons.extend(open);
+        let asked = opponents().filter(|_| superiority);
+        let missing = asked.map(|(_, paired)| paired.missing(bound)).try_fold(0, |most, n| Some(n?.max(most)));
+        let for_superiority = missing.map(|decisive| {
             let rows_each = self.rows as f64 / self.against_current.decisive().max(1) as f64;
             (decisive as f64 * rows_each.max(1.0)).ceil() as u64
         });
+        let for_checks = of(Verdict::Inconclusive).try_fold(0, |most, check| Some(check.missing_labels?.max(most)));
+        let missing_labels = for_superiority.zip(for_checks).map(|(a, b)| a.max(b)).filter(|&labels| labels > 0);
         Judgement { verdict: None, reasons, estimated_gain, missing_labels }
     }
 }
@@ -272,6 +312,9 @@ fn single_annotator() -> Reason {
     Reason::new("single_annotator", "every label is by one person: no verdict rests on a single annotator")
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod simulation;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;

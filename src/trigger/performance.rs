@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Decision, LoopStatus, Memory, RetrainTrigger, settle};
 use crate::error::BoxError;
-use crate::stage::Metric;
+use crate::stage::LiveMetric;
 
 /// Where the time of the last firing is remembered, until the metric has recovered.
 const FIRED: &str = "fired";
@@ -72,7 +72,7 @@ impl Performance {
     }
 
     /// What is said of a metric that there is not.
-    fn missing(&self, metrics: &[Metric]) -> String {
+    fn missing(&self, metrics: &[LiveMetric]) -> String {
         let known: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
         match known.is_empty() {
             true => format!("there is no metric `{}` yet", self.metric),
@@ -128,7 +128,7 @@ mod tests {
     const ACCURACY: &str = "live_performance/accuracy@1d";
 
     fn measured(value: f64, rows: u64) -> LoopStatus {
-        let metric = |name: &str, value| Metric { name: name.into(), value, rows };
+        let metric = |name: &str, value| LiveMetric { name: name.into(), value, rows };
         LoopStatus { metrics: vec![metric("live_performance/f1@1d", 0.1), metric(ACCURACY, value)], ..status() }
     }
 

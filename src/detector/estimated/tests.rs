@@ -140,7 +140,7 @@ fn estimates_come_close_to_what_the_hidden_labels_say() {
     assert!((found.reference.accuracy.unwrap() - accuracy).abs() < 0.04);
     assert_eq!((found.observations, found.sequence, found.model), (4_000, 3_999, ModelVersion::FIRST));
     assert!(found.metrics.auroc.is_some_and(|area| area > 0.6) && found.metrics.f1.is_some());
-    assert_eq!(detector.metrics()[0], Metric { name: "accuracy".into(), value: accuracy, rows: 4_000 });
+    assert_eq!(detector.metrics()[0], LiveMetric { name: "accuracy".into(), value: accuracy, rows: 4_000 });
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn its_metric_is_the_error_rate_of_the_last_truths() {
     monitor.rebase(&references(&mut Noise::new("metric"), 100, 0.1)).unwrap();
     assert_eq!((monitor.metrics(), monitor.alarm_kind()), (Vec::new(), AlarmKind::Harm));
     tell(&mut monitor, (0..8).map(|number| truth(number, number < 2)));
-    assert_eq!(monitor.metrics(), [Metric { name: "error_rate".into(), value: 0.25, rows: 8 }]);
+    assert_eq!(monitor.metrics(), [LiveMetric { name: "error_rate".into(), value: 0.25, rows: 8 }]);
     tell(&mut monitor, (8..108).map(|number| truth(number, false)));
-    assert_eq!(monitor.metrics(), [Metric { name: "error_rate".into(), value: 0.0, rows: 100 }]);
+    assert_eq!(monitor.metrics(), [LiveMetric { name: "error_rate".into(), value: 0.0, rows: 100 }]);
 }

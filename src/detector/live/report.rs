@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::schema::Target;
-use crate::stage::Metric;
+use crate::stage::LiveMetric;
 use crate::stats::metrics::{Confusion, Metrics, auroc};
 
 /// How good a model was, by label maturity.
@@ -69,7 +69,7 @@ impl Maturity {
     }
 
     /// The figures as metrics, named after the measure and this age.
-    pub(super) fn named(&self) -> impl Iterator<Item = Metric> {
+    pub(super) fn named(&self) -> impl Iterator<Item = LiveMetric> {
         let age = match self.seconds {
             seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
             seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
@@ -82,7 +82,7 @@ impl Maturity {
         ];
         let values = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let all = self.metrics.named().chain(values).filter(|(_, value)| value.is_finite());
-        all.map(move |(name, value)| Metric { name: format!("{name}@{age}"), value, rows: self.labelled })
+        all.map(move |(name, value)| LiveMetric { name: format!("{name}@{age}"), value, rows: self.labelled })
     }
 
     /// Share of the predictions that were labelled; `None` without predictions.

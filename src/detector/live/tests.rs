@@ -240,13 +240,13 @@ fn metrics_are_those_of_the_report_of_the_served_model() {
     let mut stream = Stream::new(binary(), short());
     stream.predictions(4, 0);
     stream.tell((0..4).map(|n| truth(n, 0.9, Some(u32::from(n > 0)), None, 0, 50)));
-    let accuracy = |stream: &Stream| -> Vec<Metric> {
+    let accuracy = |stream: &Stream| -> Vec<LiveMetric> {
         stream.live.metrics().into_iter().filter(|metric| metric.name.starts_with("accuracy")).collect()
     };
     assert_eq!(accuracy(&stream), [], "nothing is a hundred seconds old");
     stream.predictions(1, 200);
     stream.tell([truth(9, 0.9, Some(1), None, 200, 210)]);
-    assert_eq!(accuracy(&stream), [Metric { name: "accuracy@100s".into(), value: 0.75, rows: 4 }]);
+    assert_eq!(accuracy(&stream), [LiveMetric { name: "accuracy@100s".into(), value: 0.75, rows: 4 }]);
     let found = &stream.live.report().maturities[0];
     assert_eq!(found.metrics.accuracy, Some(0.75));
     let name = |seconds| Maturity { seconds, ..found.clone() }.named().next().unwrap().name;

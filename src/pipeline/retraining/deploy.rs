@@ -196,6 +196,7 @@ impl Pipeline {
         state.phase = Phase::Idle;
         self.retraining.pool.clear();
         self.retraining.comparing = None;
+        self.forget_evaluation();
         self.retraining.baseline = Some(Reference::builder(self.schema.clone()).model(to));
         self.retraining.baseline_rows = 0;
         self.save_loop(vec![write])?;

@@ -12,14 +12,13 @@ use crate::event::{ModelVersion, predicted_label};
 use crate::retrain::{JobStatus, Profile, RunState, Verdict};
 use crate::sample::Reason;
 use crate::stage::isolate;
-use crate::store::{Indexed, Kind};
 
 impl Pipeline {
     pub(super) fn step_judging(&mut self) -> Result<bool, Error> {
         if self.step_comparison()? {
             return Ok(true);
         }
-        let (Some(evidence), Some(run)) = (&self.retraining.state.evidence, &self.retraining.state.run) else {
+        let (Some(evidence), Some(run)) = (self.retraining.state.evidence.clone(), &self.retraining.state.run) else {
             return Err(Error::Corrupt("judging without a candidate".into()));
         };
         let Some(candidate) = run.candidate else { return Err(Error::Corrupt("judging without a candidate".into())) };
@@ -28,12 +27,10 @@ impl Pipeline {
             let text = "the profile was changed while it was judged";
             return self.end_run(RunState::Cancelled, Reason::new("profile_changed", text)).map(|()| true);
         };
-        let judgement = evidence.judge(&rules, 1);
+        let checks = self.checks(&evidence)?;
+        let judgement = evidence.judge_with(&rules, 1, &checks);
         let Some(verdict) = judgement.verdict else { return Ok(false) };
-        let id = run.id.to_string();
-        let indexed = Indexed { state: "final", rank: run.id.0 as i64, due: None };
-        let report = self.outbox.json(Kind::Evaluation, &id, indexed, &(evidence, &judgement))?;
-        self.outbox.push(vec![report]);
+        self.conclude(evidence, judgement.clone())?;
         let text = judgement.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         match verdict {
             Verdict::Pass => self.pass(candidate, Reason::new("passed", text))?,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Pipeline;
+use super::evaluation::LiveRows;
 use super::{Phase, Round};
 use crate::error::Error;
 use crate::event::ModelVersion;
@@ -142,7 +143,14 @@ impl Pipeline {
         let target = self.schema.target().clone();
         let scored = Scored::new(scores, target.output_width());
         let profile = self.retraining.parts.evaluator.as_ref().map(|evaluator| evaluator.profile().clone());
-        let segment = self.retraining.parts.segment;
+        let judged_models: Vec<_> = self.retraining.judged_models();
+        let usable = |model: &ModelVersion| matches!(scored.outputs(*model), Some(Ok(_)));
+        let mut live = LiveRows::new(judged_models.into_iter().filter(usable).collect());
+        let judging = self.retraining.state.evidence.is_some();
+        let slices: Vec<Vec<String>> = match judging {
+            true => samples.iter().map(|s| self.retraining.slices_of(&self.schema, &s.observation.row)).collect(),
+            false => Vec::new(),
+        };
         let state = &mut self.retraining.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
         let champion = state.champion;
@@ -186,19 +194,29 @@ impl Pipeline {
                 && let (Some(theirs), Some(ours)) = (scored.output(candidate, row), scored.output(champion, row))
             {
                 let kept = state.kept.filter(|kept| *kept != champion && *kept != candidate);
-                let slice = segment.and_then(|column| segment_name(&self.schema, column, sample));
                 let judged = JudgedRow {
                     candidate: theirs,
                     current: ours,
                     kept: kept.and_then(|kept| scored.output(kept, row)),
                     label,
                     annotator: &annotation.annotator,
-                    slice: slice.as_deref(),
+                    slices: &slices[row],
                 };
                 evidence.observe(&target, &judged);
+                // Only the random lane stands for the live traffic.
+                if sample.lane == Lane::Random {
+                    live.push(sample, label, &slices[row], row, &scored);
+                }
             }
         }
+        let round = self.retraining.state.round.take();
+        let live = self.save_live_rows(round.as_ref().map_or("", |round| round.key.as_str()), live)?;
         let state = &mut self.retraining.state;
+        let mut writes = Vec::new();
+        if let Some((name, write)) = live {
+            state.live_rows.push(name);
+            writes.push(write);
+        }
         if let Some(watch) = state.watch.as_mut().filter(|_| watched > 0) {
             watch.rounds += 1;
         }
@@ -207,7 +225,6 @@ impl Pipeline {
         }
         (state.failures_in_a_row, state.round_failures) = (0, 0);
         state.cool_off = state.cool_off.saturating_sub(1);
-        let round = state.round.take();
         for id in round.iter().flat_map(|round| &round.samples) {
             if let Some(sample) = self.outbox.sample(*id)?
                 && sample.label.is_some()
@@ -219,7 +236,7 @@ impl Pipeline {
             }
             self.retraining.unjudged.retain(|(_, other)| other != id);
         }
-        self.save_loop(Vec::new())?;
+        self.save_loop(writes)?;
         self.judge_watch(profile.as_ref())?;
         Ok(true)
     }
@@ -239,10 +256,4 @@ impl Pipeline {
             }
         }
     }
-}
-
-/// The name of the sample's segment, if the segment column has a value.
-fn segment_name(schema: &crate::schema::Schema, column: usize, sample: &Sample) -> Option<String> {
-    let code = *sample.observation.row.codes().get(column)?;
-    schema.category_values(column).get(code as usize).cloned()
 }

@@ -87,6 +87,7 @@ impl Pipeline {
             base: state.champion,
             models: Vec::new(),
             candidate: None,
+            evaluation: None,
             notes: Vec::new(),
         };
         state.run = Some(run.clone());
@@ -222,6 +223,7 @@ impl Pipeline {
         state.run = None;
         self.retraining.pool.clear();
         (self.retraining.comparing, self.retraining.smoking) = (None, None);
+        self.forget_evaluation();
         self.save_loop(vec![write])?;
         self.retraining.forget_models();
         Ok(())

@@ -12,9 +12,7 @@ use crate::event::{Label, ModelVersion};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
-use crate::retrain::{
-    Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunId, RunState, TrainJob,
-};
+use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::stage::isolate;
@@ -206,7 +204,7 @@ impl Pipeline {
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
             }
             // The served model itself cannot be scored: a candidate that can is not judged against it.
-            (_, Some(Ok(_))) => return self.after_smoke(candidate, profile).map(|()| true),
+            (_, Some(Ok(_))) => return self.start_validation().map(|()| true),
             (_, None) => {
                 let text = format!("the evaluator said nothing about {candidate}");
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
@@ -234,7 +232,7 @@ impl Pipeline {
             let text = format!("{candidate} loses {wins} : {losses} to {champion} on rows that it was trained on");
             return self.refuse(candidate, Reason::new("worse_on_training_rows", text)).map(|()| true);
         }
-        self.after_smoke(candidate, profile).map(|()| true)
+        self.start_validation().map(|()| true)
     }
 
     /// The newest rows that a candidate was trained on with at least half of their usual weight, and their labels: those
@@ -277,7 +275,7 @@ impl Pipeline {
         self.retraining.save_model(&self.outbox, &record)
     }
 
-    fn after_smoke(&mut self, candidate: ModelVersion, profile: Option<Profile>) -> Result<(), Error> {
+    pub(super) fn after_smoke(&mut self, candidate: ModelVersion, profile: Option<Profile>) -> Result<(), Error> {
         match profile {
             Some(Profile::Confirm(_)) => {
                 let reason = Reason::new("judging", format!("{candidate} is frozen and judged on new labels"));
@@ -288,13 +286,8 @@ impl Pipeline {
                 self.save_loop(vec![write])
             }
             Some(Profile::Adaptive(_)) => {
-                let state = &self.retraining.state;
-                let run = state.run.as_ref().map_or(0, |run| run.id.0);
-                let indexed = Indexed { state: "final", rank: run as i64, due: None };
-                let report = self.outbox.json(Kind::Evaluation, &RunId(run).to_string(), indexed, &state.race)?;
-                let reason = Reason::new("blend", shown(&state.shares));
-                self.outbox.push(vec![report]);
-                self.pass(candidate, reason)
+                let reason = Reason::new("blend", shown(&self.retraining.state.shares));
+                self.settle_race(candidate, reason)
             }
             None => {
                 let text = "there is no evaluator, so nobody can say whether it is better";

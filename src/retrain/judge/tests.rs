@@ -1,5 +1,6 @@
 use super::*;
 use crate::retrain::compare::changed_share;
+use std::sync::LazyLock;
 
 fn evidence(wins: u64, losses: u64, rounds: u32, rows: u64) -> Evidence {
     let against_current = Paired { wins, losses };
@@ -98,7 +99,8 @@ fn an_unusable_output_fails_at_once() {
 
 fn row<'a>(candidate: &'a [f64], current: &'a [f64], kept: Option<&'a [f64]>) -> JudgedRow<'a> {
     const WORLD: &Annotator = &Annotator::GroundTruth;
-    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, slice: Some("all") }
+    static SLICES: LazyLock<[String; 1]> = LazyLock::new(|| ["all".to_owned()]);
+    JudgedRow { candidate, current, kept, label: Label::Class(1), annotator: WORLD, slices: &*SLICES }
 }
 
 #[test]
@@ -206,4 +208,51 @@ fn one_persons_labels_decide_nothing_unless_that_is_allowed() {
     assert_eq!(alone.judge(&allowed, 1).verdict, Some(Verdict::Pass));
     let both = [Annotator::Human("ann".into()), Annotator::Human("bob".into())];
     assert_eq!(Evidence { annotators: both.into(), ..alone }.judge(&strict(), 1).verdict, Some(Verdict::Pass));
+}
+
+/// A requirement on the accuracy of 100 rows, of which the candidate has `right` right.
+fn required(right: usize, on: EvaluatedOn) -> Vec<Check> {
+    let outputs: Vec<f64> = (0..100).flat_map(|row| if row < right { [0.1, 0.9] } else { [0.9, 0.1] }).collect();
+    let rows = crate::LabelledRows {
+        labels: vec![Label::Class(1); 100],
+        weights: vec![1.0; 100],
+        ..crate::LabelledRows::default()
+    };
+    let models = [(crate::ModelVersion(1), &outputs[..])];
+    let table = crate::Tabulate::new(Target::classes(["no", "yes"])).table(&rows, &models).unwrap();
+    let requirement = crate::Requirement::new(crate::Metric::Accuracy, 0.8).on(on);
+    requirement.check(Some(&table), crate::ModelVersion(1), crate::ModelVersion(0))
+}
+
+#[test]
+fn rules_that_ask_for_nothing_are_refused() {
+    for nothing in [1.0, 0.0, f64::NAN] {
+        let rules = ConfirmRules { confirm_at: nothing, ..strict() };
+        let refused = (Some(Verdict::Inconclusive), "no_threshold".to_owned());
+        assert_eq!(verdict(&evidence(9, 0, 3, 100), &rules), refused);
+        let training = evidence(9, 0, 3, 100).judge_with(&rules, 1, &required(95, EvaluatedOn::Training));
+        assert_eq!((training.verdict, training.reasons[0].code.clone()), refused, "nothing speaks for it there");
+        let live = evidence(0, 0, 3, 100).judge_with(&rules, 1, &required(95, EvaluatedOn::Live));
+        assert_eq!((live.verdict, live.reasons[0].code.as_str()), (Some(Verdict::Pass), "as_required"));
+    }
+}
+
+#[test]
+fn an_open_requirement_holds_a_pass_back_and_a_failed_one_refuses() {
+    let judged = |rounds, right, on| {
+        let judgement = evidence(9, 0, rounds, 100).judge_with(&strict(), 1, &required(right, on));
+        (judgement.verdict, judgement.reasons.into_iter().map(|reason| reason.code).collect::<Vec<_>>())
+    };
+    let (pass, fail) = (Some(Verdict::Pass), Some(Verdict::Fail));
+    assert_eq!(judged(2, 95, EvaluatedOn::Live), (pass, vec!["confirmed".into(), "requirement_met".into()]));
+    assert_eq!(judged(2, 60, EvaluatedOn::Live), (fail, vec!["requirement_failed".into()]));
+    assert_eq!(judged(1, 60, EvaluatedOn::Live).0, None, "no verdict rests on a single label batch");
+    assert_eq!(judged(1, 60, EvaluatedOn::Audit).0, fail, "the audit set is no label batch");
+    let (waiting, codes) = judged(2, 82, EvaluatedOn::Live);
+    assert!(waiting.is_none() && codes.contains(&"requirement_open".to_owned()), "{codes:?}");
+    let (over, codes) = judged(5, 82, EvaluatedOn::Live);
+    assert!(over == Some(Verdict::Inconclusive) && codes.contains(&"requirement_open".to_owned()), "{codes:?}");
+    let held = evidence(9, 0, 2, 100).judge_with(&strict(), 1, &required(86, EvaluatedOn::Live));
+    let missing = required(86, EvaluatedOn::Live)[0].missing_labels;
+    assert!(missing.is_some_and(|labels| labels > 10) && held.missing_labels == missing, "{missing:?}");
 }

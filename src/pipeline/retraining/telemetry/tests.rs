@@ -15,7 +15,7 @@ use crate::review::ReviewQueue;
 use crate::router::{Ask, Route, router_fn};
 use crate::sample::{Reason, SampleState};
 use crate::schema::{Field, Schema, Target};
-use crate::stage::{Metric, Stage};
+use crate::stage::{LiveMetric, Stage};
 use crate::store::MemoryStore;
 use crate::trigger::{
     LabelQualityStatus, RetrainTrigger, TriggerExt, days, hours, minutes, new_labels, simulate, trigger_fn,
@@ -48,8 +48,8 @@ impl Detector for Bell {
         self.kind
     }
 
-    fn metrics(&self) -> Vec<Metric> {
-        let metric = |name: &str, value| Metric { name: name.to_owned(), value, rows: 7 };
+    fn metrics(&self) -> Vec<LiveMetric> {
+        let metric = |name: &str, value| LiveMetric { name: name.to_owned(), value, rows: 7 };
         vec![metric("loudness", 0.5), metric("broken", f64::NAN)]
     }
 }
@@ -215,7 +215,7 @@ fn the_status_tells_harm_from_other_alarms_until_a_run_takes_note_of_them() {
 fn the_status_tells_of_runs_and_failures_and_of_what_is_measured() {
     let mut world = Loop::new(never());
     assert_eq!(world.status().metrics.len(), 2, "what is no number is left out");
-    assert_eq!(world.status().metrics[0], Metric { name: "harm/loudness".into(), value: 0.5, rows: 7 });
+    assert_eq!(world.status().metrics[0], LiveMetric { name: "harm/loudness".into(), value: 0.5, rows: 7 });
     let mut requested = Vec::new();
     for (labels, failed) in [(1, 0), (0, 1), (0, 2), (1, 0)] {
         world.clock.advance(hours(6));

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::stage::Metric;
-use crate::trigger::{LabelQuality, Performance, RetrainTrigger, all, harm, not, trigger_fn};
+use crate::stage::LiveMetric;
+use crate::trigger::{LabelQuality, Missed, Performance, RetrainTrigger, Schedule, all, harm, not, trigger_fn};
 
 /// Counts of one random trigger: its parts that look at the status, and how often they were asked.
 #[derive(Default)]
@@ -74,7 +74,7 @@ fn history(rng: &mut StdRng) -> Vec<LoopStatus> {
             entry.coverage.covered = rng.random();
             entry.coverage.flagged += rng.random_range(0..20);
             entry.coverage.labels += rng.random_range(0..10);
-            entry.metrics = vec![Metric { name: "m".into(), value: rng.random(), rows: 200 }];
+            entry.metrics = vec![LiveMetric { name: "m".into(), value: rng.random(), rows: 200 }];
             entry.label_quality.labels += rng.random_range(0..10);
             entry.label_quality.compared += rng.random_range(0..10);
             entry.label_quality.agreement = Some(rng.random());

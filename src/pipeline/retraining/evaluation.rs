@@ -1,0 +1,398 @@
+//! The evaluation of a candidate: the live rows that judge it, how the requirements stand, and the stored report.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::super::Pipeline;
+use super::rounds::Scored;
+use super::{Phase, Retraining};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::event::{Label, ModelVersion, PredictionId};
+use crate::retrain::{
+    Check, CostMatrix, EvaluatedOn, Evaluation, Evidence, Judgement, LabelledRows, MetricTable, Profile, Race,
+    Requirement, Run, RunId, RunState, Tabulate, Verdict,
+};
+use crate::sample::{Reason, Sample};
+use crate::schema::{Row, Schema, hex, row_floats};
+use crate::stage::isolate;
+use crate::stats::sampling::keyed;
+use crate::store::{Indexed, Kind, Record, Store, Write};
+
+/// Most live rows of an evaluation. Of more, a draw by keyed hash.
+const LIVE_ROWS: usize = 2_000;
+/// Most numbers that one model says about the rows of an evaluation: with many classes fewer rows are taken.
+const NUMBERS: usize = 1_000_000;
+/// Tells the draws of evaluations from other draws with the same seed.
+pub(super) const SALT: u64 = 0x6576_616c_7561_7465;
+
+/// Is a row in a slice?
+type InSlice = Box<dyn Fn(&Schema, &Row) -> bool + Send>;
+
+/// What the host wants evaluated.
+#[derive(Default)]
+pub(in super::super) struct EvaluationSettings {
+    pub(in super::super) requirements: Vec<Requirement>,
+    pub(in super::super) costs: Option<CostMatrix>,
+    pub(in super::super) audit_set: Option<Dataset>,
+    pub(in super::super) slices: Vec<(String, InSlice)>,
+}
+
+/// A row of the random lane that judged the candidate, and what the models said of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct LiveRow {
+    id: PredictionId,
+    label: Label,
+    weight: f64,
+    slices: Vec<String>,
+    /// One output after the other, in the order of the models.
+    #[serde(with = "row_floats")]
+    outputs: Vec<f64>,
+}
+
+/// Those of one round.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct LiveRows {
+    models: Vec<ModelVersion>,
+    rows: Vec<LiveRow>,
+}
+
+impl LiveRows {
+    pub(super) fn new(models: Vec<ModelVersion>) -> Self {
+        LiveRows { models, rows: Vec::new() }
+    }
+
+    /// Takes a row if every model has an output for it.
+    pub(super) fn push(&mut self, sample: &Sample, label: Label, slices: &[String], row: usize, scored: &Scored<'_>) {
+        let outputs: Option<Vec<&[f64]>> = self.models.iter().map(|model| scored.output(*model, row)).collect();
+        if let Some(outputs) = outputs {
+            self.rows.push(LiveRow {
+                id: sample.id(),
+                label,
+                weight: 1.0 / sample.inclusion,
+                slices: slices.to_vec(),
+                outputs: outputs.concat(),
+            });
+        }
+    }
+}
+
+/// The checks of the requirements, and at which round and row they were made.
+pub(super) type Checked = (u32, u64, Vec<Check>);
+
+pub(super) fn add(rows: &mut LabelledRows, label: Label, weight: f64, slices: Vec<String>) {
+    for slice in slices {
+        rows.slices.entry(slice).or_default().push(rows.labels.len());
+    }
+    rows.labels.push(label);
+    rows.weights.push(weight);
+}
+
+/// At most `most` rows, with outputs so wide.
+pub(super) fn most_rows(most: usize, width: usize) -> usize {
+    most.min(NUMBERS / width.max(1)).max(1)
+}
+
+/// Keeps a draw of the rows, in an order that depends on their names only.
+fn draw_live(seed: u64, rows: &mut Vec<LiveRow>) {
+    rows.sort_by_cached_key(|row| (keyed(seed ^ SALT, row.id.bytes()), row.id));
+    let width = rows.first().map_or(0, |row| row.outputs.len());
+    rows.truncate(most_rows(LIVE_ROWS, width));
+}
+
+impl Retraining {
+    /// The slices that a row is in: its segment's value, and those of the host's that say so.
+    pub(super) fn slices_of(&self, schema: &Schema, row: &Row) -> Vec<String> {
+        let segment = self.parts.segment.and_then(|column| {
+            let code = *row.codes().get(column)?;
+            schema.category_values(column).get(code as usize).cloned()
+        });
+        let named = self.parts.evaluation.slices.iter();
+        let named = named.filter(|(_, holds)| isolate(|| Ok(holds(schema, row))).unwrap_or(false));
+        segment.into_iter().chain(named.map(|(name, _)| name.clone())).collect()
+    }
+
+    pub(super) fn tabulate(&self, schema: &Schema) -> Tabulate {
+        let settings = &self.parts.evaluation;
+        let mut tabulate = Tabulate::new(schema.target().clone()).seed(self.parts.seed ^ SALT);
+        if let Some(costs) = &settings.costs {
+            tabulate = tabulate.costs(costs.clone());
+        }
+        tabulate.also(settings.requirements.iter().map(Requirement::metric))
+    }
+
+    /// Candidate, served model, and the last kept one if it is a third.
+    pub(super) fn judged_models(&self) -> Vec<ModelVersion> {
+        let state = &self.state;
+        let candidate = state.run.as_ref().and_then(|run| run.candidate);
+        let mut models: Vec<_> = candidate.into_iter().chain([state.champion]).collect();
+        models.extend(state.kept.filter(|kept| !models.contains(kept)));
+        models
+    }
+}
+
+impl Pipeline {
+    pub(super) fn new_evaluation(&self, run: RunId, candidate: ModelVersion) -> Evaluation {
+        let profile = self.retraining.parts.evaluator.as_ref().map_or("", |evaluator| evaluator.profile().as_str());
+        let champion = self.retraining.state.champion;
+        let mut evaluation = Evaluation::new(run, self.now, profile, candidate, champion);
+        evaluation.kept = self.retraining.judged_models().get(2).copied();
+        evaluation
+    }
+
+    /// The evaluation of the run in flight as it was left: in memory, or in the store after a restart.
+    fn open_evaluation(&self) -> Result<Evaluation, Error> {
+        if let Some(evaluation) = &self.retraining.evaluation {
+            return Ok(evaluation.clone());
+        }
+        let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
+            return Err(Error::Corrupt("an evaluation without a candidate".into()));
+        };
+        let stored = self.outbox.read(Kind::Evaluation, &run.to_string())?;
+        Ok(stored.unwrap_or_else(|| self.new_evaluation(run, candidate)))
+    }
+
+    /// The write of a round's live rows, and the name that finds them again.
+    pub(super) fn save_live_rows(&self, round: &str, mut live: LiveRows) -> Result<Option<(String, Write)>, Error> {
+        let Some(run) = self.retraining.state.run.as_ref().filter(|_| !live.rows.is_empty()) else { return Ok(None) };
+        draw_live(self.retraining.parts.seed, &mut live.rows);
+        let name = format!("{}/{round}", run.id);
+        let indexed = Indexed { state: "rows", rank: run.id.0 as i64, due: None };
+        let write = self.outbox.json(Kind::Evaluation, &name, indexed, &live)?;
+        Ok(Some((name, write)))
+    }
+
+    /// Metrics of the rows of the random lane that have judged the candidate.
+    fn live_table(&self) -> Result<Option<MetricTable>, Error> {
+        let mut rounds: Vec<LiveRows> = Vec::new();
+        for name in &self.retraining.state.live_rows {
+            let Some(live) = self.outbox.read(Kind::Evaluation, name)? else {
+                return Err(Error::Corrupt(format!("the evaluated rows `{name}` are not in the store")));
+            };
+            rounds.push(live);
+        }
+        // The last kept model may have become the served one since.
+        let mut models = rounds.first().map_or_else(Vec::new, |live| live.models.clone());
+        models.retain(|model| rounds.iter().all(|live| live.models.contains(model)));
+        let width = self.schema.target().output_width();
+        let mut rows = Vec::new();
+        for LiveRows { models: scored, rows: live } in rounds {
+            for mut row in live {
+                let of = |model: &ModelVersion| {
+                    let at = scored.iter().position(|other| other == model)? * width;
+                    row.outputs.get(at..at + width)
+                };
+                let outputs: Vec<&[f64]> = models.iter().filter_map(of).collect();
+                row.outputs = outputs.concat();
+                rows.push(row);
+            }
+        }
+        draw_live(self.retraining.parts.seed, &mut rows);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut labelled = LabelledRows::default();
+        let mut outputs = vec![Vec::with_capacity(rows.len() * width); models.len()];
+        for row in rows {
+            add(&mut labelled, row.label, row.weight, row.slices);
+            outputs.iter_mut().zip(row.outputs.chunks(width)).for_each(|(all, output)| all.extend_from_slice(output));
+        }
+        let models: Vec<_> = models.iter().copied().zip(outputs.iter().map(Vec::as_slice)).collect();
+        let table = self.retraining.tabulate(&self.schema).table(&labelled, &models);
+        let table =
+            table.map_err(|source| crate::error::StageError { stage: "evaluation".into(), what: "measure", source });
+        Ok(Some(table?))
+    }
+
+    fn check_all(&self, evaluation: &Evaluation) -> Vec<Check> {
+        let table = |requirement: &Requirement| match requirement.rows() {
+            EvaluatedOn::Live => evaluation.live.as_ref(),
+            EvaluatedOn::Audit => evaluation.audit.as_ref(),
+            EvaluatedOn::Training => evaluation.training.as_ref(),
+        };
+        let (candidate, champion) = (evaluation.candidate, evaluation.champion);
+        let requirements = self.retraining.parts.evaluation.requirements.iter();
+        requirements.flat_map(|requirement| requirement.check(table(requirement), candidate, champion)).collect()
+    }
+
+    /// How the requirements stand; measured again only when a round has brought rows.
+    pub(super) fn checks(&mut self, evidence: &Evidence) -> Result<Vec<Check>, Error> {
+        if self.retraining.parts.evaluation.requirements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let at = (evidence.rounds, evidence.rows);
+        if let Some((rounds, rows, checks)) = &self.retraining.checked
+            && (*rounds, *rows) == at
+        {
+            return Ok(checks.clone());
+        }
+        let checks = self.current_evaluation()?.checks;
+        self.retraining.checked = Some((at.0, at.1, checks.clone()));
+        Ok(checks)
+    }
+
+    /// The evaluation as things stand, before it is judged.
+    fn current_evaluation(&self) -> Result<Evaluation, Error> {
+        let mut evaluation = self.open_evaluation()?;
+        evaluation.time = self.now;
+        evaluation.live = self.live_table()?;
+        evaluation.checks = self.check_all(&evaluation);
+        Ok(evaluation)
+    }
+
+    /// Stores the evaluation with its verdict, and links it from the run.
+    pub(super) fn conclude(&mut self, evidence: Evidence, judgement: Judgement) -> Result<(), Error> {
+        let mut evaluation = self.current_evaluation()?;
+        evaluation.judged(evidence, judgement);
+        self.store_final(&evaluation)
+    }
+
+    fn store_final(&mut self, evaluation: &Evaluation) -> Result<(), Error> {
+        let write = self.save_evaluation(evaluation, "final")?;
+        if let Some(run) = &mut self.retraining.state.run {
+            run.evaluation = Some(hex(&Sha256::digest(&write.body)));
+        }
+        self.outbox.push(vec![write]);
+        Ok(())
+    }
+
+    pub(super) fn save_evaluation(&self, evaluation: &Evaluation, state: &'static str) -> Result<Write, Error> {
+        let indexed = Indexed { state, rank: evaluation.run.0 as i64, due: None };
+        self.outbox.json(Kind::Evaluation, &evaluation.run.to_string(), indexed, evaluation)
+    }
+
+    /// The verdict on the leader of a race: it passes unless a requirement says otherwise.
+    pub(super) fn conclude_race(&mut self, leader: Reason) -> Result<(Verdict, Reason), Error> {
+        let mut evaluation = self.open_evaluation()?;
+        let checks = self.check_all(&evaluation);
+        let worst =
+            |outcome| checks.iter().find(|check| check.outcome == outcome).map(|check| (outcome, check.as_reason()));
+        let (verdict, reason) = worst(Verdict::Fail)
+            .or_else(|| worst(Verdict::Inconclusive))
+            .unwrap_or_else(|| (Verdict::Pass, leader.clone()));
+        evaluation.time = self.now;
+        evaluation.reasons = std::iter::once(leader).chain(checks.iter().map(Check::as_reason)).collect();
+        (evaluation.verdict, evaluation.checks) = (Some(verdict), checks);
+        evaluation.race = Some(self.retraining.state.race.clone());
+        self.store_final(&evaluation)?;
+        Ok((verdict, reason))
+    }
+
+    /// The evaluation of a run's candidate: as it was stored with its verdict, or as it stands while it is judged. `None` if there
+    /// is no such run or it has not come so far.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn evaluation(&self, run: RunId) -> Result<Option<Evaluation>, Error> {
+        let state = &self.retraining.state;
+        if let (Some(current), Some(evidence), Phase::Judging) = (&state.run, &state.evidence, &state.phase)
+            && current.id == run
+            && let Some(Profile::Confirm(rules)) = self.retraining.parts.evaluator.as_ref().map(|e| e.profile())
+        {
+            let mut evaluation = self.current_evaluation()?;
+            let judgement = evidence.judge_with(rules, 1, &evaluation.checks);
+            evaluation.judged(evidence.clone(), judgement);
+            return Ok(Some(evaluation));
+        }
+        let Some(run) = self.run(run)? else { return Ok(None) };
+        stored(&**self.store(), self.name(), &run)
+    }
+
+    /// Forgets what belongs to the run that has ended.
+    pub(super) fn forget_evaluation(&mut self) {
+        self.retraining.state.live_rows.clear();
+        (self.retraining.evaluation, self.retraining.validating, self.retraining.checked) = (None, None, None);
+    }
+
+    /// Promotes, refuses or lets go the leader of a race.
+    pub(super) fn settle_race(&mut self, candidate: ModelVersion, leader: Reason) -> Result<(), Error> {
+        match self.conclude_race(leader)? {
+            (Verdict::Pass, reason) => self.pass(candidate, reason),
+            (Verdict::Fail, reason) => self.refuse(candidate, reason),
+            (Verdict::Inconclusive, reason) => self.end_run(RunState::Inconclusive, reason),
+        }
+    }
+}
+
+/// The stored evaluation of `run`, also as earlier versions stored it.
+pub(in super::super) fn stored(store: &dyn Store, pipeline: &str, run: &Run) -> Result<Option<Evaluation>, Error> {
+    let found = store.get(pipeline, Kind::Evaluation, &run.id.to_string()).map_err(Error::store("read a record"))?;
+    found.map(|record| parse(&record, run)).transpose()
+}
+
+fn parse(record: &Record, run: &Run) -> Result<Evaluation, Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Whole(Box<Evaluation>),
+        Judged(Box<(Evidence, Judgement)>),
+        Raced(Race),
+    }
+    let candidate = run.candidate.unwrap_or(run.base);
+    let early = |profile| Evaluation::new(run.id, run.requested, profile, candidate, run.base);
+    Ok(match super::super::outbox::parse(record)? {
+        Stored::Whole(evaluation) => *evaluation,
+        Stored::Judged(both) => {
+            let mut evaluation = early("confirm");
+            evaluation.judged(both.0, both.1);
+            evaluation
+        }
+        Stored::Raced(race) => {
+            let mut evaluation = early("adaptive");
+            evaluation.verdict = Some(Verdict::Pass);
+            evaluation.race = Some(race);
+            evaluation
+        }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::retrain::Paired;
+    use crate::store::Key;
+    use crate::trigger::Explanation;
+
+    /// Releases before this one stored the evidence and the judgement, or the race.
+    #[test]
+    fn what_earlier_releases_stored_is_read() {
+        let run = Run {
+            id: RunId(7),
+            state: RunState::Rejected,
+            requested: chrono::DateTime::UNIX_EPOCH,
+            why: Explanation { trigger: "t".into(), fired: true, text: String::new(), parts: Vec::new() },
+            batch: None,
+            base: ModelVersion(1),
+            models: vec![ModelVersion(2)],
+            candidate: Some(ModelVersion(2)),
+            evaluation: None,
+            notes: Vec::new(),
+        };
+        let read = |body: &str| {
+            let record = Record {
+                kind: Kind::Evaluation,
+                key: Key::new(&"p".into(), "run-7"),
+                rev: 1,
+                state: "final".into(),
+                rank: 7,
+                due: None,
+                holder: None,
+                body: body.as_bytes().into(),
+            };
+            parse(&record, &run).unwrap()
+        };
+        let judged = read(
+            r#"[{"against_current":{"wins":1,"losses":6},"against_kept":null,"rounds":2,"rows":50,"disagreeing":7,
+                "disagreement":0.1,"slices":{},"unusable":0,"annotators":["ground_truth"]},
+                {"verdict":"fail","reasons":[{"code":"worse","detail":"1 : 6"}],"estimated_gain":-0.1,"missing_labels":null}]"#,
+        );
+        assert_eq!(
+            (judged.verdict, judged.candidate, judged.champion),
+            (Some(Verdict::Fail), ModelVersion(2), ModelVersion(1))
+        );
+        assert_eq!(judged.evidence.unwrap().against_current, Paired { wins: 1, losses: 6 });
+        let raced = read(r#"{"scores":{"all":3.5,"keep":1.0},"weight":4.0,"decisive":3,"leader":"all"}"#);
+        assert_eq!((raced.verdict, raced.race.unwrap().leader().0), (Some(Verdict::Pass), "all"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Evaluations: what is stored of them, what a requirement does, and that an empty gate lets nobody through.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use feedloop::{
+    Artifact, ConfirmRules, Dataset, Error, EvaluatedOn, FnTrainer, Leakage, LineageStep, Metric, Pipeline,
+    PipelineBuilder, Profile, Requirement, Row, RunId, RunState, TrainJob, Verdict, new_labels,
+};
+use support::host::Host;
+use support::{Rng, base, evaluator, first_model, schema, truth};
+
+/// Every run trains the same `threshold`, and is judged by `profile`.
+fn training(threshold: &'static str, profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder + Clone {
+    move |builder| {
+        builder
+            .trigger(new_labels(60))
+            .compare(1.0)
+            .train(FnTrainer::inline(move |_: &TrainJob| Ok(Artifact::Inline(threshold.into()))))
+            .evaluate(evaluator(profile.clone()))
+            .slice("left", |_, row: &Row| row.values()[1] < 0.5)
+            .slice("broken", |_, row: &Row| row.values()[99] > 0.0)
+    }
+}
+
+fn audit_set(concept: f64) -> Dataset {
+    let mut rng = Rng(77);
+    let rows = (0..300).map(|_| [rng.unit(), rng.unit()]);
+    Dataset::from_values(schema(), rows.map(|row| (row, truth(&row, concept))).collect::<Vec<_>>()).unwrap()
+}
+
+fn notes(host: &Host, run: u64) -> String {
+    let run = host.pipeline.run(RunId(run)).unwrap().unwrap();
+    run.notes.iter().map(|(_, reason)| format!("{reason}\n")).collect()
+}
+
+#[test]
+fn the_evaluation_of_a_promotion_is_stored_linked_and_found_again() {
+    let settings = |builder: PipelineBuilder| {
+        training("0.8", Profile::confirm())(builder)
+            .audit_set(audit_set(0.8))
+            .require(Requirement::new(Metric::Accuracy, 0.7))
+            .require(Requirement::no_worse(Metric::LogLoss, 0.1).on(EvaluatedOn::Audit).in_slice("left"))
+    };
+    let mut host = Host::new(settings);
+    let mut waiting = None;
+    for _ in 0..20 {
+        host.turn(80, 0.8);
+        let run = host.pipeline.run(RunId(1)).unwrap();
+        if run.is_some_and(|run| run.state == RunState::Judging) {
+            waiting = host.pipeline.evaluation(RunId(1)).unwrap();
+        }
+    }
+    let waiting = waiting.expect("judging takes more than one label batch");
+    assert_eq!(waiting.verdict, None);
+    assert!(waiting.audit.is_some() && !waiting.reasons.is_empty(), "{waiting}");
+    let run = host.pipeline.run(RunId(1)).unwrap().unwrap();
+    assert!(matches!(run.state, RunState::Watched | RunState::Kept | RunState::KeptUnproven), "{}", notes(&host, 1));
+    let found = host.pipeline.evaluation(RunId(1)).unwrap().unwrap();
+    assert_eq!((found.verdict, Some(found.candidate), found.champion), (Some(Verdict::Pass), run.candidate, run.base));
+    assert_eq!(found.checks.iter().filter(|check| check.outcome == Verdict::Pass).count(), 2, "{found}");
+    let live = found.live.as_ref().unwrap();
+    assert!(
+        live.all.rows >= 30 && live.all.of(found.candidate, Metric::Accuracy).unwrap().value == Some(1.0),
+        "{found}"
+    );
+    let training = found.training.as_ref().unwrap();
+    assert!(training.all.rows > 200 && training.slices.contains_key("left"), "base data and the first batch\n{found}");
+    assert!(!training.slices.contains_key("broken"), "a closure that panics holds nothing");
+    let audit = found.audit.as_ref().unwrap();
+    assert_eq!((audit.all.rows, audit.all.of(found.candidate, Metric::Accuracy).unwrap().value), (300, Some(1.0)));
+    assert!(audit.all.difference(found.champion, Metric::Accuracy).unwrap().interval.unwrap().0 > 0.2);
+    assert!(run.evaluation.as_ref().is_some_and(|digest| digest.len() == 64));
+    let lineage = host.pipeline.model_lineage(found.candidate).unwrap();
+    assert!(lineage.steps.contains(&LineageStep::Evaluation(Box::new(found.clone()))), "{lineage}");
+    assert!(lineage.to_string().contains("evaluation of v1 against v0: pass"), "{lineage}");
+    host.restart(settings);
+    assert_eq!(host.pipeline.evaluation(RunId(1)).unwrap(), Some(found));
+    assert_eq!(host.pipeline.evaluation(RunId(99)).unwrap(), None);
+    assert!(host.pipeline.gate::<Leakage>().is_some(), "the audit set is kept out of every batch");
+}
+
+#[test]
+fn a_restart_while_judging_goes_on_with_the_same_evaluation() {
+    let settings = |builder: PipelineBuilder| {
+        training("0.7", Profile::confirm())(builder)
+            .audit_set(audit_set(0.7))
+            .require(Requirement::new(Metric::Accuracy, 0.5))
+    };
+    let judged = |restart: bool| {
+        let mut host = Host::new(settings);
+        for _ in 0..15 {
+            host.turn(80, 0.7);
+            if restart {
+                host.restart(settings);
+            }
+        }
+        (host.run_states(), host.pipeline.evaluation(RunId(1)).unwrap().unwrap())
+    };
+    let (states, through) = judged(false);
+    assert_eq!(judged(true), (states, through));
+}
+
+#[test]
+fn a_better_candidate_that_misses_a_requirement_is_refused() {
+    let worse_than_wanted = Requirement::new(Metric::Accuracy, 0.99);
+    let run = |on| {
+        let mut host = Host::new(|builder| {
+            training("0.7", Profile::confirm())(builder)
+                .audit_set(audit_set(0.8))
+                .require(worse_than_wanted.clone().on(on))
+        });
+        for _ in 0..12 {
+            host.turn(80, 0.8);
+        }
+        assert_eq!(host.pipeline.champion().0, 0, "{:?} {}", host.run_states(), notes(&host, 1));
+        (host.run_states()[0], host.pipeline.evaluation(RunId(1)).unwrap().unwrap().reasons[0].code.clone())
+    };
+    assert_eq!(run(EvaluatedOn::Audit), (RunState::Rejected, "requirement_failed".into()));
+    assert_eq!(run(EvaluatedOn::Live), (RunState::Rejected, "requirement_failed".into()));
+    assert_eq!(run(EvaluatedOn::Training).0, RunState::Rejected);
+}
+
+#[test]
+fn rules_that_ask_for_nothing_promote_nothing() {
+    let nothing = || Profile::Confirm(ConfirmRules { confirm_at: 1.0, ..ConfirmRules::default() });
+    let mut host = Host::new(training("0.8", nothing()));
+    (0..10).for_each(|_| host.turn(80, 0.8));
+    assert_eq!((host.pipeline.champion().0, host.run_states()[0]), (0, RunState::Inconclusive));
+    assert!(notes(&host, 1).contains("no_threshold"), "{}", notes(&host, 1));
+    let required = Requirement::new(Metric::Accuracy, 0.9);
+    let mut host = Host::new(|builder| training("0.8", nothing())(builder).require(required));
+    (0..10).for_each(|_| host.turn(80, 0.8));
+    assert!(host.pipeline.champion().0 > 0, "a requirement is a threshold: {}", notes(&host, 1));
+}
+
+#[test]
+fn the_leader_of_a_race_must_meet_what_is_required_on_the_audit_set() {
+    let run = |concept: f64| {
+        let mut host = Host::new(|builder| {
+            training("0.8", Profile::adaptive())(builder)
+                .audit_set(audit_set(concept))
+                .require(Requirement::new(Metric::Accuracy, 0.9).on(EvaluatedOn::Audit))
+        });
+        (0..10).for_each(|_| host.turn(80, 0.8));
+        let evaluation = host.pipeline.evaluation(RunId(1)).unwrap().unwrap();
+        assert!(evaluation.race.is_some() && evaluation.training.is_some(), "{evaluation}");
+        (host.pipeline.champion().0 > 0, evaluation.verdict)
+    };
+    assert_eq!(run(0.8), (true, Some(Verdict::Pass)));
+    assert_eq!(run(0.3), (false, Some(Verdict::Fail)));
+}
+
+#[test]
+fn settings_without_sense_are_reported_together() {
+    let build = |change: &dyn Fn(PipelineBuilder) -> PipelineBuilder| {
+        let builder = Pipeline::builder("evaluated", schema()).training_data(base()).first_model(first_model());
+        match change(builder.explore(0.1)).build() {
+            Err(Error::Build(mistakes)) => mistakes.join("\n"),
+            other => panic!("{:?}", other.map(drop)),
+        }
+    };
+    let confirm = |builder: PipelineBuilder| builder.evaluate(evaluator(Profile::confirm()));
+    let found = build(&|builder| {
+        confirm(builder)
+            .require(Requirement::new(Metric::RSquared, 0.5))
+            .require(Requirement::new(Metric::Cost, 0.5))
+            .require(Requirement::new(Metric::Accuracy, f64::NAN))
+            .require(Requirement::no_worse(Metric::Accuracy, -0.1))
+            .require(Requirement::new(Metric::Accuracy, 0.5).on(EvaluatedOn::Audit))
+            .slice("a", |_, _| true)
+            .slice("a", |_, _| true)
+    });
+    for part in ["R² is of a value", "needs a cost matrix", "NaN", "-0.1", "`.audit_set(..)`", "`a` is there twice"] {
+        assert!(found.contains(part), "`{part}` is not in\n{found}");
+    }
+    assert!(build(&|builder| confirm(builder).audit_set(base())).contains("200 rows of the training data"));
+    assert!(
+        build(&|builder| builder.require(Requirement::new(Metric::Accuracy, 0.5))).contains("without an evaluator")
+    );
+    let adaptive = build(&|builder| {
+        builder.evaluate(evaluator(Profile::adaptive())).require(Requirement::new(Metric::Accuracy, 0.5))
+    });
+    assert!(adaptive.contains("require it on the audit set"), "{adaptive}");
+}
