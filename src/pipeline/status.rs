@@ -98,6 +98,9 @@ pub struct Status {
     pub run: Option<Run>,
     /// How the watch stands, in one line.
     pub watch: Option<String>,
+    /// How many labels a comparison of two models takes: what the watch, and the verdict on a candidate, can find at all.
+    #[serde(default)]
+    pub power: Option<String>,
     /// How the race of the recipes stands (profile `adaptive`), in one line.
     pub race: Option<String>,
     /// Runs so far.
@@ -162,6 +165,7 @@ impl super::Pipeline {
             last_run: (view.runs > 0).then_some(RunId(view.runs)),
             run: view.run,
             watch: view.watch,
+            power: view.power,
             race: view.race,
             runs: view.runs,
             promotions: view.promotions,

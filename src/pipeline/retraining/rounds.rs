@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Pipeline;
+use super::super::shadow::{Recorded, merge, recorded_of};
 use super::{Phase, Round};
 use crate::error::Error;
 use crate::event::ModelVersion;
 use crate::retrain::judge::JudgedRow;
 use crate::retrain::{JobStatus, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
 use crate::sample::{Lane, Reason, Sample, SampleState};
+use crate::schema::Row;
 use crate::stage::isolate;
 
 /// Rounds whose scoring failed before the loop gives up on them.
@@ -32,6 +34,10 @@ impl<'a> Scored<'a> {
         scores.outputs.as_ref().ok()?.get(row * self.width..(row + 1) * self.width)
     }
 
+    pub(super) fn latency(&self, model: ModelVersion) -> Option<std::time::Duration> {
+        self.scores.iter().find(|scores| scores.model == model)?.latency
+    }
+
     pub(super) fn outputs(&self, model: ModelVersion) -> Option<&'a Result<Vec<f64>, String>> {
         self.scores.iter().find(|scores| scores.model == model).map(|scores| &scores.outputs)
     }
@@ -51,10 +57,16 @@ impl Pipeline {
         }
         let samples: Vec<_> = self.retraining.unjudged.iter().map(|(_, id)| *id).collect();
         let models = self.live_models();
+        let mut recorded = BTreeSet::new();
+        for id in &samples {
+            if self.outbox.sample(*id)?.is_some_and(|sample| recorded_of(sample, &models).is_some()) {
+                recorded.insert(*id);
+            }
+        }
         let state = &mut self.retraining.state;
         let key = format!("round-{}", state.next_round);
         state.next_round += 1;
-        state.round = Some(Round { key, samples, models });
+        state.round = Some(Round { key, samples, models, recorded });
         self.save_loop(Vec::new())?;
         Ok(true)
     }
@@ -89,7 +101,12 @@ impl Pipeline {
         if round.models.len() < 2 {
             return self.finish_round(&samples, &[]);
         }
-        match self.poll_scores(&round.key, &round.models, &samples)? {
+        let known: Vec<_> = samples
+            .iter()
+            .map(|sample| recorded_of(sample, &round.models).filter(|_| round.recorded.contains(&sample.id())))
+            .collect();
+        let rows = samples.iter().map(|sample| &sample.observation.row);
+        match self.poll_scores(&round.key, &round.models, rows, &known)? {
             JobStatus::Running | JobStatus::Unknown => Ok(false),
             JobStatus::Done(scores) => self.finish_round(&samples, &scores),
             JobStatus::Failed { reason, .. } => {
@@ -108,22 +125,30 @@ impl Pipeline {
         }
     }
 
-    /// Polls a scoring job and starts it if nobody knows it.
-    pub(super) fn poll_scores(
+    /// Scores of `models` on `rows`, by a job that is started if nobody knows it; rows that are `known` are not scored again.
+    pub(super) fn poll_scores<'a>(
         &mut self,
         key: &str,
         models: &[ModelVersion],
-        samples: &[Sample],
+        rows: impl Iterator<Item = &'a Row>,
+        known: &[Recorded],
     ) -> Result<JobStatus<Vec<Scores>>, Error> {
-        let rows = samples.iter().map(|sample| sample.observation.row.clone()).collect();
-        self.poll_row_scores(key, models, Arc::new(rows))
+        let rows: Vec<Row> = rows.zip(known).filter(|(_, known)| known.is_none()).map(|(row, _)| row.clone()).collect();
+        let width = self.schema.target().output_width();
+        if rows.is_empty() {
+            return Ok(JobStatus::Done(merge(models, width, known, Vec::new())));
+        }
+        Ok(match self.poll_row_scores(key, models, Arc::new(rows))? {
+            JobStatus::Done(scored) => JobStatus::Done(merge(models, width, known, scored)),
+            other => other,
+        })
     }
 
     pub(super) fn poll_row_scores(
         &mut self,
         key: &str,
         models: &[ModelVersion],
-        rows: Arc<Vec<crate::schema::Row>>,
+        rows: Arc<Vec<Row>>,
     ) -> Result<JobStatus<Vec<Scores>>, Error> {
         let models: Vec<_> = models.iter().filter_map(|version| self.retraining.models.get(version).cloned()).collect();
         let width = self.schema.target().output_width();
