@@ -159,7 +159,7 @@ pub use gate::{
     SchemaGate, SchemaReport, SourceCap, gate_fn,
 };
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
-pub use label_shift::{LabelShift, LabelShiftError, Weights};
+pub use label_shift::{LabelShift, LabelShiftError, PriorCorrection, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, AliasRecord, Aliases, Cleared, Control, Counters, Draft, HeldBatch,
     Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder,

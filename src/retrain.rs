@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod jobs;
 pub(crate) mod judge;
 pub(crate) mod latency;
+pub(crate) mod maturity;
 pub(crate) mod paired;
 pub(crate) mod race;
 pub(crate) mod recipe;

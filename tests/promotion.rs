@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Aliases, Artifact, BoxError, Committed, ConfidenceRouter, Deployer, Error, Evaluator, Expect, Fence, FnTrainer,
-    Indexed, JobStatus, Key, Kind, Mode, ModelRecord, ModelSlot, ModelVersion, Observation, PairedEvaluator,
-    PipelineBuilder, Profile, PromotionKind, Role, RunId, RunState, SampleState, ScoreJob, Scores, Store, TrainJob,
-    Trained, Trainer, Write, new_labels,
+    Aliases, Artifact, BoxError, Committed, ConfidenceRouter, Deployer, Error, Evaluator, Event, Expect, Fence,
+    FnTrainer, Indexed, JobStatus, Key, Kind, Label, Mode, ModelRecord, ModelSlot, ModelVersion, Observation, Outcome,
+    Output, PairedEvaluator, PipelineBuilder, Profile, PromotionKind, Role, RunId, RunState, SampleState, ScoreJob,
+    Scores, Store, TrainJob, Trained, Trainer, Write, new_labels,
 };
 use support::host::Host;
 use support::{evaluator, fit, observation};
@@ -302,6 +303,60 @@ fn a_killed_loop_labels_nothing_by_itself_and_still_records_flags_and_asks() {
     assert_eq!(host.pipeline.status().unwrap().samples.get(&SampleState::Admitted), None, "nobody waits any more");
 }
 
+#[test]
+fn a_rollback_waits_a_label_batch_and_the_second_freezes() {
+    let mut host = Host::new(|builder| confirming("0.8")(builder));
+    promote(&mut host);
+    while host.pipeline.status().unwrap().trigger_view.labels < 60 && host.served < 6_000 {
+        host.turn(40, 0.8);
+    }
+    host.pipeline.rollback("first").unwrap();
+    let runs = host.pipeline.status().unwrap().runs;
+    for _ in 0..3 {
+        host.pipeline.poll().unwrap();
+    }
+    assert_eq!(host.pipeline.champion().0, 0);
+    let status = host.pipeline.status().unwrap();
+    assert!(status.trigger_view.labels >= 60 && status.runs == runs, "a run in the cool-off: {status:?}");
+    assert_eq!(status.frozen, None);
+    host.turn(120, 0.8);
+    assert!(host.pipeline.status().unwrap().runs > runs, "a label batch ends the cool-off");
+    promote(&mut host);
+    host.pipeline.rollback("second").unwrap();
+    host.pipeline.poll().unwrap();
+    let frozen = host.pipeline.status().unwrap().frozen.expect("two rollbacks in ten promotions freeze");
+    assert!(frozen.contains("flapping"), "{frozen}");
+    let runs = host.pipeline.status().unwrap().runs;
+    for _ in 0..4 {
+        host.turn(80, 0.8);
+    }
+    assert_eq!(host.pipeline.status().unwrap().runs, runs);
+}
+
+#[test]
+fn outcomes_of_a_young_model_are_compared_at_their_age() {
+    let mut host = Host::new(confirming("0.8"));
+    let tell = |host: &mut Host, ids: std::ops::Range<u64>| {
+        let truths = ids.map(|n| Event::Outcome(Outcome::truth(support::id(n), Label::Class(0))));
+        host.pipeline.ingest(truths.collect::<Vec<_>>()).unwrap();
+    };
+    host.turn(40, 0.8);
+    tell(&mut host, 0..40);
+    assert_eq!(host.pipeline.status().unwrap().maturity, None);
+    let promoted = promote(&mut host);
+    assert_eq!(host.pipeline.status().unwrap().maturity, None, "nothing is known of it yet");
+    let from = host.served;
+    host.turn(30, 0.8);
+    tell(&mut host, from..from + 30);
+    host.clock.advance(TimeDelta::days(20));
+    tell(&mut host, 40..120);
+    let text = host.pipeline.status().unwrap().maturity.unwrap();
+    assert!(text.starts_with(&format!("{promoted}: loss by outcome")) && text.contains("only 33 %"), "{text}");
+    assert!(text.contains("claimed accuracy"), "{text}");
+    host.restart(confirming("0.8"));
+    assert!(host.pipeline.status().unwrap().maturity.is_some());
+}
+
 // Shadow and canary ------------------------------------------------------------------------------------------------------
 
 /// Remembers the names of the jobs that it is given, and says of each model how long it took.
@@ -384,6 +439,30 @@ fn recorded_shadows_judge_a_candidate_without_scoring_it_again() {
         assert_eq!(host.pipeline.status().unwrap().counters.duplicate_predictions, 0);
     }
     assert_eq!(verdicts[0], verdicts[1], "a shadow says what the evaluator would have found");
+}
+
+#[test]
+fn the_recorder_joins_a_shadow_to_its_prediction() {
+    let pipeline = feedloop::Pipeline::builder("recorded", support::schema())
+        .training_data(support::base())
+        .first_model(support::first_model())
+        .explore(1.0)
+        .build()
+        .unwrap();
+    let (recorder, control, _worker) = pipeline.spawn().unwrap();
+    let (id, another) = (recorder.next_id(), recorder.next_id());
+    assert_ne!(id, another);
+    let output = Output::Probabilities(&[0.2, 0.8]);
+    let draft = recorder.prediction(ModelVersion(0), output).id(id).latency(Duration::from_millis(3));
+    assert_eq!(draft.values(&[0.1, 0.2]).unwrap(), id);
+    recorder.shadow(id, ModelVersion(0), Output::Probabilities(&[0.6, 0.4])).unwrap();
+    recorder.shadow(id, ModelVersion(9), Output::Probabilities(&[0.6, 0.4])).unwrap();
+    let counters = control.status().unwrap().counters;
+    assert_eq!((counters.predictions, counters.shadow, counters.duplicate_predictions), (1, 2, 0));
+    let sample = control.sample(id).unwrap().unwrap();
+    let said: Vec<_> = sample.shadows.iter().map(|shadow| (shadow.model.0, shadow.output.clone())).collect();
+    assert_eq!(said, [(0, vec![0.6, 0.4])], "nobody judges version 9");
+    assert_eq!(sample.observation.latency, Some(Duration::from_millis(3)));
 }
 
 #[test]

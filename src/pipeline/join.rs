@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use super::Pipeline;
 use super::ledger::Entry;
 use super::opinions::{people_say, settled_truth, world_says};
+use super::retraining::Made;
 use crate::chunk::{Heard, Truth};
 use crate::clock::from_micros;
 use crate::error::Error;
@@ -121,6 +122,11 @@ impl Pipeline {
             entry.set_truth(outcome.label);
         }
         self.count_outcome(before, outcome.label);
+        if let (None, Some(label)) = (before, outcome.label) {
+            let made =
+                Made { model: entry.model, time: entry.time(), predicted: entry.predicted(self.schema.target()) };
+            self.retraining.outcome_came(made, label, self.now);
+        }
         let labelled = self.label_by_outcome(id, &entry, outcome.label);
         let (replaces, label) = (before.or(people), outcome.label.or(people));
         if label != replaces {
@@ -265,6 +271,8 @@ impl Pipeline {
             return self.park(id, Parked::Feedback(feedback));
         };
         let predicted = entry.predicted(self.schema.target());
+        let made = Made { model: entry.model, time: entry.time(), predicted };
+        self.retraining.feedback_came(made, &feedback, self.now);
         self.counters.feedback += 1;
         if !self.buffer.is_empty() {
             self.inspect();

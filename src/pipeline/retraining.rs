@@ -6,6 +6,7 @@
 mod aliases;
 mod audit;
 mod challenger;
+mod cohorts;
 mod deploy;
 mod evolution;
 mod incident;
@@ -32,6 +33,7 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::latency::Timings;
+use crate::retrain::maturity::Cohort;
 use crate::retrain::{
     Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, LatencyBound, Manifest, ModelRecord, Race, Recipe, Run,
     RunId, RunState, Trainer, Watch,
@@ -44,6 +46,7 @@ use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, LoopStatus, Memory};
 pub use aliases::{AliasRecord, Aliases};
 pub use audit::HeldBatch;
+pub(super) use cohorts::Made;
 pub use evolution::SchemaVersion;
 
 use super::builder::Mode;
@@ -180,6 +183,9 @@ struct LoopState {
     /// Median time that the champion's predecessor took to predict, as the host recorded it.
     #[serde(default)]
     latency_before: Option<Duration>,
+    /// What production says of the champion, and of the version before it.
+    #[serde(default)]
+    cohorts: Vec<Cohort>,
 }
 
 /// Parts that the builder hands over.
@@ -282,6 +288,7 @@ impl Retraining {
                 round_failures: 0,
                 held: None,
                 latency_before: None,
+                cohorts: vec![Cohort::new(ModelVersion::FIRST)],
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
@@ -331,6 +338,7 @@ impl Retraining {
     /// A live observation of the served version, or of a canary, passes by.
     pub(super) fn observe(&mut self, observation: &Observation, target: &Target) {
         self.suspect(observation, target);
+        self.claims(observation, target);
         if let Some(builder) = &mut self.baseline
             && observation.model == self.state.champion
             && self.baseline_rows < BASELINE_ROWS
@@ -561,6 +569,9 @@ impl Pipeline {
             if saved.schema != self.schema.fingerprint() {
                 self.take_over_schema(&mut saved)?;
             }
+            if saved.cohorts.is_empty() {
+                saved.cohorts.push(Cohort::new(saved.champion));
+            }
             self.retraining.state = saved;
         }
         self.reopen_aliases()?;
@@ -674,6 +685,7 @@ pub(super) struct View {
     pub(super) run: Option<Run>,
     pub(super) watch: Option<String>,
     pub(super) power: Option<String>,
+    pub(super) maturity: Option<String>,
     pub(super) race: Option<String>,
     pub(super) runs: u64,
     pub(super) promotions: u64,
@@ -698,6 +710,7 @@ impl Retraining {
                 )
             }),
             power: self.power(),
+            maturity: self.maturity(),
             race: (!state.race_models.is_empty()).then(|| {
                 let (leader, decisive) = (&state.race.leader, state.race.decisive);
                 let claim = if decisive < HARM_CLAIM { ", too few for any claim about harm" } else { "" };

@@ -225,7 +225,7 @@ impl Pipeline {
         state.evidence = None;
         state.failures_in_a_row = 0;
         state.phase = Phase::Idle;
-        self.retraining.champion_changes();
+        self.retraining.champion_changes(from, to);
         self.retraining.pool.clear();
         self.retraining.comparing = None;
         self.retraining.baseline = Some(Reference::builder(self.schema.clone()).model(to));
@@ -269,7 +269,7 @@ impl Pipeline {
         (state.champion, state.previous) = (to, None);
         state.cool_off = 1;
         state.phase = Phase::Idle;
-        self.retraining.champion_changes();
+        self.retraining.champion_changes(failed, to);
         (self.retraining.redeploy, self.retraining.redeploy_failed) = (false, false);
         self.retraining.baseline = None;
         self.save_loop(Vec::new())?;

@@ -259,7 +259,8 @@ impl Pipeline {
             verdict @ (WatchVerdict::Kept | WatchVerdict::KeptUnproven) => {
                 let proven = verdict == WatchVerdict::Kept;
                 let state = if proven { RunState::Kept } else { RunState::KeptUnproven };
-                let text = format!("{current} against {previous}: no alarm");
+                let late = self.retraining.maturity().map(|late| format!("; {late}")).unwrap_or_default();
+                let text = format!("{current} against {previous}: no alarm{late}");
                 self.end_watch(state, Reason::new(state.as_str(), text))
             }
         }
