@@ -1,6 +1,7 @@
 //! What the host tells the loop: predictions, outcomes and feedback; and the names of things.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -153,6 +154,9 @@ pub struct Observation {
     pub(crate) output: Vec<f64>,
     /// Flagged by a guard on the host's own thread.
     pub(crate) guarded: bool,
+    /// How long the host's model took, if the host said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
 }
 
 impl Observation {
@@ -166,6 +170,7 @@ impl Observation {
             row: Row::new(schema),
             output: vec![f64::NAN; schema.target().output_width()],
             guarded: false,
+            latency: None,
         }
     }
 

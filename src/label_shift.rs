@@ -1,5 +1,7 @@
 //! Label shift: the shares of the classes have changed, what each class looks like has not.
 
+mod correction;
+
 use ndarray::Array2;
 use thiserror::Error;
 
@@ -7,6 +9,8 @@ use crate::event::{Label, predicted_label};
 use crate::reference::Reference;
 use crate::schema::Target;
 use crate::stats::singular::singular;
+
+pub use correction::PriorCorrection;
 
 /// Why class shares cannot be estimated.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -81,6 +85,8 @@ pub struct LabelShift {
     confusion: Array2<f64>,
     /// Shares of the classes in the reference.
     shares: Vec<f64>,
+    /// How often each class was predicted on those rows.
+    predicted: Vec<u64>,
 }
 
 /// What became of the classes.
@@ -99,7 +105,7 @@ impl LabelShift {
     pub fn fit(reference: &Reference) -> Result<Self, LabelShiftError> {
         let target = reference.schema().target();
         let Target::Classes(names) = target else { return Err(LabelShiftError::NotClasses) };
-        let mut confusion = Array2::zeros((names.len(), names.len()));
+        let mut confusion: Array2<f64> = Array2::zeros((names.len(), names.len()));
         for row in reference.sample() {
             let label = row.label.filter(|label| label.fits(target));
             if let (Some(Label::Class(predicted)), Some(Label::Class(class))) =
@@ -108,6 +114,7 @@ impl LabelShift {
                 confusion[(predicted as usize, class as usize)] += 1.0;
             }
         }
+        let predicted = confusion.rows().into_iter().map(|row| row.sum() as u64).collect();
         let counts: Vec<f64> = confusion.columns().into_iter().map(|column| column.sum()).collect();
         if let Some(class) = counts.iter().position(|&count| count == 0.0) {
             return Err(LabelShiftError::NoRows { class: names[class].clone() });
@@ -120,7 +127,7 @@ impl LabelShift {
             return Err(LabelShiftError::Singular { value, needed });
         }
         let rows: f64 = counts.iter().sum();
-        Ok(LabelShift { confusion, shares: counts.iter().map(|count| count / rows).collect() })
+        Ok(LabelShift { confusion, shares: counts.iter().map(|count| count / rows).collect(), predicted })
     }
 
     /// The shares of the classes behind these predictions, and what they are relative to the reference: `predicted[k]` is how

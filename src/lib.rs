@@ -161,19 +161,19 @@ pub use gate::{
     SchemaGate, SchemaReport, SourceCap, gate_fn,
 };
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
-pub use label_shift::{LabelShift, LabelShiftError, Weights};
+pub use label_shift::{LabelShift, LabelShiftError, PriorCorrection, Weights};
 pub use pipeline::{
-    Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, HeldBatch, Ingested, Lineage,
-    LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
-    SchemaVersion, StageStatus, Status, Worker,
+    Acknowledged, AlarmRecord, AlarmState, AliasRecord, Aliases, Cleared, Control, Counters, Draft, HeldBatch,
+    Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder,
+    Refused, SchemaVersion, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
     AdaptiveRules, Artifact, BatchId, Check, CommandTrainer, Comparison, ConfirmRules, CostMatrix, Deployer,
-    EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement, LabelledRows, Manifest,
-    Measured, Metric, MetricTable, Model, ModelFigures, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race,
-    Recipe, Requirement, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate,
-    TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
+    EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement, LabelledRows,
+    LatencyBound, Manifest, Measured, Metric, MetricTable, Model, ModelFigures, ModelRecord, ModelSlot, Paired,
+    PairedEvaluator, Profile, Race, Recipe, Requirement, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence,
+    SliceFigures, Tabulate, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,
@@ -185,7 +185,7 @@ pub use router::{
     HumanRouter, LabelRouter, PromotionPlan, QueryStrategy, Route, RouteContext, RouterFn, Traffic, plan_promotion,
     router_fn,
 };
-pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
+pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Shadow, Transition};
 pub use schema::{
     Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
     ViolationKind, Widening,

@@ -18,6 +18,7 @@ mod outbox;
 mod question;
 mod recorder;
 mod retraining;
+mod shadow;
 mod status;
 mod worker;
 
@@ -44,7 +45,7 @@ pub use control::Control;
 pub use isolated::StageStatus;
 pub use lineage::{Lineage, LineageStep};
 pub use recorder::{Draft, Recorder, Refused};
-pub use retraining::{HeldBatch, PromotionKind, PromotionRecord, SchemaVersion};
+pub use retraining::{AliasRecord, Aliases, HeldBatch, PromotionKind, PromotionRecord, SchemaVersion};
 pub use status::{Counters, Status};
 pub use worker::Worker;
 
@@ -98,6 +99,7 @@ pub struct Pipeline {
     /// The version that the stages are based on.
     stage_model: ModelVersion,
     ledger: Ledger,
+    shadows: shadow::Shadows,
     buffer: ChunkBuffer,
     findings: Findings,
     drawn: Vec<PredictionId>,

@@ -6,6 +6,8 @@ pub(crate) mod compare;
 pub(crate) mod evaluation;
 pub(crate) mod jobs;
 pub(crate) mod judge;
+pub(crate) mod latency;
+pub(crate) mod maturity;
 pub(crate) mod paired;
 pub(crate) mod race;
 pub(crate) mod recipe;
@@ -16,6 +18,7 @@ pub(crate) mod watch;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -34,6 +37,7 @@ pub use evaluation::{
     SliceFigures, Tabulate,
 };
 pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
+pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;
 pub use race::Race;
 pub use slot::{ModelSlot, Served};
@@ -270,6 +274,8 @@ pub struct Scores {
     pub model: ModelVersion,
     /// Outputs, rows × width; or why the model could not be loaded or failed.
     pub outputs: Result<Vec<f64>, String>,
+    /// Median time that it took for a row, if that was measured: the smoke test compares it with the champion's.
+    pub latency: Option<Duration>,
 }
 
 /// Scores models on rows, away from the worker, and says by which rules they are judged.
@@ -309,6 +315,17 @@ pub trait Deployer: Send {
     /// # Errors
     /// The version is not loaded; then the served one stays.
     fn activate(&mut self, version: ModelVersion) -> Result<(), BoxError>;
+
+    /// This candidate is being judged: it was prepared and is `Done`, it may predict beside the served model, and serve this
+    /// share of the predictions. `None`: there is no candidate any more, and nothing but the served version may serve.
+    /// A deployer without shadow and canary has nothing to do.
+    ///
+    /// # Errors
+    /// It cannot be done at present; it is tried again.
+    fn challenge(&mut self, challenger: Option<(ModelVersion, f64)>) -> Result<(), BoxError> {
+        let _ = challenger;
+        Ok(())
+    }
 }
 
 /// By which rules a candidate is promoted; see [the guide](crate::guide::retraining) for what each of them

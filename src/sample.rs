@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Label, ModelVersion, Observation, PredictionId};
 use crate::retrain::{BatchId, RunId};
+use crate::schema::row_floats;
 
 /// Code of the step by which a sample whose label is in doubt goes back to the review queue.
 pub(crate) const ADJUDICATED: &str = "adjudicate";
@@ -234,6 +235,16 @@ fn is_one(weight: &f64) -> bool {
     *weight == 1.0
 }
 
+/// What another model than the served one said of a prediction, recorded by the host at the same time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// The model.
+    pub model: ModelVersion,
+    /// Its output, as [`Observation::output`] lays it out.
+    #[serde(with = "row_floats")]
+    pub output: Vec<f64>,
+}
+
 /// A prediction that the loop kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -252,6 +263,9 @@ pub struct Sample {
     /// What an annotator should see beside the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+    /// What models in the shadow said of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<Shadow>,
     /// Every label that it got, oldest first; never overwritten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<Annotation>,
@@ -294,6 +308,7 @@ impl Sample {
             inclusion,
             flags: Vec::new(),
             payload: None,
+            shadows: Vec::new(),
             annotations: Vec::new(),
             label: None,
             overlap: 1,

@@ -11,6 +11,7 @@ use super::isolated::{AsStage, Isolated};
 use super::ledger::Ledger;
 use super::outbox::Outbox;
 use super::retraining::{EvaluationSettings, Parts, Retraining};
+use super::shadow::Shadows;
 use super::{Counters, Pipeline};
 use crate::chunk::ChunkBuffer;
 use crate::clock::{Clock, SystemClock};
@@ -21,7 +22,7 @@ use crate::event::ModelVersion;
 use crate::gate::QualityGate;
 use crate::reference::{Reference, References};
 use crate::retrain::recipe::MOST_ROWS;
-use crate::retrain::{Artifact, Deployer, Evaluator, Trainer};
+use crate::retrain::{Artifact, Deployer, Evaluator, LatencyBound, Trainer};
 use crate::router::LabelRouter;
 use crate::schema::{FieldKind, Row, Schema, Target};
 use crate::stage::isolate;
@@ -101,6 +102,8 @@ impl PipelineBuilder {
                 label_batch: 25,
                 training_rows: MOST_ROWS,
                 compare_share: 0.25,
+                canary: 0.0,
+                latency: LatencyBound::default(),
                 export: None,
                 directory: None,
                 seed: 0,
@@ -219,6 +222,26 @@ impl PipelineBuilder {
     /// Share of live traffic on which an open candidate is compared with the served model; a quarter unless told.
     pub fn compare(mut self, share: f64) -> Self {
         self.parts.compare_share = self.share("compare", share);
+        self
+    }
+
+    /// Share of the predictions that a candidate serves while it is judged, if the host routes them by
+    /// [`ModelSlot::route`](crate::ModelSlot::route) or its deployer does; 0 unless told. A canary has passed the smoke
+    /// test and nothing else. It ends with the run, with a rollback, and while the loop is frozen; an unusable output of it
+    /// that the served model does not share ends it at once. Advisory mode has no canary.
+    pub fn canary(mut self, share: f64) -> Self {
+        self.parts.canary = self.share("canary", share);
+        self
+    }
+
+    /// How much slower than the served model a candidate may be, in the smoke test as the evaluator measures both, and in
+    /// production as the host records it ([`Draft::latency`](crate::Draft::latency)); the default of [`LatencyBound`]
+    /// unless told.
+    pub fn latency_bound(mut self, bound: LatencyBound) -> Self {
+        if !(bound.ratio >= 1.0 && bound.ratio.is_finite()) {
+            self.mistakes.push(format!("latency_bound: a ratio of {} is not a number of at least 1", bound.ratio));
+        }
+        self.parts.latency = bound;
         self
     }
 
@@ -379,6 +402,7 @@ impl PipelineBuilder {
             cumulative_drift: Vec::new(),
             stage_model: ModelVersion::FIRST,
             ledger: Ledger::new(self.ledger, self.rows),
+            shadows: Shadows::new(self.rows),
             findings: Findings::new(),
             drawn: Vec::new(),
             spare: Vec::new(),

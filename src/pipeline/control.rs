@@ -7,7 +7,7 @@ use std::thread::Thread;
 use super::alarms::{self, AlarmRecord};
 use super::lineage::{self, Lineage};
 use super::recorder::Shared;
-use super::retraining::{HeldBatch, read_trigger_log};
+use super::retraining::{AliasRecord, HeldBatch, read_trigger_log};
 use super::{Pipeline, Status};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
@@ -129,6 +129,14 @@ impl Control {
         self.with(move |pipeline| pipeline.cancel_run(&who))?
     }
 
+    /// Every change of the aliases, oldest first; see [`Pipeline::alias_history`].
+    ///
+    /// # Errors
+    /// The worker has ended, or the store cannot be read.
+    pub fn alias_history(&self) -> Result<Vec<AliasRecord>, Error> {
+        self.with(|pipeline| pipeline.alias_history())?
+    }
+
     /// Rolls back to the version before the served one.
     ///
     /// # Errors
@@ -138,10 +146,19 @@ impl Control {
         self.with(move |pipeline| pipeline.rollback(&why))?
     }
 
-    /// The kill switch: nothing is trained, promoted or rolled back until [`Control::unfreeze`].
+    /// The kill switch: freezes the loop and ends what is under way, until [`Control::unfreeze`].
     ///
     /// # Errors
-    /// The worker has ended, or the store fails.
+    /// See [`Pipeline::kill`].
+    pub fn kill(&self, who: &str, why: &str) -> Result<(), Error> {
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.with(move |pipeline| pipeline.kill(&who, &why))?
+    }
+
+    /// Holds the loop where it is until [`Control::unfreeze`].
+    ///
+    /// # Errors
+    /// See [`Pipeline::freeze`].
     pub fn freeze(&self, why: &str) -> Result<(), Error> {
         let why = why.to_owned();
         self.with(move |pipeline| pipeline.freeze(&why))?

@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use super::Pipeline;
 use super::ledger::Entry;
 use super::opinions::{people_say, settled_truth, world_says};
+use super::retraining::Made;
 use crate::chunk::{Heard, Truth};
 use crate::clock::from_micros;
 use crate::error::Error;
@@ -22,6 +23,9 @@ const FUTURE: TimeDelta = TimeDelta::days(1);
 
 impl Pipeline {
     pub(super) fn take_prediction(&mut self, mut observation: Box<Observation>) -> Result<(), Error> {
+        if observation.role == Role::Shadow {
+            return self.take_shadow(observation);
+        }
         self.counters.predictions += 1;
         // the time of a stream only moves forward: one wrong clock must not stop it for years
         let latest = self.now + FUTURE;
@@ -29,22 +33,25 @@ impl Pipeline {
             observation.time = latest;
             self.counters.future_predictions += 1;
         }
-        let (id, model, role) = (observation.id, observation.model, observation.role);
-        let live = role == Role::Live;
-        let moved = live && model != self.stage_model && model == self.retraining.champion();
-        if moved || (live && model == self.stage_model && !self.buffer.accepts(&observation)) {
+        let (id, model) = (observation.id, observation.model);
+        let moved = model != self.stage_model && model == self.retraining.champion();
+        if moved || (model == self.stage_model && !self.buffer.accepts(&observation)) {
             self.inspect();
         }
         if moved {
             self.rebase_on(model);
         }
-        let inspected = live && model == self.stage_model;
-        if inspected && self.ledger.get(id).is_none() {
-            self.buffer.push(self.sequence, &observation);
+        let inspected = model == self.stage_model;
+        // What a canary serves is not inspected, but it judges: the random lane draws from all of the traffic.
+        let canary = !inspected && Some(model) == self.retraining.judged();
+        if (inspected || canary) && self.ledger.get(id).is_none() {
             if unit_interval(self.settings.seed, id.bytes()) < self.settings.explore {
                 self.drawn.push(id);
             }
-            self.retraining.observe(&observation);
+            self.retraining.observe(&observation, self.schema.target());
+        }
+        if inspected && self.ledger.get(id).is_none() {
+            self.buffer.push(self.sequence, &observation);
         }
         match self.ledger.insert(&self.schema, self.sequence, observation) {
             Err(buffer) => {
@@ -55,9 +62,7 @@ impl Pipeline {
             Ok(Some(buffer)) => self.give_back(buffer),
             Ok(None) => {}
         }
-        if !live {
-            self.counters.shadow += 1;
-        } else if !inspected {
+        if !inspected {
             self.counters.other_version += 1;
         }
         if self.flow.parked.is_empty() { Ok(()) } else { self.join_parked(id) }
@@ -117,6 +122,11 @@ impl Pipeline {
             entry.set_truth(outcome.label);
         }
         self.count_outcome(before, outcome.label);
+        if let (None, Some(label)) = (before, outcome.label) {
+            let made =
+                Made { model: entry.model, time: entry.time(), predicted: entry.predicted(self.schema.target()) };
+            self.retraining.outcome_came(made, label, self.now);
+        }
         let labelled = self.label_by_outcome(id, &entry, outcome.label);
         let (replaces, label) = (before.or(people), outcome.label.or(people));
         if label != replaces {
@@ -261,6 +271,8 @@ impl Pipeline {
             return self.park(id, Parked::Feedback(feedback));
         };
         let predicted = entry.predicted(self.schema.target());
+        let made = Made { model: entry.model, time: entry.time(), predicted };
+        self.retraining.feedback_came(made, &feedback, self.now);
         self.counters.feedback += 1;
         if !self.buffer.is_empty() {
             self.inspect();

@@ -20,6 +20,8 @@ impl Pipeline {
     /// What fails for one prediction, because the store cannot be read, is counted and does not stop the others.
     pub(super) fn inspect(&mut self) {
         if self.buffer.is_empty() {
+            // A canary is drawn, but not inspected.
+            self.keep_found(Vec::new(), &mut Vec::new());
             return;
         }
         let mut found: Vec<Flag> = Vec::new();
@@ -187,6 +189,7 @@ impl Pipeline {
         }
         let mut sample = Sample::new(observation, sequence, lane, inclusion);
         sample.flags = flags;
+        sample.shadows = self.shadows.of(id).to_vec();
         if let Some(make) = &self.payload {
             // The host's closure may panic; then the sample goes without what it would have said.
             let (schema, row) = (&self.schema, &sample.observation.row);
@@ -245,6 +248,10 @@ impl Pipeline {
             return Ok(());
         }
         let judges = sample.lane.judges();
+        if self.retraining.is_frozen() && !judges && self.router.is_some() {
+            // The router may label by itself: the sample waits in `Admitted` until the loop goes on.
+            return Ok(());
+        }
         let (by, asked) = match &mut self.router {
             Some(router) => {
                 let context = RouteContext {

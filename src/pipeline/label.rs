@@ -214,6 +214,9 @@ impl Pipeline {
     /// Releases or rejects the provisional auto-labels, as the router's audits say.
     pub(super) fn release_auto_labels(&mut self) -> Result<(), Error> {
         let now = self.now;
+        if self.retraining.is_frozen() {
+            return Ok(());
+        }
         let Some(router) = &mut self.router else { return Ok(()) };
         if self.outbox.count(Kind::Sample, Some(SampleState::AutoLabelled.as_str()))? == 0 {
             return Ok(());

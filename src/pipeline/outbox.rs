@@ -211,6 +211,20 @@ impl Outbox {
         }
     }
 
+    /// Is this still the worker of the pipeline? Asked before anything outside is touched.
+    ///
+    /// # Errors
+    /// Another process has taken over, or the store fails.
+    pub(super) fn check_place(&mut self) -> Result<(), Error> {
+        self.store.commit(&[], &self.fence, &mut self.verdicts).map_err(Error::store("hold the pipeline"))
+    }
+
+    /// Makes one write at once, if it finds what it expects.
+    pub(super) fn compare_and_set(&mut self, write: Write) -> Result<bool, Error> {
+        self.store.commit(&[&[write]], &self.fence, &mut self.verdicts).map_err(Error::store("compare and set"))?;
+        Ok(self.verdicts == [Committed::Applied])
+    }
+
     /// The task of a sample, if it has one.
     pub(super) fn task(&self, id: PredictionId) -> Result<Option<Question>, Error> {
         if let Some(question) = self.tasks.get(&id) {
@@ -238,6 +252,10 @@ impl Outbox {
     pub(super) fn read<T: DeserializeOwned>(&self, kind: Kind, id: &str) -> Result<Option<T>, Error> {
         let record = self.store.get(&self.pipeline, kind, id).map_err(Error::store("read a record"))?;
         record.map(|record| parse(&record)).transpose()
+    }
+
+    pub(super) fn record(&self, kind: Kind, id: &str) -> Result<Option<Record>, Error> {
+        self.store.get(&self.pipeline, kind, id).map_err(Error::store("read a record"))
     }
 
     pub(super) fn read_raw(&self, kind: Kind, id: &str) -> Result<Option<Arc<[u8]>>, Error> {

@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use serde::Serialize;
@@ -106,6 +107,7 @@ pub struct Draft<'a> {
     model: ModelVersion,
     role: Role,
     guarded: bool,
+    latency: Option<Duration>,
     output: Output<'a>,
 }
 
@@ -116,9 +118,9 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// Served, or made in the shadow.
-    pub fn role(mut self, role: Role) -> Self {
-        self.role = role;
+    /// How long the model took. The watch takes a promoted model back that is much slower than its predecessor was.
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = Some(latency);
         self
     }
 
@@ -171,7 +173,7 @@ impl<'a> Draft<'a> {
         let id = self.id.unwrap_or_else(|| shared.ids.next(time));
         let observation = &mut *slot;
         (observation.id, observation.time, observation.model) = (id, time, self.model);
-        (observation.role, observation.guarded) = (self.role, self.guarded);
+        (observation.role, observation.guarded, observation.latency) = (self.role, self.guarded, self.latency);
         observation.set_output(self.output);
         if let Err(error) = fill(&shared.schema, observation) {
             return refuse(Refused::Input(error));
@@ -193,7 +195,25 @@ impl<'a> Draft<'a> {
 impl Recorder {
     /// Starts to record a prediction of `model`.
     pub fn prediction<'a>(&'a self, model: ModelVersion, output: Output<'a>) -> Draft<'a> {
-        Draft { recorder: self, id: None, model, role: Role::Live, guarded: false, output }
+        Draft { recorder: self, id: None, model, role: Role::Live, guarded: false, latency: None, output }
+    }
+
+    /// A name for a prediction that is not made yet: to [route](crate::ModelSlot::route) it by, and to record it
+    /// [under](Draft::id).
+    pub fn next_id(&self) -> PredictionId {
+        self.shared.ids.next(self.shared.clock.now())
+    }
+
+    /// Records what another model than the serving one says of the prediction `served`, for example
+    /// [the challenger](crate::ModelSlot::shadow). Late labels then compare the two as they were in production, and the row
+    /// need not be scored again. Of several outputs of one model the first counts; one of a model that is not judged,
+    /// served, watched or kept at present is only counted.
+    ///
+    /// # Errors
+    /// [`Refused`]: no slot was free, or the worker has stopped; the row is then scored by the evaluator.
+    pub fn shadow(&self, served: PredictionId, model: ModelVersion, output: Output<'_>) -> Result<(), Refused> {
+        let draft = Draft { role: Role::Shadow, ..self.prediction(model, output).id(served) };
+        draft.send(|_, _| Ok(())).map(drop)
     }
 
     /// Records a prediction with the host's own struct or map as input.

@@ -3,12 +3,17 @@
 //! Every state is written down before the outside is called, with a key that makes the call idempotent; on restart the
 //! machine goes on where it was. The steps live in the files below this one; this one holds the state.
 
+mod aliases;
 mod audit;
+mod challenger;
+mod cohorts;
 mod deploy;
 mod evaluation;
 mod evolution;
+mod incident;
 mod judging;
 mod labels;
+mod power;
 mod rounds;
 mod run;
 mod tally;
@@ -19,6 +24,7 @@ mod validation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hashbrown::HashMap;
@@ -26,21 +32,26 @@ use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
 use super::outbox::Outbox;
+use super::shadow::Recorded;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
+use crate::retrain::latency::Timings;
+use crate::retrain::maturity::Cohort;
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run,
-    RunId, RunState, Trainer, Watch,
+    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, LatencyBound, Manifest, ModelRecord, Race,
+    Recipe, Run, RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
-use crate::schema::{Row, Schema};
+use crate::schema::{Row, Schema, Target};
 use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, Memory};
+pub use aliases::{AliasRecord, Aliases};
 pub use audit::HeldBatch;
+pub(super) use cohorts::Made;
 use evaluation::Checked;
 pub(super) use evaluation::{EvaluationSettings, stored as stored_evaluation};
 pub use evolution::SchemaVersion;
@@ -126,6 +137,9 @@ struct Round {
     key: String,
     samples: Vec<PredictionId>,
     models: Vec<ModelVersion>,
+    /// Samples for which every model's output was recorded in production when the round began: they are not scored again.
+    #[serde(default)]
+    recorded: BTreeSet<PredictionId>,
 }
 
 /// A look at where the live models disagree: its inputs do not change while it is under way.
@@ -134,6 +148,8 @@ struct Comparing {
     key: String,
     rows: Vec<Observation>,
     models: Vec<ModelVersion>,
+    /// What every model said of a row in production, where all of it was recorded.
+    known: Vec<Recorded>,
 }
 
 /// The part of the state that survives.
@@ -185,6 +201,12 @@ struct LoopState {
     /// Where the evaluated live rows of the candidate are kept, round by round.
     #[serde(default)]
     live_rows: Vec<String>,
+    /// Median time that the champion's predecessor took to predict, as the host recorded it.
+    #[serde(default)]
+    latency_before: Option<Duration>,
+    /// What production says of the champion, and of the version before it.
+    #[serde(default)]
+    cohorts: Vec<Cohort>,
 }
 
 /// Parts that the builder hands over.
@@ -197,6 +219,8 @@ pub(super) struct Parts {
     pub(super) label_batch: usize,
     pub(super) training_rows: usize,
     pub(super) compare_share: f64,
+    pub(super) canary: f64,
+    pub(super) latency: LatencyBound,
     pub(super) export: Option<PathBuf>,
     pub(super) directory: Option<PathBuf>,
     pub(super) seed: u64,
@@ -234,11 +258,23 @@ pub(super) struct Retraining {
     validating: Option<Validation>,
     evaluation: Option<Evaluation>,
     checked: Option<Checked>,
+    /// Smoke tests in a row in which the candidate was too slow.
+    slow_smokes: u32,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
     /// A restarted host serves its first model; the champion must be loaded again.
     redeploy: bool,
     redeploy_failed: bool,
+    /// The aliases as they were written last.
+    aliases: Option<AliasRecord>,
+    /// The challenger that the deployer was told last; `None`: this process has told it nothing yet.
+    offered: Option<Option<(ModelVersion, f64)>>,
+    /// An earlier process ended in the middle of a switch: the deployer may serve either version.
+    interrupted: bool,
+    /// An unusable output in production that is being looked into.
+    suspicion: Option<incident::Suspicion>,
+    /// How long the champion takes, as the host recorded it.
+    timings: Timings,
     pub(super) decision: Option<Decision>,
     pub(super) trigger_error: Option<String>,
     log: TriggerLog,
@@ -283,6 +319,8 @@ impl Retraining {
                 held: None,
                 tally: Tally::default(),
                 live_rows: Vec::new(),
+                latency_before: None,
+                cohorts: vec![Cohort::new(ModelVersion::FIRST)],
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
@@ -299,9 +337,15 @@ impl Retraining {
             validating: None,
             evaluation: None,
             checked: None,
+            slow_smokes: 0,
             previous_reference: None,
             redeploy: false,
             redeploy_failed: false,
+            aliases: None,
+            offered: None,
+            interrupted: false,
+            suspicion: None,
+            timings: Timings::default(),
             decision: None,
             trigger_error: None,
             log: TriggerLog::default(),
@@ -313,8 +357,25 @@ impl Retraining {
         self.state.champion
     }
 
-    /// A live observation of the served version passes by.
-    pub(super) fn observe(&mut self, observation: &Observation) {
+    pub(super) fn is_frozen(&self) -> bool {
+        self.state.frozen.is_some()
+    }
+
+    /// May labels still say something about this version?
+    pub(super) fn is_live(&self, version: ModelVersion) -> bool {
+        self.models.contains_key(&version)
+    }
+
+    /// The candidate that is judged, or was and waits for approval.
+    pub(super) fn judged(&self) -> Option<ModelVersion> {
+        let open = matches!(self.state.phase, Phase::Judging | Phase::AwaitingApproval);
+        self.state.run.as_ref().filter(|_| open)?.candidate
+    }
+
+    /// A live observation of the served version, or of a canary, passes by.
+    pub(super) fn observe(&mut self, observation: &Observation, target: &Target) {
+        self.suspect(observation, target);
+        self.claims(observation, target);
         if let Some(builder) = &mut self.baseline
             && observation.model == self.state.champion
             && self.baseline_rows < BASELINE_ROWS
@@ -455,6 +516,12 @@ fn artifact_key(version: ModelVersion) -> String {
 impl Pipeline {
     /// Moves retraining as far as it goes without waiting.
     pub(super) fn step_retraining(&mut self) -> Result<bool, Error> {
+        let stepped = self.step_on();
+        let offered = self.offer_challenger();
+        Ok(stepped? | offered?)
+    }
+
+    fn step_on(&mut self) -> Result<bool, Error> {
         let mut moved = false;
         // Bounded, so that a fault in the machine cannot spin: no chain of steps without waiting is this long.
         for _ in 0..64 {
@@ -468,15 +535,18 @@ impl Pipeline {
     }
 
     fn step_once(&mut self) -> Result<bool, Error> {
-        if self.retraining.redeploy {
-            return self.step_redeploy();
-        }
         // A frozen loop still goes back: that is what a person wants when something is wrong.
         let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
+        if self.retraining.redeploy && !going_back {
+            return self.step_redeploy();
+        }
         if self.retraining.state.frozen.is_some() && !going_back {
             return Ok(false);
         }
         if !going_back {
+            if self.step_incident()? {
+                return Ok(true);
+            }
             if self.step_round()? {
                 return Ok(true);
             }
@@ -500,6 +570,7 @@ impl Pipeline {
     /// Writes the state of the loop, with `more`, and every sample changed since.
     fn save_loop(&mut self, mut more: Vec<Write>) -> Result<(), Error> {
         more.push(self.retraining.save(&self.outbox)?);
+        more.extend(self.retraining.save_aliases(&self.outbox, self.now)?);
         self.outbox.push_with_samples(more)
     }
 
@@ -523,8 +594,12 @@ impl Pipeline {
             if saved.schema != self.schema.fingerprint() {
                 self.take_over_schema(&mut saved)?;
             }
+            if saved.cohorts.is_empty() {
+                saved.cohorts.push(Cohort::new(saved.champion));
+            }
             self.retraining.state = saved;
         }
+        self.reopen_aliases()?;
         self.first_version()?;
         if let Some(artifact) = self.retraining.parts.first_model.clone() {
             let record = ModelRecord {
@@ -567,7 +642,7 @@ impl Pipeline {
         self.measure_drift();
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         self.reload_labels()?;
-        if fresh { self.save_loop(Vec::new()) } else { Ok(()) }
+        if fresh || self.retraining.aliases.is_none() { self.save_loop(Vec::new()) } else { Ok(()) }
     }
 
     /// Labels that wait for a batch, and the newest rows of the batches that there are.
@@ -625,6 +700,8 @@ pub(super) struct View {
     pub(super) kept: Option<ModelVersion>,
     pub(super) run: Option<Run>,
     pub(super) watch: Option<String>,
+    pub(super) power: Option<String>,
+    pub(super) maturity: Option<String>,
     pub(super) race: Option<String>,
     pub(super) runs: u64,
     pub(super) promotions: u64,
@@ -648,6 +725,8 @@ impl Retraining {
                     watch.current, watch.previous, watch.rounds
                 )
             }),
+            power: self.power(),
+            maturity: self.maturity(),
             race: (!state.race_models.is_empty()).then(|| {
                 let ((leader, _), decisive) = (state.race.leader(), state.race.decisive);
                 let claim = if decisive < HARM_CLAIM { ", too few for any claim about harm" } else { "" };

@@ -98,6 +98,14 @@ pub struct Status {
     pub run: Option<Run>,
     /// How the watch stands, in one line.
     pub watch: Option<String>,
+    /// How many labels a comparison of two models takes: what the watch, and the verdict on a candidate, can find at all.
+    #[serde(default)]
+    pub power: Option<String>,
+    /// What outcomes, feedback and the models' own probabilities say of the served version beside the version before it,
+    /// at the same label age, and how much of it is still to come. It describes; only the watch decides, on labels that both
+    /// models have. After a crash, what came since the loop last saved its state is not in it.
+    #[serde(default)]
+    pub maturity: Option<String>,
     /// How the race of the recipes stands (profile `adaptive`), in one line.
     pub race: Option<String>,
     /// Runs so far.
@@ -162,6 +170,8 @@ impl super::Pipeline {
             last_run: (view.runs > 0).then_some(RunId(view.runs)),
             run: view.run,
             watch: view.watch,
+            power: view.power,
+            maturity: view.maturity,
             race: view.race,
             runs: view.runs,
             promotions: view.promotions,

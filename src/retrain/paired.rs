@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::jobs::{Jobs, with_causes};
+use super::latency::median;
 use super::{Evaluator, JobStatus, Model, ModelRecord, Profile, ScoreJob, Scores};
 use crate::error::{BoxError, message};
 use crate::event::ModelVersion;
@@ -81,8 +83,11 @@ impl Evaluator for PairedEvaluator {
         let (load, cache, key) = (self.load.clone(), self.cache.clone(), job.key.clone());
         self.jobs.start(&key, move || {
             let score = |record: &ModelRecord| {
-                let outputs = isolate(|| predict(&*cache.get(record, &*load)?, &job.rows, job.width));
-                Scores { model: record.version, outputs: outputs.map_err(|error| with_causes(&*error)) }
+                let predicted = isolate(|| predict(&*cache.get(record, &*load)?, &job.rows, job.width));
+                let (outputs, latency) = predicted
+                    .map(|(outputs, latency)| (Ok(outputs), latency))
+                    .unwrap_or_else(|error| (Err(with_causes(&*error)), None));
+                Scores { model: record.version, outputs, latency }
             };
             Ok(job.models.iter().map(score).collect())
         })
@@ -120,15 +125,18 @@ impl Cache {
 }
 
 /// Outputs of `model` for every row, rows × width.
-fn predict(model: &dyn Model, rows: &[Row], width: usize) -> Result<Vec<f64>, BoxError> {
+fn predict(model: &dyn Model, rows: &[Row], width: usize) -> Result<(Vec<f64>, Option<Duration>), BoxError> {
     let mut outputs = vec![f64::NAN; rows.len() * width];
+    let mut times = Vec::with_capacity(rows.len());
     for (index, (row, output)) in rows.iter().zip(outputs.chunks_exact_mut(width.max(1))).enumerate() {
+        let started = Instant::now();
         model.predict(row, output)?;
+        times.push(started.elapsed());
         if !usable(output) {
             return Err(message(format!("row {index}: {output:?} was predicted, finite numbers were expected")));
         }
     }
-    Ok(outputs)
+    Ok((outputs, median(times)))
 }
 
 /// Every number is finite; only the interval of a value may be missing (a job does not say which kind its outputs are,

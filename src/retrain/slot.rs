@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::jobs::Jobs;
 use super::{Deployer, JobStatus, ModelRecord};
 use crate::error::{BoxError, message};
-use crate::event::ModelVersion;
+use crate::event::{ModelVersion, PredictionId};
+use crate::stats::sampling::unit_interval;
 
 /// Loaded models that are neither served, nor the previous one, nor the first: candidates that were never activated.
 const SPARE: usize = 2;
+/// Seed of the canary's draw: another one than any draw of the pipeline, so that the lanes stay fair samples.
+const CANARY: u64 = 0x6361_6e61_7279;
 
 type Load<M> = dyn Fn(&ModelRecord) -> Result<M, BoxError> + Send + Sync;
 
@@ -30,6 +33,10 @@ pub struct Served<M> {
 /// are one atomic swap. The previously served model stays loaded, so a rollback needs no load; so does the first one,
 /// which may not exist anywhere else.
 ///
+/// While a candidate is judged, it is loaded as the **challenger**: [`shadow`](Self::shadow) predicts with it beside the
+/// served model, and [`route`](Self::route) lets it serve the share of the predictions that
+/// [`PipelineBuilder::canary`](crate::PipelineBuilder::canary) grants, none unless told.
+///
 /// # Examples
 /// ```
 /// use feedloop::{Artifact, ModelSlot};
@@ -47,8 +54,15 @@ pub struct ModelSlot<M> {
 
 struct Inner<M> {
     served: ArcSwap<Served<M>>,
+    challenger: ArcSwapOption<Challenger<M>>,
     load: Arc<Load<M>>,
     desk: Mutex<Desk<M>>,
+}
+
+/// A candidate that is judged, and the share of the predictions that it serves.
+struct Challenger<M> {
+    served: Arc<Served<M>>,
+    share: f64,
 }
 
 /// What only the worker touches.
@@ -87,6 +101,38 @@ impl<M> ModelSlot<M> {
         predict(&served.model, served.version)
     }
 
+    /// The challenger, while there is one.
+    pub fn challenger(&self) -> Option<ModelVersion> {
+        self.inner.challenger.load().as_ref().map(|challenger| challenger.served.version)
+    }
+
+    /// [`predict`](Self::predict) with a canary: the challenger serves the share of the predictions that it was granted, the
+    /// served model the others. Which of the two is decided by a hash of `id` alone, so one id gets one model for as long as the
+    /// challenger is the same; take the id from [`Recorder::next_id`](crate::Recorder::next_id) or name it yourself, and
+    /// record the prediction under it. Waits for nobody, allocates nothing.
+    pub fn route<R>(&self, id: PredictionId, predict: impl FnOnce(&M, ModelVersion) -> R) -> R {
+        let challenger = self.inner.challenger.load();
+        match challenger.as_ref() {
+            Some(challenger) if unit_interval(CANARY, id.bytes()) < challenger.share => {
+                predict(&challenger.served.model, challenger.served.version)
+            }
+            _ => self.predict(predict),
+        }
+    }
+
+    /// Hands the model beside the one that served to `predict`: the challenger, or the champion if `served` is the
+    /// challenger's own version; `None` without a challenger. Give its output to
+    /// [`Recorder::shadow`](crate::Recorder::shadow). Waits for nobody, allocates nothing.
+    pub fn shadow<R>(&self, served: ModelVersion, predict: impl FnOnce(&M, ModelVersion) -> R) -> Option<R> {
+        let challenger = self.inner.challenger.load();
+        let challenger = &challenger.as_ref()?.served;
+        if challenger.version != served {
+            return Some(predict(&challenger.model, challenger.version));
+        }
+        let champion = self.inner.served.load();
+        (champion.version != served).then(|| predict(&champion.model, champion.version))
+    }
+
     fn desk(&self) -> MutexGuard<'_, Desk<M>> {
         self.inner.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +146,12 @@ impl<M: Send + Sync + 'static> ModelSlot<M> {
         let version = ModelVersion::FIRST;
         let first = Arc::new(Served { model, version });
         let desk = Desk { loaded: [(version, first.clone())].into(), previous: version, jobs: Jobs::threaded() };
-        let inner = Inner { served: ArcSwap::new(first), load: Arc::new(load), desk: Mutex::new(desk) };
+        let inner = Inner {
+            served: ArcSwap::new(first),
+            challenger: ArcSwapOption::empty(),
+            load: Arc::new(load),
+            desk: Mutex::new(desk),
+        };
         ModelSlot { inner: Arc::new(inner) }
     }
 
@@ -134,7 +185,7 @@ impl<M: Send + Sync + 'static> Deployer for ModelSlot<M> {
             JobStatus::Failed { reason, log } => JobStatus::Failed { reason, log },
             JobStatus::Done(model) => {
                 desk.loaded.insert(version, Arc::new(model));
-                desk.tidy(served, version);
+                desk.tidy(&[served, version]);
                 JobStatus::Done(())
             }
         })
@@ -154,16 +205,35 @@ impl<M: Send + Sync + 'static> Deployer for ModelSlot<M> {
         if before != version {
             desk.previous = before;
         }
-        desk.tidy(version, version);
+        desk.tidy(&[version]);
+        // A challenger that takes over is none any more.
+        if self.challenger() == Some(version) {
+            self.inner.challenger.store(None);
+        }
+        Ok(())
+    }
+
+    fn challenge(&mut self, challenger: Option<(ModelVersion, f64)>) -> Result<(), BoxError> {
+        let Some((version, share)) = challenger else {
+            self.inner.challenger.store(None);
+            return Ok(());
+        };
+        let desk = self.desk();
+        let Some(served) = desk.loaded.get(&version).cloned() else {
+            return Err(message(format!("{version} is not loaded: prepare it first")));
+        };
+        self.inner.challenger.store(Some(Arc::new(Challenger { served, share })));
         Ok(())
     }
 }
 
 impl<M> Desk<M> {
-    /// Drops the oldest spare models; the served, the previous, the first and the `newest` one are none.
-    fn tidy(&mut self, served: ModelVersion, newest: ModelVersion) {
-        let kept = [served, newest, self.previous, ModelVersion::FIRST];
-        let spare: Vec<_> = self.loaded.keys().copied().filter(|version| !kept.contains(version)).collect();
+    /// Drops the oldest spare models; those `in_use`, the previous and the first one are none. A dropped challenger goes on
+    /// answering: the slot holds it by itself.
+    fn tidy(&mut self, in_use: &[ModelVersion]) {
+        let kept = [self.previous, ModelVersion::FIRST];
+        let kept = |version: &ModelVersion| kept.contains(version) || in_use.contains(version);
+        let spare: Vec<_> = self.loaded.keys().copied().filter(|version| !kept(version)).collect();
         for version in spare.iter().take(spare.len().saturating_sub(SPARE)) {
             self.loaded.remove(version);
         }
@@ -242,6 +312,47 @@ mod tests {
         slot.activate(ModelVersion::FIRST).unwrap();
         assert_eq!(loads.load(Ordering::SeqCst), 25);
         assert!(slot.desk().loaded.len() <= 3 + SPARE);
+    }
+
+    fn id(n: u64) -> PredictionId {
+        PredictionId::from_uuid(uuid::Uuid::from_u64_pair(n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n))
+    }
+
+    #[test]
+    fn a_canary_serves_its_share_and_the_same_ids_every_time() {
+        let mut slot = ModelSlot::new(0, version_as_model).inline();
+        assert!(slot.challenge(Some((ModelVersion(1), 0.1))).is_err(), "it is not loaded");
+        slot.prepare(&record(1)).unwrap();
+        assert_eq!(slot.poll(ModelVersion(1)).unwrap(), JobStatus::Done(()));
+        let canaries = |slot: &ModelSlot<u64>| -> Vec<u64> {
+            (0..20_000).filter(|n| slot.route(id(*n), |model, version| (*model, version.0)) == (1, 1)).collect()
+        };
+        assert!(canaries(&slot).is_empty());
+        slot.challenge(Some((ModelVersion(1), 0.1))).unwrap();
+        let first = canaries(&slot);
+        // Five standard deviations of Binomial(20,000, .1) are 212.
+        assert!(first.len().abs_diff(2_000) < 212, "{}", first.len());
+        slot.challenge(Some((ModelVersion(1), 0.2))).unwrap();
+        let more = canaries(&slot);
+        assert!(first.iter().all(|n| more.contains(n)), "an id that was a canary stays one when the share grows");
+        slot.challenge(Some((ModelVersion(1), 0.0))).unwrap();
+        assert!(canaries(&slot).is_empty());
+        slot.challenge(None).unwrap();
+        assert!(canaries(&slot).is_empty());
+    }
+
+    #[test]
+    fn the_shadow_is_the_model_that_did_not_serve() {
+        let mut slot = ModelSlot::new(0, version_as_model).inline();
+        let say =
+            |slot: &ModelSlot<u64>, served| slot.shadow(ModelVersion(served), |model, version| (*model, version.0));
+        assert_eq!(say(&slot, 0), None);
+        slot.prepare(&record(1)).unwrap();
+        slot.poll(ModelVersion(1)).unwrap();
+        slot.challenge(Some((ModelVersion(1), 0.5))).unwrap();
+        assert_eq!((say(&slot, 0), say(&slot, 1)), (Some((1, 1)), Some((0, 0))));
+        slot.activate(ModelVersion(1)).unwrap();
+        assert_eq!((slot.challenger(), say(&slot, 1)), (None, None), "a challenger that serves has no shadow");
     }
 
     #[test]

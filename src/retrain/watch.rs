@@ -12,7 +12,7 @@ use crate::sample::Reason;
 use crate::schema::Target;
 
 /// e-value for the previous model at which the promotion is taken back.
-const ROLL_BACK_AT: f64 = 20.0;
+pub(crate) const ROLL_BACK_AT: f64 = 20.0;
 /// *Likely*: fewest decisive rows and posterior probability.
 const LIKELY: (u64, f64) = (6, 0.95);
 /// Decisive labels without alarm after which a model is kept.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Chunk, Event, Findings, ManualClock, MemoryStore, ModelSlot, Pipeline, PipelineBuilder, PredictionId, ReviewQueue,
-    RunId, RunState, detector_fn,
+    Chunk, Event, Findings, ManualClock, MemoryStore, ModelSlot, Observation, Pipeline, PipelineBuilder, PredictionId,
+    ReviewQueue, RunId, RunState, detector_fn,
 };
 
 use super::{Rng, base, first_model, load, observation, schema, start, truth};
@@ -17,7 +17,7 @@ pub struct Host {
     pub slot: ModelSlot<f64>,
     pub queue: ReviewQueue,
     pub clock: ManualClock,
-    store: Arc<MemoryStore>,
+    pub store: Arc<MemoryStore>,
     rng: Rng,
     rows: HashMap<PredictionId, Vec<f64>>,
     pub served: u64,
@@ -32,6 +32,14 @@ impl Host {
         Host { pipeline, slot, queue, clock, store, rng: Rng(5), rows: HashMap::new(), served: 0 }
     }
 
+    /// Another process on the same store and clock: it takes the pipeline over.
+    pub fn sharing(other: &Host, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host {
+        let (clock, store) = (other.clock.clone(), other.store.clone());
+        let (pipeline, slot) = open(&clock, &store, change);
+        let (queue, rows) = (other.queue.clone(), other.rows.clone());
+        Host { pipeline, slot, queue, clock, store, rng: Rng(6), rows, served: other.served }
+    }
+
     /// The process ends and begins again, on the same store.
     pub fn restart(&mut self, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) {
         (self.pipeline, self.slot) = open(&self.clock, &self.store, change);
@@ -40,16 +48,29 @@ impl Host {
 
     /// Serves `rows` rows whose truth lies at `concept`; two people in turn answer every question.
     pub fn turn(&mut self, rows: usize, concept: f64) {
+        self.turn_by(rows, concept, |slot, n, values| {
+            let served = slot.get();
+            vec![observation(n, served.version, served.model, values)]
+        });
+    }
+
+    /// The same, with what `serve` records of a row: its number and its values.
+    pub fn turn_by(
+        &mut self,
+        rows: usize,
+        concept: f64,
+        mut serve: impl FnMut(&ModelSlot<f64>, u64, &[f64]) -> Vec<Box<Observation>>,
+    ) {
         self.clock.advance(TimeDelta::minutes(10));
         let mut events = Vec::new();
         for _ in 0..rows {
             let values = vec![self.rng.unit(), self.rng.unit()];
-            let served = self.slot.get();
-            let mut observation = observation(self.served, served.version, served.model, &values);
-            observation.time = feedloop::Clock::now(&self.clock);
+            for mut observation in serve(&self.slot, self.served, &values) {
+                observation.time = feedloop::Clock::now(&self.clock);
+                events.push(Event::Prediction(observation));
+            }
+            self.rows.insert(super::id(self.served), values);
             self.served += 1;
-            self.rows.insert(observation.id, values);
-            events.push(Event::Prediction(observation));
         }
         self.pipeline.ingest(events).unwrap();
         self.pipeline.poll().unwrap();

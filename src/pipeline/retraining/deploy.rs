@@ -22,23 +22,24 @@ impl Pipeline {
 
     /// Takes the previous version back into service. A run in flight ends: its base is gone.
     pub(super) fn start_rollback(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        self.outbox.check_place()?;
         if self.retraining.state.run.is_some() {
-            self.cancel_jobs()?;
-            self.end_run(
-                RunState::Cancelled,
-                Reason::new("rolled_back", "the model that it builds on is rolled back"),
-            )?;
+            // A trainer that cannot end its jobs must not keep a bad model in service.
+            let left = self.cancel_jobs().err().map(|error| format!("; its jobs could not be ended: {error}"));
+            let text = format!("the model that it builds on is rolled back{}", left.unwrap_or_default());
+            self.end_run(RunState::Cancelled, Reason::new("rolled_back", text))?;
         }
         self.retraining.state.phase = Phase::Deploying { to, kind: PromotionKind::Rollback, reason };
         self.save_loop(Vec::new())
     }
 
-    /// Rolls the served model back to the version before it.
+    /// Rolls the served model back to the version before it, also while the loop is frozen. The run in flight ends, and a
+    /// promotion that is under way with it; the model that is taken back is quarantined with the reason.
     ///
     /// # Errors
-    /// There is no version before it, or a deployment is under way.
+    /// There is no version before it, or a rollback is under way.
     pub fn rollback(&mut self, why: &str) -> Result<ModelVersion, Error> {
-        if let Phase::Deploying { to, .. } = &self.retraining.state.phase {
+        if let Phase::Deploying { to, kind: PromotionKind::Rollback, .. } = &self.retraining.state.phase {
             return Err(Error::Refused(format!("{to} is being deployed")));
         }
         let Some(previous) = self.retraining.state.previous else {
@@ -49,14 +50,34 @@ impl Pipeline {
         Ok(previous)
     }
 
-    /// Stops everything but recording, labelling and serving until [`Pipeline::unfreeze`].
+    /// Holds the loop until [`Pipeline::unfreeze`]: no run starts or goes on, nothing is promoted, no canary serves, nothing is
+    /// labelled by a model, and no auto-label is released. Predictions and outcomes are recorded, detectors flag, people
+    /// answer, and [`Pipeline::rollback`] works. Samples that would be routed wait. It survives a restart.
     ///
     /// # Errors
     /// The store fails.
     pub fn freeze(&mut self, why: &str) -> Result<(), Error> {
         self.retraining.state.frozen = Some(why.to_owned());
         self.save_loop(Vec::new())?;
-        self.outbox.commit()
+        self.outbox.commit()?;
+        self.offer_challenger().map(drop)
+    }
+
+    /// The kill switch: [freezes](Pipeline::freeze) the loop and ends the run in flight with its training jobs, its
+    /// candidate and a promotion that is under way. A rollback that is under way goes on. The loop starts again only by
+    /// [`Pipeline::unfreeze`]; the status says who killed it, when and why.
+    ///
+    /// # Errors
+    /// The store fails, or the trainer cannot end a job: the loop is frozen all the same.
+    pub fn kill(&mut self, who: &str, why: &str) -> Result<(), Error> {
+        let text = format!("killed by {who} at {}: {why}", self.now.format("%Y-%m-%d %H:%M:%S UTC"));
+        self.freeze(&text)?;
+        let cancelled = self.cancel_jobs();
+        if self.retraining.state.run.is_some() {
+            self.end_run(RunState::Cancelled, Reason::new("killed", text))?;
+            self.outbox.commit()?;
+        }
+        cancelled
     }
 
     /// Lets a frozen loop go on: a person has looked into it.
@@ -81,7 +102,7 @@ impl Pipeline {
         kind: PromotionKind,
         reason: Reason,
     ) -> Result<bool, Error> {
-        match self.bring_up(to)? {
+        match self.bring_up(to, true)? {
             JobStatus::Unknown | JobStatus::Running => Ok(false),
             JobStatus::Failed { reason: why, .. } => {
                 let reason = Reason::new("cannot_load", format!("{to}: {why}"));
@@ -110,30 +131,40 @@ impl Pipeline {
         }
     }
 
-    /// Loads and activates a version on the deployer, if there is one.
-    fn bring_up(&mut self, to: ModelVersion) -> Result<JobStatus<()>, Error> {
-        let record = match self.retraining.models.get(&to) {
+    /// Loads a version on the deployer, if there is one.
+    pub(super) fn load(&mut self, version: ModelVersion) -> Result<JobStatus<()>, Error> {
+        let record = match self.retraining.models.get(&version) {
             Some(record) => record.clone(),
             None if self.retraining.parts.deployer.is_none() => return Ok(JobStatus::Done(())),
-            None => return Err(Error::Corrupt(format!("model {to} is not in the store"))),
+            None => return Err(Error::Corrupt(format!("model {version} is not in the store"))),
         };
         let Some(deployer) = &mut self.retraining.parts.deployer else { return Ok(JobStatus::Done(())) };
         let failed = |what| move |source| StageError { stage: "deployer".into(), what, source };
-        // What cannot be loaded or switched is a verdict on the version; what nobody can say at present is asked again.
-        let refused = |what: &str, error: BoxError| {
-            Ok(JobStatus::Failed { reason: format!("the deployer cannot {what}: {error}"), log: String::new() })
-        };
-        let mut status = isolate(|| deployer.poll(to)).map_err(failed("report"))?;
-        if status == JobStatus::Unknown {
-            if let Err(error) = isolate(|| deployer.prepare(&record)) {
-                return refused("load it", error);
-            }
-            status = isolate(|| deployer.poll(to)).map_err(failed("report"))?;
+        let status = isolate(|| deployer.poll(version)).map_err(failed("report"))?;
+        if status != JobStatus::Unknown {
+            return Ok(status);
         }
-        if status == JobStatus::Done(())
+        self.outbox.check_place()?;
+        if let Err(error) = isolate(|| deployer.prepare(&record)) {
+            return Ok(refused("load it", &error));
+        }
+        Ok(isolate(|| deployer.poll(version)).map_err(failed("report"))?)
+    }
+
+    /// Loads and activates a version; with a `claim`, the switch is claimed before it is made.
+    fn bring_up(&mut self, to: ModelVersion, claim: bool) -> Result<JobStatus<()>, Error> {
+        let status = self.load(to)?;
+        if status != JobStatus::Done(()) {
+            return Ok(status);
+        }
+        if claim && !self.claim_switch(to)? {
+            return Ok(JobStatus::Running);
+        }
+        self.outbox.check_place()?;
+        if let Some(deployer) = &mut self.retraining.parts.deployer
             && let Err(error) = isolate(|| deployer.activate(to))
         {
-            return refused("switch to it", error);
+            return Ok(refused("switch to it", &error));
         }
         Ok(status)
     }
@@ -141,7 +172,7 @@ impl Pipeline {
     /// A restarted host serves its first model: the champion comes back before anything else.
     pub(super) fn step_redeploy(&mut self) -> Result<bool, Error> {
         let champion = self.retraining.state.champion;
-        match self.bring_up(champion)? {
+        match self.bring_up(champion, false)? {
             JobStatus::Unknown | JobStatus::Running => Ok(false),
             JobStatus::Done(()) => {
                 (self.retraining.redeploy, self.retraining.redeploy_failed) = (false, false);
@@ -184,6 +215,7 @@ impl Pipeline {
         let write = self.run_becomes(RunState::Watched, reason)?;
         self.retraining.previous_reference = Some(self.references.training.clone());
         self.prepare_reference(to)?;
+        self.retraining.interrupted = false;
         let state = &mut self.retraining.state;
         let from = state.champion;
         state.flapping.promoted(from, to);
@@ -194,6 +226,7 @@ impl Pipeline {
         state.failures_in_a_row = 0;
         state.tally.run_ended(RunState::Watched, self.now);
         state.phase = Phase::Idle;
+        self.retraining.champion_changes(from, to);
         self.retraining.pool.clear();
         self.retraining.comparing = None;
         self.forget_evaluation();
@@ -226,15 +259,20 @@ impl Pipeline {
         if let Some(baseline) = baseline {
             self.set_serving(baseline, None)?;
         }
+        self.retraining.interrupted = false;
         let state = &mut self.retraining.state;
         if state.kept == Some(failed) {
             state.kept = Some(to);
         }
         state.flapping.rolled_back(failed, to);
-        state.frozen = state.flapping.frozen().map(|reason| reason.to_string());
+        // Whoever froze the loop before lets it go on, not the rollback.
+        let flapping = state.flapping.frozen().map(|reason| reason.to_string());
+        state.frozen = state.frozen.take().or(flapping);
         (state.champion, state.previous) = (to, None);
         state.cool_off = 1;
         state.phase = Phase::Idle;
+        self.retraining.champion_changes(failed, to);
+        (self.retraining.redeploy, self.retraining.redeploy_failed) = (false, false);
         self.retraining.baseline = None;
         self.save_loop(Vec::new())?;
         self.retraining.forget_models();
@@ -272,4 +310,9 @@ impl Pipeline {
         }
         self.save_loop(Vec::new())
     }
+}
+
+/// What cannot be loaded or switched is a verdict on the version; what nobody can say at present is asked again.
+fn refused(what: &str, error: &BoxError) -> JobStatus<()> {
+    JobStatus::Failed { reason: format!("the deployer cannot {what}: {error}"), log: String::new() }
 }

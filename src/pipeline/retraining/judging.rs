@@ -1,9 +1,8 @@
 //! Judging a frozen candidate: the verdict after each round, and the lane of disagreements.
 
-use std::sync::Arc;
-
 use super::super::Pipeline;
 use super::super::builder::Mode;
+use super::super::shadow::recorded;
 use super::rounds::Scored;
 use super::training::row_key;
 use super::{Comparing, POOL_ROWS, Phase};
@@ -53,20 +52,25 @@ impl Pipeline {
             let rows = std::mem::take(&mut self.retraining.pool);
             let key = row_key(&format!("{run}-compare"), rows.iter().map(|observation| &observation.row));
             // Every live model takes part: only then do the rows drawn judge each pair of them fairly.
-            self.retraining.comparing = Some(Comparing { key, rows, models: self.live_models() });
+            let models = self.live_models();
+            let known = rows.iter().map(|row| recorded(row, self.shadows.of(row.id), &models)).collect();
+            self.retraining.comparing = Some(Comparing { key, rows, models, known });
         }
-        let Some(Comparing { key, rows, models }) = &self.retraining.comparing else { return Ok(false) };
-        let (key, models) = (key.clone(), models.clone());
-        let inputs = Arc::new(rows.iter().map(|observation| observation.row.clone()).collect::<Vec<_>>());
-        let scores = match self.poll_row_scores(&key, &models, inputs)? {
-            JobStatus::Running | JobStatus::Unknown => return Ok(false),
-            JobStatus::Failed { .. } => {
-                self.retraining.comparing = None;
+        let Some(comparing) = self.retraining.comparing.take() else { return Ok(false) };
+        let Comparing { key, rows, models, known } = &comparing;
+        let scores = match self.poll_scores(key, models, rows.iter().map(|observation| &observation.row), known) {
+            Ok(JobStatus::Running | JobStatus::Unknown) => {
+                self.retraining.comparing = Some(comparing);
                 return Ok(false);
             }
-            JobStatus::Done(scores) => scores,
+            Ok(JobStatus::Failed { .. }) => return Ok(false),
+            Ok(JobStatus::Done(scores)) => scores,
+            Err(error) => {
+                self.retraining.comparing = Some(comparing);
+                return Err(error);
+            }
         };
-        let Some(Comparing { rows, .. }) = self.retraining.comparing.take() else { return Ok(false) };
+        let Comparing { rows, models, .. } = comparing;
         let target = self.schema.target().clone();
         let scored = Scored::new(&scores, target.output_width());
         let compared = rows.len();
@@ -125,15 +129,13 @@ impl Pipeline {
         self.outbox.commit()
     }
 
-    /// A person refuses the candidate that waits, or ends the run in flight.
+    /// A person refuses the candidate that waits, or ends the run in flight, up to the moment of the switch.
     ///
     /// # Errors
-    /// No run is in flight, or it is being deployed already.
+    /// No run is in flight.
     pub fn cancel_run(&mut self, who: &str) -> Result<(), Error> {
-        match &self.retraining.state.phase {
-            Phase::Idle => return Err(Error::Refused("no run is in flight".into())),
-            Phase::Deploying { to, .. } => return Err(Error::Refused(format!("{to} is being deployed already"))),
-            _ => {}
+        if self.retraining.state.run.is_none() {
+            return Err(Error::Refused("no run is in flight".into()));
         }
         self.cancel_jobs()?;
         self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}")))?;
@@ -142,6 +144,7 @@ impl Pipeline {
 
     /// Ends the training jobs of the run in flight.
     pub(super) fn cancel_jobs(&mut self) -> Result<(), Error> {
+        self.outbox.check_place()?;
         let (Phase::Training(jobs), Some(trainer)) = (&self.retraining.state.phase, &mut self.retraining.parts.trainer)
         else {
             return Ok(());

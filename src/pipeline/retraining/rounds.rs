@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Pipeline;
+use super::super::shadow::{Recorded, merge, recorded_of};
 use super::evaluation::LiveRows;
 use super::{Phase, Round};
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::event::ModelVersion;
 use crate::retrain::judge::JudgedRow;
 use crate::retrain::{JobStatus, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
 use crate::sample::{Lane, Reason, Sample, SampleState};
+use crate::schema::Row;
 use crate::stage::isolate;
 
 /// Rounds whose scoring failed before the loop gives up on them.
@@ -33,6 +35,10 @@ impl<'a> Scored<'a> {
         scores.outputs.as_ref().ok()?.get(row * self.width..(row + 1) * self.width)
     }
 
+    pub(super) fn latency(&self, model: ModelVersion) -> Option<std::time::Duration> {
+        self.scores.iter().find(|scores| scores.model == model)?.latency
+    }
+
     pub(super) fn outputs(&self, model: ModelVersion) -> Option<&'a Result<Vec<f64>, String>> {
         self.scores.iter().find(|scores| scores.model == model).map(|scores| &scores.outputs)
     }
@@ -52,10 +58,16 @@ impl Pipeline {
         }
         let samples: Vec<_> = self.retraining.unjudged.iter().map(|(_, id)| *id).collect();
         let models = self.live_models();
+        let mut recorded = BTreeSet::new();
+        for id in &samples {
+            if self.outbox.sample(*id)?.is_some_and(|sample| recorded_of(sample, &models).is_some()) {
+                recorded.insert(*id);
+            }
+        }
         let state = &mut self.retraining.state;
         let key = format!("round-{}", state.next_round);
         state.next_round += 1;
-        state.round = Some(Round { key, samples, models });
+        state.round = Some(Round { key, samples, models, recorded });
         self.save_loop(Vec::new())?;
         Ok(true)
     }
@@ -90,7 +102,12 @@ impl Pipeline {
         if round.models.len() < 2 {
             return self.finish_round(&samples, &[]);
         }
-        match self.poll_scores(&round.key, &round.models, &samples)? {
+        let known: Vec<_> = samples
+            .iter()
+            .map(|sample| recorded_of(sample, &round.models).filter(|_| round.recorded.contains(&sample.id())))
+            .collect();
+        let rows = samples.iter().map(|sample| &sample.observation.row);
+        match self.poll_scores(&round.key, &round.models, rows, &known)? {
             JobStatus::Running | JobStatus::Unknown => Ok(false),
             JobStatus::Done(scores) => self.finish_round(&samples, &scores),
             JobStatus::Failed { reason, .. } => {
@@ -109,22 +126,30 @@ impl Pipeline {
         }
     }
 
-    /// Polls a scoring job and starts it if nobody knows it.
-    pub(super) fn poll_scores(
+    /// Scores of `models` on `rows`, by a job that is started if nobody knows it; rows that are `known` are not scored again.
+    pub(super) fn poll_scores<'a>(
         &mut self,
         key: &str,
         models: &[ModelVersion],
-        samples: &[Sample],
+        rows: impl Iterator<Item = &'a Row>,
+        known: &[Recorded],
     ) -> Result<JobStatus<Vec<Scores>>, Error> {
-        let rows = samples.iter().map(|sample| sample.observation.row.clone()).collect();
-        self.poll_row_scores(key, models, Arc::new(rows))
+        let rows: Vec<Row> = rows.zip(known).filter(|(_, known)| known.is_none()).map(|(row, _)| row.clone()).collect();
+        let width = self.schema.target().output_width();
+        if rows.is_empty() {
+            return Ok(JobStatus::Done(merge(models, width, known, Vec::new())));
+        }
+        Ok(match self.poll_row_scores(key, models, Arc::new(rows))? {
+            JobStatus::Done(scored) => JobStatus::Done(merge(models, width, known, scored)),
+            other => other,
+        })
     }
 
     pub(super) fn poll_row_scores(
         &mut self,
         key: &str,
         models: &[ModelVersion],
-        rows: Arc<Vec<crate::schema::Row>>,
+        rows: Arc<Vec<Row>>,
     ) -> Result<JobStatus<Vec<Scores>>, Error> {
         let models: Vec<_> = models.iter().filter_map(|version| self.retraining.models.get(version).cloned()).collect();
         let width = self.schema.target().output_width();
@@ -251,7 +276,8 @@ impl Pipeline {
             verdict @ (WatchVerdict::Kept | WatchVerdict::KeptUnproven) => {
                 let proven = verdict == WatchVerdict::Kept;
                 let state = if proven { RunState::Kept } else { RunState::KeptUnproven };
-                let text = format!("{current} against {previous}: no alarm");
+                let late = self.retraining.maturity().map(|late| format!("; {late}")).unwrap_or_default();
+                let text = format!("{current} against {previous}: no alarm{late}");
                 self.end_watch(state, Reason::new(state.as_str(), text))
             }
         }

@@ -218,12 +218,15 @@ impl Pipeline {
             }
         }
         state.rejected += u64::from(to == RunState::Rejected);
+        // A process before this one may have switched and not lived to say so: the champion is served again.
+        self.retraining.redeploy |= std::mem::take(&mut self.retraining.interrupted);
+        let state = &mut self.retraining.state;
         state.phase = Phase::Idle;
         state.evidence = None;
         state.run = None;
         self.retraining.pool.clear();
-        (self.retraining.comparing, self.retraining.smoking) = (None, None);
         self.forget_evaluation();
+        (self.retraining.comparing, self.retraining.smoking, self.retraining.slow_smokes) = (None, None, 0);
         self.save_loop(vec![write])?;
         self.retraining.forget_models();
         Ok(())

@@ -22,6 +22,8 @@ use crate::store::{Indexed, Kind};
 const SMOKE_ROWS: usize = 500;
 /// Fewest and most training rows of a smoke test.
 const TRAINED_ROWS: (usize, usize) = (60, 300);
+/// Smoke tests in a row by which a candidate must be too slow to be refused.
+const SLOW_SMOKES: u32 = 3;
 /// A candidate that is probably worse even on labels that it was trained on is broken.
 const BROKEN: f64 = 0.99;
 
@@ -76,6 +78,7 @@ impl Pipeline {
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
                 let train = TrainJob { key, run: run.id, recipe: job.recipe, data, seed, directory };
+                self.outbox.check_place()?;
                 let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
                 status = match isolate(|| trainer.start(train)) {
                     Ok(()) => isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?,
@@ -218,6 +221,18 @@ impl Pipeline {
                 let text = format!("{candidate} changes {:.2} % of the predictions", 100.0 * changed);
                 return self.end_run(RunState::Rejected, Reason::new("unchanged", text)).map(|()| true);
             }
+        }
+        if let (Some(mine), Some(theirs)) = (scored.latency(candidate), scored.latency(champion))
+            && self.retraining.parts.latency.is_broken(mine, theirs)
+        {
+            self.retraining.slow_smokes += 1;
+            if self.retraining.slow_smokes < SLOW_SMOKES {
+                // The machine may have been busy just then: measured again, under a key of its own.
+                self.retraining.smoking = Some((format!("{key}+"), rows));
+                return Ok(true);
+            }
+            let text = format!("{candidate} takes {mine:?} a row at the median, {champion} takes {theirs:?}");
+            return self.refuse(candidate, Reason::new("latency", text)).map(|()| true);
         }
         let mut paired = Paired::default();
         for (row, (_, label)) in rows.iter().enumerate() {
