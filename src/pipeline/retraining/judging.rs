@@ -33,7 +33,7 @@ impl Pipeline {
         let id = run.id.to_string();
         let indexed = Indexed { state: "final", rank: run.id.0 as i64, due: None };
         let report = self.outbox.json(Kind::Evaluation, &id, indexed, &(evidence, &judgement))?;
-        self.outbox.push(vec![report]);
+        self.outbox.join(vec![report]);
         let text = judgement.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         match verdict {
             Verdict::Pass => self.pass(candidate, Reason::new("passed", text))?,

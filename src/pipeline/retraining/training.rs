@@ -254,7 +254,7 @@ impl Pipeline {
     /// Refuses a candidate for good: the run is rejected, the version quarantined.
     pub(super) fn refuse(&mut self, candidate: ModelVersion, reason: Reason) -> Result<(), Error> {
         let writes = self.quarantine(candidate, reason.clone())?;
-        self.outbox.push(writes);
+        self.outbox.join(writes);
         self.end_run(RunState::Rejected, reason)
     }
 
@@ -289,7 +289,7 @@ impl Pipeline {
                 let run = self.retraining.state.run.as_ref().map_or(0, |run| run.id.0);
                 let indexed = Indexed { state: "final", rank: run as i64, due: None };
                 let report = self.outbox.json(Kind::Evaluation, &RunId(run).to_string(), indexed, race)?;
-                self.outbox.push(vec![report]);
+                self.outbox.join(vec![report]);
                 self.pass(candidate, Reason::new("leader", format!("recipe `{leader}` leads the race")))
             }
             None => {
@@ -316,7 +316,7 @@ impl Pipeline {
         }
         let indexed = Indexed { state: "saved", rank: 0, due: None };
         let write = self.outbox.json(Kind::Control, "reference/training", indexed, &*training)?;
-        self.outbox.push(vec![write]);
+        self.outbox.join(vec![write]);
         self.retraining.upcoming = Some((version, training));
         Ok(())
     }
