@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use driver::{Life, Simulation};
 
 const NAME: &str = "simulated";
-const STEPS: u64 = 100;
+const STEPS: u64 = 90;
 
 /// One life, or why it broke an invariant.
 fn live(seed: u64) -> Result<(Life, BTreeMap<&'static str, u64>), String> {

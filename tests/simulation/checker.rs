@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
-    Annotation, Annotator, Dataset, Kind, Manifest, Mode, ModelRecord, ModelVersion, PredictionId, Profile,
+    Annotation, Annotator, Dataset, Kind, Manifest, MemoryStore, Mode, ModelRecord, ModelVersion, PredictionId, Profile,
     PromotionKind, PromotionRecord, Run, RunState, Sample, SampleState, Write,
 };
 use serde_json::Value;
@@ -71,7 +71,7 @@ impl Checker {
     }
 
     /// Goes on with the units that were applied since, and checks what each of them leaves behind.
-    pub fn follow(&mut self, disk: &Disk, outside: &Shared) {
+    pub fn follow(&mut self, disk: &Disk<MemoryStore>, outside: &Shared) {
         for unit in disk.applied() {
             let was_frozen = self.frozen() && !self.unfreezing;
             let before = self.loop_state.clone();
@@ -294,7 +294,7 @@ impl Checker {
     }
 
     /// Everything at once, from the store alone; the store holds what was followed, and nothing else.
-    pub fn whole(&mut self, disk: &Disk) {
+    pub fn whole(&mut self, disk: &Disk<MemoryStore>) {
         let world = check(disk.content(), NAME);
         assert_eq!(world.samples, self.world.samples);
         assert!(world.runs == self.world.runs && world.batches == self.world.batches);

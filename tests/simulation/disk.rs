@@ -1,9 +1,10 @@
 //! A disk that outlives the process: it fails when told to, and a process that uses it can be killed in any commit.
+#![allow(dead_code)]
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use feedloop::chrono::{DateTime, Utc};
-use feedloop::{BoxError, Committed, Fence, Kind, MemoryStore, Record, Scan, Store, Write};
+use feedloop::{BoxError, Committed, Fence, Kind, Record, Scan, Store, Write};
 
 /// Where in a commit the process dies. Commits are counted from the moment of the plan.
 #[derive(Debug, Clone, Copy)]
@@ -27,25 +28,35 @@ struct Plan {
     fail_read: u64,
     /// In the n-th commit from now on (1 is the next) the process dies.
     kill: Option<(u64, Kill)>,
+    commits: u64,
     reads_failed: u64,
     /// Units that were applied since they were last asked for.
     applied: Vec<Vec<Write>>,
 }
 
 /// Clones share the content and the plan.
-#[derive(Clone, Default)]
-pub struct Disk {
-    content: MemoryStore,
+pub struct Disk<S> {
+    content: Arc<S>,
     plan: Arc<Mutex<Plan>>,
 }
 
-impl Disk {
+impl<S> Clone for Disk<S> {
+    fn clone(&self) -> Self {
+        Disk { content: self.content.clone(), plan: self.plan.clone() }
+    }
+}
+
+impl<S: Store> Disk<S> {
+    pub fn new(content: S) -> Self {
+        Disk { content: Arc::new(content), plan: Arc::default() }
+    }
+
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is on the disk, without its faults.
-    pub fn content(&self) -> &MemoryStore {
+    pub fn content(&self) -> &S {
         &self.content
     }
 
@@ -70,6 +81,10 @@ impl Disk {
         (plan.commits_fail, plan.reads_fail, plan.fail_read, plan.kill) = (false, false, 0, None);
     }
 
+    /// Commits so far.
+    pub fn commits(&self) -> u64 {
+        self.plan().commits
+    }
 
     pub fn reads_failed(&self) -> u64 {
         self.plan().reads_failed
@@ -101,10 +116,11 @@ impl Disk {
     }
 }
 
-impl Store for Disk {
+impl<S: Store> Store for Disk<S> {
     fn commit(&self, units: &[&[Write]], fence: &Fence, out: &mut Vec<Committed>) -> Result<(), BoxError> {
         self.check_write()?;
         let mut plan = self.plan();
+        plan.commits += 1;
         if let Some((left, _)) = &mut plan.kill {
             *left -= 1;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use feedloop::chrono::TimeDelta;
 use feedloop::{
     ConfidenceRouter, ConfirmRules, Deduplicate, Error, Event, Feedback, Kind, KsDrift, Label, LabelConsistency,
-    LowConfidence, Mahalanobis, ManualClock, Mode, ModelSlot, Opinion, Outcome, OutputDrift, Pipeline,
+    LowConfidence, Mahalanobis, ManualClock, MemoryStore, Mode, ModelSlot, Opinion, Outcome, OutputDrift, Pipeline,
     PipelineBuilder, PredictionError, PredictionId, Profile, PromotionKind, PromotionRecord, Relevance, ReviewQueue,
     Sample, SampleState, SchemaGate, Store, TriggerExt, UserFeedback, any, drift, new_labels,
 };
@@ -22,7 +22,7 @@ use crate::support::{Rng, base, first_model, id, observation_of, records, schema
 pub struct Simulation {
     rng: Rng,
     clock: ManualClock,
-    disk: Disk,
+    disk: Disk<MemoryStore>,
     outside: Shared,
     slot: ModelSlot<Threshold>,
     profile: Profile,
@@ -66,9 +66,9 @@ impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let confirm = |likely| Profile::Confirm(ConfirmRules { likely, ..ConfirmRules::default() });
-        let profile = [Profile::adaptive(), confirm(false), confirm(true)][rng.below(3)].clone();
+        let profile = [Profile::adaptive(), Profile::adaptive(), confirm(false), confirm(true)][rng.below(4)].clone();
         let mode = [Mode::Unattended, Mode::Unattended, Mode::Unattended, Mode::Approval, Mode::Advisory][rng.below(5)];
-        let disk = Disk::default();
+        let disk = Disk::new(MemoryStore::new());
         let outside = Outside::new(seed, disk.content().clone());
         // Every fifth loop lives among people and machines that do their work.
         lock(&outside).wicked = !rng.chance(0.2);

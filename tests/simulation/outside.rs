@@ -189,14 +189,14 @@ impl Outside {
         self.trained_on.insert(job.key.clone(), rows);
         let Artifact::Inline(good) = fit(job) else { return };
         let good = String::from_utf8(good).unwrap_or_default();
-        let fate = match self.rng.below(if self.wicked { 14 } else { 1 }) {
-            0..=5 => Fate::Good,
-            6 => Fate::Fails,
-            7 => Fate::Hangs,
-            8 => Fate::Garbage,
-            9 | 10 => Fate::Unloadable,
-            11 => Fate::Inverted,
-            12 => Fate::NotFinite,
+        let fate = match self.rng.below(if self.wicked { 24 } else { 1 }) {
+            0..=12 => Fate::Good,
+            13 => Fate::Fails,
+            14 => Fate::Hangs,
+            15 => Fate::Garbage,
+            16 | 17 => Fate::Unloadable,
+            18 => Fate::Inverted,
+            19 => Fate::NotFinite,
             _ => Fate::Fickle,
         };
         let artifact = match fate {
