@@ -5,6 +5,8 @@ mod support;
 
 #[path = "simulation/checker.rs"]
 mod checker;
+#[path = "simulation/cuts.rs"]
+mod cuts;
 #[path = "simulation/disk.rs"]
 mod disk;
 #[path = "simulation/driver.rs"]
@@ -68,6 +70,22 @@ fn live_all(seeds: Range<u64>, threads: u64) -> (Life, BTreeMap<&'static str, u6
 #[test]
 fn the_invariants_hold_whatever_happens() {
     live_all(0..200, 1);
+}
+
+#[test]
+fn the_same_seed_leaves_the_same_store_to_the_byte() {
+    for seed in [2, 3, 5] {
+        let dump = || {
+            let mut simulation = Simulation::new(seed);
+            simulation.live(STEPS);
+            simulation.dump()
+        };
+        let (first, second) = (dump(), dump());
+        assert_eq!(first.len(), second.len());
+        for (a, b) in first.iter().zip(&second) {
+            assert_eq!(a, b, "{}", String::from_utf8_lossy(&a.5));
+        }
+    }
 }
 
 #[test]

@@ -201,6 +201,7 @@ impl Simulation {
     }
 
     fn predict(&mut self) {
+        self.clock.advance(TimeDelta::seconds(self.rng.below(120) as i64));
         let count = 1 + self.rng.below(25);
         let mut events = Vec::new();
         for _ in 0..count {
