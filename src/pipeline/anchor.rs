@@ -28,7 +28,7 @@ impl Pipeline {
         ];
         // Written once: from the first move on it is this one, whatever data the host comes up with after a restart.
         self.outbox.push(vec![Write { expect: Expect::Absent, ..anchor }]);
-        self.outbox.push(moved);
+        self.outbox.join(moved);
         self.references.serving = serving;
         self.measure_drift();
         Ok(())

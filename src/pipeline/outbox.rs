@@ -24,6 +24,8 @@ pub(super) struct Outbox {
     schema: Arc<Schema>,
     fence: Fence,
     units: Vec<Vec<Write>>,
+    /// Writes that belong to the next unit.
+    joined: Vec<Write>,
     samples: HashMap<PredictionId, Cached>,
     dirty: Vec<PredictionId>,
     /// Tasks of the review queue as they will be once the pending units are committed.
@@ -66,6 +68,7 @@ impl Outbox {
             pipeline,
             schema,
             units: Vec::new(),
+            joined: Vec::new(),
             samples: HashMap::new(),
             dirty: Vec::new(),
             tasks: HashMap::new(),
@@ -105,9 +108,15 @@ impl Outbox {
         }
     }
 
+    /// Adds writes to the unit that [`push_with_samples`](Self::push_with_samples) makes next: a crash between two units
+    /// must not part what is one change.
+    pub(super) fn join(&mut self, writes: Vec<Write>) {
+        self.joined.extend(writes);
+    }
+
     /// Units and samples that are not durable yet.
     pub(super) fn pending(&self) -> usize {
-        self.units.len() + self.dirty.len()
+        self.units.len() + self.dirty.len() + usize::from(!self.joined.is_empty())
     }
 
     /// The sample as it is now, from memory or the store.
@@ -153,6 +162,7 @@ impl Outbox {
     /// Takes every change so far as one atomic unit together with `more`.
     pub(super) fn push_with_samples(&mut self, more: Vec<Write>) -> Result<(), Error> {
         let mut unit = self.drain_samples()?.into_iter().flatten().collect::<Vec<_>>();
+        unit.append(&mut self.joined);
         unit.extend(more);
         self.push(unit);
         Ok(())
@@ -176,19 +186,22 @@ impl Outbox {
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let units = self.drain_samples()?;
         self.units.extend(units);
+        let joined = std::mem::take(&mut self.joined);
+        self.push(joined);
         if self.units.is_empty() {
             return Ok(());
         }
         let indexed = Indexed { state: "saved", rank: self.position as i64, due: Some(self.now) };
         let cursor = [self.raw(Kind::Control, "cursor", indexed, self.position.to_string().into_bytes())];
-        let mut refs: Vec<&[Write]> = self.units.iter().map(Vec::as_slice).collect();
         let here = (self.position, self.now);
-        if here != self.committed {
-            refs.push(&cursor);
-        }
+        // In front: a crash behind it leaves a gap in the positions, one before it would have them given out twice.
+        let mut refs: Vec<&[Write]> = Vec::with_capacity(self.units.len() + 1);
+        refs.extend((here != self.committed).then_some(&cursor[..]));
+        let first = refs.len();
+        refs.extend(self.units.iter().map(Vec::as_slice));
         match self.store.commit(&refs, &self.fence, &mut self.verdicts) {
             Ok(()) => {
-                for (unit, verdict) in self.units.iter().zip(&self.verdicts) {
+                for (unit, verdict) in self.units.iter().zip(self.verdicts.iter().skip(first)) {
                     if let Committed::Conflict { .. } = verdict {
                         let tasks = unit.iter().filter(|write| write.kind == Kind::Task);
                         self.refused_tasks.extend(tasks.filter_map(|write| write.key.id.parse::<PredictionId>().ok()));

@@ -615,7 +615,7 @@ impl Pipeline {
             };
             if fresh {
                 let writes = self.retraining.save_model(&self.outbox, &record)?;
-                self.outbox.push(writes);
+                self.outbox.join(writes);
             }
             self.retraining.models.insert(ModelVersion::FIRST, record);
         }

@@ -65,10 +65,14 @@ pub fn probabilities(threshold: f64, values: &[f64]) -> [f64; 2] {
 }
 
 pub fn observation(n: u64, model: ModelVersion, threshold: f64, values: &[f64]) -> Box<Observation> {
+    observation_of(n, model, probabilities(threshold, values), values)
+}
+
+pub fn observation_of(n: u64, model: ModelVersion, output: [f64; 2], values: &[f64]) -> Box<Observation> {
     let mut observation = Box::new(Observation::new(&schema()));
     (observation.id, observation.model, observation.time) = (id(n), model, start() + TimeDelta::seconds(n as i64));
     observation.row.copy_values(values).unwrap();
-    observation.set_output(Output::Probabilities(&probabilities(threshold, values)));
+    observation.set_output(Output::Probabilities(&output));
     observation
 }
 
@@ -297,7 +301,7 @@ fn check_alarms(world: &mut World, alarms: Vec<(Record, AlarmRecord)>) {
     }
 }
 
-fn check_history(sample: &Sample) {
+pub fn check_history(sample: &Sample) {
     let mut state = SampleState::Flagged;
     let mut time = DateTime::<Utc>::MIN_UTC;
     for step in &sample.history {

@@ -41,7 +41,7 @@ impl Pipeline {
                 JobStatus::Failed { reason, .. } => {
                     let reason = Reason::new("cannot_load", format!("{candidate}: {reason}"));
                     let writes = self.quarantine(candidate, reason.clone())?;
-                    self.outbox.push(writes);
+                    self.outbox.join(writes);
                     return self.end_run(RunState::Failed, reason).map(|()| true);
                 }
             }

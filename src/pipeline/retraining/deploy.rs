@@ -109,7 +109,7 @@ impl Pipeline {
                 match kind {
                     PromotionKind::Promotion => {
                         let writes = self.quarantine(to, reason.clone())?;
-                        self.outbox.push(writes);
+                        self.outbox.join(writes);
                         self.end_run(RunState::Failed, reason)?;
                     }
                     PromotionKind::Rollback => {
@@ -201,7 +201,7 @@ impl Pipeline {
         };
         let indexed = Indexed { state: "done", rank: record.number as i64, due: None };
         let write = self.outbox.json(Kind::Promotion, &format!("{:08}", record.number), indexed, &record)?;
-        self.outbox.push(vec![write]);
+        self.outbox.join(vec![write]);
         Ok(())
     }
 
@@ -250,7 +250,7 @@ impl Pipeline {
         self.retraining.state.rollbacks += 1;
         self.record_change(PromotionKind::Rollback, to, reason.clone())?;
         let writes = self.quarantine(failed, reason.clone())?;
-        self.outbox.push(writes);
+        self.outbox.join(writes);
         self.retraining.state.watched_run = None;
         match self.retraining.previous_reference.take() {
             Some(reference) => self.set_reference(to, reference)?,
@@ -297,7 +297,7 @@ impl Pipeline {
             run.state = to;
             run.notes.push((now, reason));
             let write = self.retraining.save_run(&self.outbox, &run)?;
-            self.outbox.push(vec![write]);
+            self.outbox.join(vec![write]);
         }
         if to == RunState::Kept {
             self.retraining.state.kept = Some(current);

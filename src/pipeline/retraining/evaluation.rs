@@ -252,7 +252,7 @@ impl Pipeline {
         if let Some(run) = &mut self.retraining.state.run {
             run.evaluation = Some(hex(&Sha256::digest(&write.body)));
         }
-        self.outbox.push(vec![write]);
+        self.outbox.join(vec![write]);
         Ok(())
     }
 

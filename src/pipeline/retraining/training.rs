@@ -271,7 +271,7 @@ impl Pipeline {
     /// Refuses a candidate for good: the run is rejected, the version quarantined.
     pub(super) fn refuse(&mut self, candidate: ModelVersion, reason: Reason) -> Result<(), Error> {
         let writes = self.quarantine(candidate, reason.clone())?;
-        self.outbox.push(writes);
+        self.outbox.join(writes);
         self.end_run(RunState::Rejected, reason)
     }
 
@@ -328,7 +328,7 @@ impl Pipeline {
         }
         let indexed = Indexed { state: "saved", rank: 0, due: None };
         let write = self.outbox.json(Kind::Control, "reference/training", indexed, &*training)?;
-        self.outbox.push(vec![write]);
+        self.outbox.join(vec![write]);
         self.retraining.upcoming = Some((version, training));
         Ok(())
     }

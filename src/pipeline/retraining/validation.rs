@@ -65,7 +65,7 @@ impl Pipeline {
         }
         self.retraining.validating = None;
         let write = self.save_evaluation(&evaluation, "open")?;
-        self.outbox.push(vec![write]);
+        self.outbox.join(vec![write]);
         self.retraining.evaluation = Some(evaluation);
         self.after_validation(candidate).map(|()| true)
     }
