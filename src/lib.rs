@@ -118,6 +118,7 @@ mod event;
 mod files;
 mod gate;
 pub mod guide;
+mod journal;
 mod label_issues;
 mod label_shift;
 mod pipeline;
@@ -158,6 +159,7 @@ pub use gate::{
     FieldCompleteness, GateContext, GateFn, LabelConsistency, Leakage, QualityGate, Relevance, Rule, RuleReport,
     SchemaGate, SchemaReport, SourceCap, gate_fn,
 };
+pub use journal::{Act, JournalBreak, JournalEntry, JournalHead, JournalReport, verify_journal};
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{

@@ -8,6 +8,7 @@ mod control;
 mod flow;
 mod isolated;
 mod join;
+mod journal;
 mod keep;
 mod label;
 mod ledger;

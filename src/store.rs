@@ -42,11 +42,13 @@ pub enum Kind {
     Checkpoint,
     /// State of the loop: cursors, counters, trigger memory, evidence.
     Control,
+    /// An entry of the [journal](crate::JournalEntry), or the head of a chain; state `entry` or `head`.
+    Journal,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Sample,
         Kind::Annotation,
         Kind::Task,
@@ -59,6 +61,7 @@ impl Kind {
         Kind::Parked,
         Kind::Checkpoint,
         Kind::Control,
+        Kind::Journal,
     ];
 
     /// The name as it is stored.
@@ -76,6 +79,7 @@ impl Kind {
             Kind::Parked => "parked",
             Kind::Checkpoint => "checkpoint",
             Kind::Control => "control",
+            Kind::Journal => "journal",
         }
     }
 }

@@ -11,6 +11,7 @@ use super::retraining::HeldBatch;
 use super::{Pipeline, Status};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
+use crate::journal::{self, JournalEntry, JournalHead, JournalReport};
 use crate::retrain::RunId;
 use crate::review::ReviewQueue;
 use crate::sample::Sample;
@@ -189,6 +190,24 @@ impl Control {
     pub fn revive(&self, stage: &str) -> Result<(), Error> {
         let stage = stage.to_owned();
         self.with(move |pipeline| pipeline.revive(&stage))?
+    }
+
+    /// Compares the journal with itself and with what is stored; see [`Pipeline::verify_journal`]. The worker waits meanwhile,
+    /// and the inbox may fill.
+    ///
+    /// # Errors
+    /// The worker has ended, or the store cannot be read. A break is no error.
+    pub fn verify_journal(&self, known: &[JournalHead]) -> Result<JournalReport, Error> {
+        let known = known.to_vec();
+        self.with(move |pipeline| pipeline.verify_journal(&known))?
+    }
+
+    /// Entries of a writer of the journal, newest first; see [`Pipeline::journal_entries`].
+    ///
+    /// # Errors
+    /// The store cannot be read, or an entry is missing.
+    pub fn journal_entries(&self, writer: &str, before: Option<u64>, limit: usize) -> Result<Vec<JournalEntry>, Error> {
+        journal::entries(&*self.store, &self.pipeline, writer, before, limit)
     }
 
     /// A sample with its whole history, or `None` if the prediction was not kept.

@@ -266,6 +266,7 @@ impl Pipeline {
         let state = self.outbox.sample(id)?.map(|sample| sample.state);
         match state {
             Some(SampleState::Quarantined) => {
+                self.note("readmitted", id.to_string(), Some(who), None);
                 self.advance(id, SampleState::Admitted, who, Reason::new("readmitted", format!("by {who}")))?;
                 self.settle(id)?;
                 self.outbox.commit()

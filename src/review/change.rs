@@ -6,6 +6,7 @@ use super::consensus::standing;
 use super::{Answer, Assignment, ReviewQueue, Task, json, order};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
+use crate::journal::{self, Act, JournalHead};
 use crate::sample::{Annotation, Annotator};
 use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Write};
 
@@ -57,7 +58,7 @@ impl ReviewQueue {
             if request.as_ref().is_some_and(|request| stored.task.hidden.requests.contains(request)) {
                 return Ok(Answer::AlreadyRecorded);
             }
-            let (unit, answer) = match decide(&stored.task, now)? {
+            let (mut unit, answer) = match decide(&stored.task, now)? {
                 Change::Keep(answer) => match request {
                     Some(request) => {
                         let mut task = stored.task.clone();
@@ -88,6 +89,11 @@ impl ReviewQueue {
                     (vec![self.write(&stored, &task, "open")?], Answer::AlreadyRecorded)
                 }
             };
+            let acts: Vec<Act> = unit.iter().filter_map(Act::of_write).collect();
+            if !acts.is_empty() {
+                let (mut head, expect) = JournalHead::read(&*self.store, &self.pipeline, &journal::person(annotator))?;
+                unit.extend(head.append(&self.pipeline, now, acts, expect));
+            }
             let mut out = Vec::new();
             self.store.commit(&[&unit], &Fence::None, &mut out).map_err(Error::store("change a task"))?;
             if out == [Committed::Applied] {

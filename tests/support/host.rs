@@ -6,18 +6,18 @@ use std::sync::Arc;
 use feedloop::chrono::TimeDelta;
 use feedloop::{
     Chunk, Event, Findings, ManualClock, MemoryStore, ModelSlot, Pipeline, PipelineBuilder, PredictionId, ReviewQueue,
-    RunId, RunState, detector_fn,
+    RunId, RunState, Store, detector_fn,
 };
 
 use super::{Rng, base, first_model, load, observation, schema, start, truth};
 
 /// Drives a pipeline: serves rows of a moving concept, lets people answer everything, polls.
-pub struct Host {
+pub struct Host<S = MemoryStore> {
     pub pipeline: Pipeline,
     pub slot: ModelSlot<f64>,
     pub queue: ReviewQueue,
     pub clock: ManualClock,
-    store: Arc<MemoryStore>,
+    store: Arc<S>,
     rng: Rng,
     rows: HashMap<PredictionId, Vec<f64>>,
     pub served: u64,
@@ -25,8 +25,14 @@ pub struct Host {
 
 impl Host {
     pub fn new(change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host {
+        Host::on(MemoryStore::new(), change)
+    }
+}
+
+impl<S: Store + 'static> Host<S> {
+    pub fn on(store: S, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host<S> {
         let clock = ManualClock::starting_at(start());
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(store);
         let (pipeline, slot) = open(&clock, &store, change);
         let queue = ReviewQueue::open(store.clone(), "closed", schema().target().clone(), Arc::new(clock.clone()));
         Host { pipeline, slot, queue, clock, store, rng: Rng(5), rows: HashMap::new(), served: 0 }
@@ -73,7 +79,7 @@ impl Host {
 
 fn open(
     clock: &ManualClock,
-    store: &Arc<MemoryStore>,
+    store: &Arc<impl Store + 'static>,
     change: impl FnOnce(PipelineBuilder) -> PipelineBuilder,
 ) -> (Pipeline, ModelSlot<f64>) {
     let slot = ModelSlot::new(0.5, load).inline();

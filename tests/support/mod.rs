@@ -12,7 +12,7 @@ use feedloop::uuid::Uuid;
 use feedloop::{
     AlarmRecord, Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord,
     ModelVersion, Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record,
-    Row, Run, RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write,
+    Row, Run, RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write, verify_journal,
 };
 
 /// Small seeded random numbers (SplitMix64, Steele et al. 2014).
@@ -281,6 +281,9 @@ pub fn check(store: &dyn Store, pipeline: &str) -> World {
     let state = store.get(pipeline, Kind::Control, "loop").unwrap().expect("the state of the loop is stored");
     let state: serde_json::Value = serde_json::from_slice(&state.body).unwrap();
     assert_eq!(state["champion"], world.champion.0, "the champion changes with a promotion record, and only so");
+    let journal = verify_journal(store, pipeline, &[]).unwrap();
+    assert_eq!(journal.broken, None, "the journal says what is stored");
+    assert_eq!(journal.unlisted, 0, "the journal speaks of every record");
     let served = world.models.get(&world.champion);
     assert!(served.is_none_or(|model| model.quarantined.is_none()), "{} is quarantined and serves", world.champion);
     world

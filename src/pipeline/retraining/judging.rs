@@ -124,6 +124,7 @@ impl Pipeline {
     /// No candidate waits for approval.
     pub fn approve(&mut self, who: &str) -> Result<(), Error> {
         let candidate = self.awaiting()?;
+        self.note("approved", candidate.to_string(), Some(who), None);
         self.start_promotion(candidate, Reason::new("approved", format!("by {who}")))?;
         self.outbox.commit()
     }
@@ -139,6 +140,7 @@ impl Pipeline {
             _ => {}
         }
         self.cancel_jobs()?;
+        self.note("run_cancelled", "loop", Some(who), None);
         self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}")))?;
         self.outbox.commit()
     }
