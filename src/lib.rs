@@ -163,8 +163,8 @@ pub use journal::{Act, JournalBreak, JournalEntry, JournalHead, JournalReport, v
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
-    Acknowledged, AlarmRecord, AlarmState, Cleared, Control, Counters, Draft, HeldBatch, Ingested, Lineage,
-    LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
+    Acknowledged, AlarmRecord, AlarmState, BatchCheck, Cleared, Control, Counters, Draft, Erased, HeldBatch, Ingested,
+    Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
     SchemaVersion, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
@@ -184,7 +184,7 @@ pub use router::{
     HumanRouter, LabelRouter, PromotionPlan, QueryStrategy, Route, RouteContext, RouterFn, Traffic, plan_promotion,
     router_fn,
 };
-pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Transition};
+pub use sample::{Annotation, Annotator, Cause, Erasure, Flag, Lane, Reason, Sample, SampleState, Transition};
 pub use schema::{
     Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
     ViolationKind, Widening,

@@ -124,6 +124,11 @@ impl ReferenceBuilder {
         Ok(())
     }
 
+    /// Takes one equal row out of the sample.
+    pub(crate) fn forget(&mut self, row: &Row) {
+        self.reference.forget(row);
+    }
+
     /// The reference.
     pub fn finish(self) -> Reference {
         self.reference
@@ -188,6 +193,19 @@ impl Reference {
     pub(crate) fn carried(&self, schema: &Arc<Schema>) -> Option<Reference> {
         let fits = self.schema.same_columns(schema) && self.schema.evolve(schema).is_ok();
         fits.then(|| Reference { schema: schema.clone(), ..self.clone() })
+    }
+
+    /// Takes one row with these values and categories out of the sample, if there is one; counts and moments stay, but hold no
+    /// single rows any more. Is anything different now?
+    pub(crate) fn forget(&mut self, row: &Row) -> bool {
+        let same = |a: &f64, b: &f64| a == b || (a.is_nan() && b.is_nan());
+        let equal = |known: &ReferenceRow| {
+            known.codes == row.codes() && known.values.iter().zip(row.values()).all(|(a, b)| same(a, b))
+        };
+        let before = (self.fit.rows_gathered(), self.calibration.rows_gathered());
+        self.fit.flush();
+        self.calibration.flush();
+        self.sample.remove(equal) || before != (0, 0)
     }
 
     /// Schema of the rows.

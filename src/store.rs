@@ -269,6 +269,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store cannot be read.
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError>;
+
+    /// Makes content that was overwritten unreadable where it lies beside the records, as in a write-ahead log; `false` if
+    /// somebody is in the way and it has to be called again. Called after an erasure. A store that keeps nothing but its records
+    /// has nothing to do. A store around another one hands it on.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn scrub(&self) -> Result<bool, BoxError> {
+        Ok(true)
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -303,6 +313,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError> {
         (**self).count(pipeline, kind, state)
+    }
+
+    fn scrub(&self) -> Result<bool, BoxError> {
+        (**self).scrub()
     }
 }
 

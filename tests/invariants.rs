@@ -296,6 +296,7 @@ impl Simulation {
         self.store.heal();
         self.pipeline().poll().unwrap();
         let world = self.check();
+        support::check_journal(&**self.store.inner(), NAME);
         assert_eq!(self.slot.version(), world.champion, "the slot serves the champion");
         let champion = self.pipeline().champion();
         assert_eq!(champion, world.champion);

@@ -137,8 +137,8 @@ fn a_chain_that_was_written_anew_is_not_the_one_whose_head_was_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (file, other) = (directory.path().join("feedloop.db"), directory.path().join("other.db"));
     let kept = looped(&file, 0).pipeline.verify_journal(&[]).unwrap().heads;
-    drop(looped(&other, 0));
-    let host = looped(&other, 2_000);
+    drop(looped(&other, 5_000));
+    let host = looped(&other, 9_000);
     let found = host.pipeline.verify_journal(&kept).unwrap();
     assert!(matches!(found.broken, Some(JournalBreak::OtherHistory { .. })), "{:?}", found.broken);
 }

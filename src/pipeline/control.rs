@@ -5,6 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::Thread;
 
 use super::alarms::{self, AlarmRecord};
+use super::erasure::Erased;
 use super::lineage::{self, Lineage};
 use super::recorder::Shared;
 use super::retraining::HeldBatch;
@@ -190,6 +191,15 @@ impl Control {
     pub fn revive(&self, stage: &str) -> Result<(), Error> {
         let stage = stage.to_owned();
         self.with(move |pipeline| pipeline.revive(&stage))?
+    }
+
+    /// Takes the content of a sample out of the store; see [`Pipeline::erase`].
+    ///
+    /// # Errors
+    /// The worker has ended, or the store fails.
+    pub fn erase(&self, id: PredictionId, who: &str, why: &str) -> Result<Erased, Error> {
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.with(move |pipeline| pipeline.erase(id, &who, &why))?
     }
 
     /// Compares the journal with itself and with what is stored; see [`Pipeline::verify_journal`]. The worker waits meanwhile,

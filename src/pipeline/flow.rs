@@ -64,6 +64,8 @@ pub(super) struct Flow {
     /// Up to here the ledger comes from a checkpoint of an earlier process.
     pub(super) restored_sequence: u64,
     pub(super) retry_after: Option<DateTime<Utc>>,
+    /// Was something overwritten that the store has yet to make unreadable?
+    pub(super) unscrubbed: bool,
     /// When each task was put into the queue, oldest first.
     pub(super) tasks: VecDeque<(DateTime<Utc>, PredictionId)>,
 }

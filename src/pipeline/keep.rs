@@ -156,7 +156,7 @@ impl Pipeline {
 
     /// Adds flags to a sample that is there; the same flag again, of a log that is replayed, says nothing new.
     pub(super) fn add_flags(&mut self, id: PredictionId, mut flags: Vec<Flag>) -> Result<(), Error> {
-        if let Some(sample) = self.outbox.sample(id)? {
+        if let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.erased.is_none()) {
             flags.retain(|flag| !sample.flags.contains(flag));
             sample.flags.append(&mut flags);
             self.outbox.touch(id);

@@ -155,6 +155,16 @@ impl Ledger {
         self.index.insert_unique(hash, at as u32, |&other| hasher.hash_one(entries[other as usize].id));
     }
 
+    /// Forgets what is known of a prediction but its name, so that it is not taken for a new one.
+    pub(super) fn forget(&mut self, id: PredictionId) {
+        let Some(entry) = self.get_mut(id) else { return };
+        (entry.predicted, entry.score, entry.truth) = (f64::NAN, f64::NAN, f64::NAN);
+        let sequence = entry.sequence;
+        if let Ok(at) = self.rows.binary_search_by_key(&sequence, |(s, _)| *s) {
+            self.rows.remove(at);
+        }
+    }
+
     /// How many whole rows are kept.
     pub(super) fn rows_kept(&self) -> usize {
         self.rows.len()

@@ -210,6 +210,29 @@ impl super::Pipeline {
     }
 }
 
+/// Every model that was trained on `batch`, usable ones before quarantined ones.
+pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &BatchId) -> Result<Vec<ModelRecord>, Error> {
+    let mut found = Vec::new();
+    for state in ["usable", "quarantined"] {
+        let mut after: Option<(i64, String)> = None;
+        loop {
+            let from = after.as_ref().map(|(rank, id)| (*rank, id.as_str()));
+            let scan = Scan { pipeline, kind: Kind::Model, state: Some(state), after: from, limit: 256 };
+            let page = store.scan(&scan).map_err(Error::store("read models"))?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.rank, last.key.id.clone()));
+            for record in &page {
+                let model: ModelRecord = super::outbox::parse(record)?;
+                if model.batches.contains(batch) {
+                    found.push(model);
+                }
+            }
+        }
+    }
+    found.sort_by_key(|model| model.version);
+    Ok(found)
+}
+
 pub(super) fn read<T: DeserializeOwned>(
     store: &dyn Store,
     pipeline: &str,

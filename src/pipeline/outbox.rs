@@ -290,6 +290,28 @@ impl Outbox {
         self.tasks.insert(id, Question { state, rank, due, body, expect: Expect::Any });
     }
 
+    /// The records of the annotations of a sample.
+    pub(super) fn annotations_of(&self, id: PredictionId) -> Result<Vec<Record>, Error> {
+        let prefix = format!("{id}/");
+        let (mut found, mut last) = (Vec::new(), prefix.clone());
+        loop {
+            let after = Some((i64::MIN, last.as_str()));
+            let scan = Scan { pipeline: &self.pipeline, kind: Kind::Annotation, state: None, after, limit: 16 };
+            let page = self.store.scan(&scan).map_err(Error::store("read annotations"))?;
+            let more = page.len() == 16;
+            for record in page {
+                if !record.key.id.starts_with(&prefix) {
+                    return Ok(found);
+                }
+                last.clone_from(&record.key.id);
+                found.push(record);
+            }
+            if !more {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Reads a JSON record.
     pub(super) fn read<T: DeserializeOwned>(&self, kind: Kind, id: &str) -> Result<Option<T>, Error> {
         let record = self.store.get(&self.pipeline, kind, id).map_err(Error::store("read a record"))?;

@@ -5,6 +5,7 @@
 
 mod audit;
 mod deploy;
+mod erasure;
 mod evolution;
 mod judging;
 mod rounds;
@@ -26,8 +27,8 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
-    RunState, Trainer, Watch,
+    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, ModelRecord, Race, Recipe, Run, RunId, RunState,
+    Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
@@ -315,7 +316,7 @@ impl Retraining {
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match sample.state {
             SampleState::Labelled => {}
-            SampleState::Quarantined => return self.coverage.retract(sample.id()),
+            SampleState::Quarantined | SampleState::Erased => return self.coverage.retract(sample.id()),
             SampleState::Queued => return self.coverage.unlabelled(sample.id()),
             _ => return,
         }
@@ -558,31 +559,7 @@ impl Pipeline {
                 Ok(())
             })?;
         }
-        let cap = self.retraining.parts.training_rows;
-        let mut manifests = Vec::new();
-        let mut rows = 0;
-        for id in self.retraining.state.batches.iter().rev() {
-            let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &id.0)? else {
-                return Err(Error::Corrupt(format!("batch {id} is not in the store")));
-            };
-            rows += manifest.rows as usize;
-            manifests.push(manifest);
-            if rows >= cap {
-                break;
-            }
-        }
-        let mut labelled = Dataset::new(self.schema.clone());
-        for manifest in manifests.into_iter().rev() {
-            for id in &manifest.samples {
-                let Some(sample) = self.outbox.stored_sample(*id)? else {
-                    return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
-                };
-                if let Some(label) = sample.sealed {
-                    labelled.push(sample.observation.row.clone(), label, sample.weight)?;
-                }
-            }
-        }
-        self.retraining.labelled = labelled.newest(cap);
+        self.retraining.labelled = self.training_rows(None)?;
         Ok(())
     }
 

@@ -53,6 +53,9 @@ impl ReviewQueue {
         for _ in 0..MOST_TRIES {
             let stored = self.find(&id)?;
             let stored = stored.ok_or_else(|| Error::Refused(format!("sample {sample} has no task in the queue")))?;
+            if stored.record.state == "erased" {
+                return Err(Error::Refused(format!("the content of sample {sample} was erased")));
+            }
             let now = self.clock.now();
             let request = self.request.as_ref().map(|key| (annotator.to_owned(), key.to_string()));
             if request.as_ref().is_some_and(|request| stored.task.hidden.requests.contains(request)) {

@@ -273,7 +273,9 @@ impl ReviewQueue {
                     return Ok(found);
                 }
                 last.clone_from(&record.key.id);
-                found.push(record);
+                if record.state != "erased" {
+                    found.push(record);
+                }
             }
             if !full {
                 return Ok(found);
