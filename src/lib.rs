@@ -164,8 +164,9 @@ pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, lab
 pub use label_shift::{LabelShift, LabelShiftError, Weights};
 pub use pipeline::{
     Acknowledged, AlarmRecord, AlarmState, BatchCheck, Cleared, Control, Counters, Draft, Erased, HeldBatch, Ingested,
-    Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder, Refused,
-    SchemaVersion, StageStatus, Status, Worker,
+    Lineage, LineageEdge, LineageLink, LineageNode, LineageStart, Mode, Pipeline, PipelineBuilder, Polled,
+    PromotionKind, PromotionRecord, Recorder, Redaction, Refused, Retention, SchemaVersion, StageStatus, Status,
+    Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{

@@ -18,6 +18,8 @@ mod opinions;
 mod outbox;
 mod question;
 mod recorder;
+mod redaction;
+mod retention;
 mod retraining;
 mod status;
 mod worker;
@@ -44,8 +46,10 @@ pub use builder::{Mode, PipelineBuilder};
 pub use control::Control;
 pub use erasure::{BatchCheck, Erased};
 pub use isolated::StageStatus;
-pub use lineage::{Lineage, LineageStep};
+pub use lineage::{Lineage, LineageEdge, LineageLink, LineageNode, LineageStart};
 pub use recorder::{Draft, Recorder, Refused};
+pub use redaction::Redaction;
+pub use retention::Retention;
 pub use retraining::{HeldBatch, PromotionKind, PromotionRecord, SchemaVersion};
 pub use status::{Counters, Status};
 pub use worker::Worker;
@@ -90,6 +94,7 @@ pub struct Pipeline {
     now: DateTime<Utc>,
     settings: Settings,
     payload: Option<Payload>,
+    redaction: Option<redaction::Redact>,
     detectors: Vec<Isolated<dyn Detector>>,
     gates: Vec<Isolated<dyn QualityGate>>,
     router: Option<Isolated<dyn LabelRouter>>,
@@ -182,12 +187,14 @@ impl Pipeline {
         let annotations = self.apply_annotations();
         let retried = self.ask_again().and_then(|()| self.retry_waiting());
         let released = self.release_auto_labels();
+        let retained = self.step_retention();
         let committed = self.outbox.commit();
         let moved = self.step_retraining();
         let saved = self.save_router().and_then(|()| self.checkpoint_if_due());
         let finished = self.outbox.commit().and_then(|()| self.scrub());
         let (applied, has_moved) = (annotations.as_ref().map_or(0, |n| *n), matches!(moved, Ok(true)));
-        let steps = [expired, annotations.map(drop), retried, released, committed, moved.map(drop), saved, finished];
+        let steps =
+            [expired, annotations.map(drop), retried, released, retained, committed, moved.map(drop), saved, finished];
         let failed = steps.into_iter().find_map(Result::err);
         self.poll_error = failed.as_ref().map(describe);
         match failed {

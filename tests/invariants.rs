@@ -302,10 +302,10 @@ impl Simulation {
         assert_eq!(champion, world.champion);
         let samples: Vec<_> = world.samples.values().filter(|s| s.batch.is_some()).map(Sample::id).take(20).collect();
         for id in samples {
-            assert!(self.pipeline().lineage(id).unwrap().steps.len() >= 3, "sample, batch and run of {id}");
+            assert!(self.pipeline().lineage(id).unwrap().nodes.len() >= 3, "sample, batch and run of {id}");
         }
         for version in world.models.keys() {
-            self.pipeline().model_lineage(*version).unwrap();
+            self.pipeline().lineage(*version).unwrap();
         }
         (world, dump(&**self.store.inner()))
     }

@@ -6,7 +6,7 @@ use std::thread::Thread;
 
 use super::alarms::{self, AlarmRecord};
 use super::erasure::Erased;
-use super::lineage::{self, Lineage};
+use super::lineage::{self, Lineage, LineageStart};
 use super::recorder::Shared;
 use super::retraining::HeldBatch;
 use super::{Pipeline, Status};
@@ -228,19 +228,11 @@ impl Control {
         lineage::read(&*self.store, &self.pipeline, Kind::Sample, &id.to_string())
     }
 
-    /// From a prediction to the model that made it and the models that it helped to train.
+    /// What a prediction, batch, run or model came from and what came of it; see [`Lineage::walk`]. At most 10,000 nodes.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn lineage(&self, id: PredictionId) -> Result<Lineage, Error> {
-        Lineage::of_prediction(&*self.store, &self.pipeline, id)
-    }
-
-    /// From a model back to its run, its batches, their samples and its promotions.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn model_lineage(&self, version: ModelVersion) -> Result<Lineage, Error> {
-        Lineage::of_model(&*self.store, &self.pipeline, version)
+    pub fn lineage(&self, start: impl Into<LineageStart>) -> Result<Lineage, Error> {
+        lineage::of(&*self.store, &self.pipeline, start.into())
     }
 }

@@ -241,8 +241,9 @@ impl Pipeline {
             }
             items.push(item);
             let items = items.clone();
-            let write =
-                self.outbox.json(Kind::Parked, &id.to_string(), parked_state("waiting", self.sequence), &items)?;
+            // Since when, for retention.
+            let waiting = Indexed { due: Some(self.now), ..parked_state("waiting", self.sequence) };
+            let write = self.outbox.json(Kind::Parked, &id.to_string(), waiting, &items)?;
             self.outbox.push(vec![write]);
         }
         Ok(())

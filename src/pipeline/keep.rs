@@ -187,6 +187,12 @@ impl Pipeline {
         }
         let mut sample = Sample::new(observation, sequence, lane, inclusion);
         sample.flags = flags;
+        self.redact(&mut sample);
+        if sample.erased.is_some() {
+            self.counters.samples += 1;
+            self.outbox.put(sample);
+            return Ok(());
+        }
         if let Some(make) = &self.payload {
             // The host's closure may panic; then the sample goes without what it would have said.
             let (schema, row) = (&self.schema, &sample.observation.row);

@@ -209,6 +209,8 @@ pub(super) struct Retraining {
     smoking: Option<Smoke>,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
+    /// So many of the batches, the oldest, have no rows with content, as far as this process has looked.
+    emptied_batches: usize,
     /// A restarted host serves its first model; the champion must be loaded again.
     redeploy: bool,
     redeploy_failed: bool,
@@ -265,6 +267,7 @@ impl Retraining {
             upcoming: None,
             smoking: None,
             previous_reference: None,
+            emptied_batches: 0,
             redeploy: false,
             redeploy_failed: false,
             decision: None,
@@ -559,8 +562,7 @@ impl Pipeline {
                 Ok(())
             })?;
         }
-        self.retraining.labelled = self.training_rows(None)?;
-        Ok(())
+        self.reload_training_rows()
     }
 
     /// Weight of a sample in training: that of its draw, times what the gates say.

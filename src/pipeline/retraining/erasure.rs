@@ -16,6 +16,7 @@ use crate::retrain::{BatchId, Manifest, Run, RunId};
 use crate::sample::Sample;
 use crate::schema::Row;
 use crate::store::{Indexed, Kind, Scan, Write};
+use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
 impl Pipeline {
@@ -75,6 +76,31 @@ impl Pipeline {
             }
         }
         Ok(labelled.newest(cap))
+    }
+
+    pub(in crate::pipeline) fn reload_training_rows(&mut self) -> Result<(), Error> {
+        self.retraining.labelled = self.training_rows(None)?;
+        Ok(())
+    }
+
+    /// Samples with content of batches that were sealed before `cutoff`, oldest first, at most `limit`.
+    pub(in crate::pipeline) fn rows_of_old_batches(
+        &mut self,
+        cutoff: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Sample>, Error> {
+        let mut rows = Vec::new();
+        while rows.is_empty() && limit > 0 {
+            let Some(id) = self.retraining.state.batches.get(self.retraining.emptied_batches) else { break };
+            let manifest = self.outbox.read::<Manifest>(Kind::Batch, &id.0)?;
+            let Some(manifest) = manifest.filter(|manifest| manifest.sealed < cutoff) else { break };
+            for id in manifest.samples {
+                let sample = self.outbox.stored_sample(id)?.filter(|sample| sample.erased.is_none());
+                rows.extend(sample.filter(|_| rows.len() < limit));
+            }
+            self.retraining.emptied_batches += usize::from(rows.is_empty());
+        }
+        Ok(rows)
     }
 
     /// Takes one equal row out of the sample of each reference that is stored, and out of those in memory that are not of
