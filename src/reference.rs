@@ -336,3 +336,31 @@ impl References {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::schema::Target;
+
+    #[test]
+    fn a_row_that_is_forgotten_is_nowhere_in_what_is_stored_and_means_stay() {
+        let schema = Arc::new(Schema::numeric(2, Target::Value).unwrap());
+        let mut builder = Reference::builder(schema.clone());
+        for n in 0..40 {
+            let values = [f64::from(n) + 0.123_456, f64::from(n)];
+            builder.push(&Row::from_values(&schema, &values).unwrap(), None, None).unwrap();
+        }
+        let mut reference = builder.finish();
+        let before = reference.moments(Half::Fit);
+        let row = Row::from_values(&schema, &[7.123_456, 7.0]).unwrap();
+        let stored = |reference: &Reference| serde_json::to_string(reference).unwrap();
+        assert!(stored(&reference).contains("7.123456"));
+        assert!(reference.forget(&row));
+        assert!(!stored(&reference).contains("[7.123456") && !stored(&reference).contains(",7.123456"));
+        let after = reference.moments(Half::Fit);
+        assert_eq!((before.0, before.2, reference.rows()), (after.0, after.2, 40));
+        assert_eq!(reference.sample().count(), 39);
+        assert!(!reference.forget(&row), "it is there once");
+    }
+}

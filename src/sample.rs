@@ -10,6 +10,9 @@ use crate::schema::Row;
 /// Code of the step by which a sample whose label is in doubt goes back to the review queue.
 pub(crate) const ADJUDICATED: &str = "adjudicate";
 
+/// State of the records whose content was erased with their sample.
+pub(crate) const ERASED: &str = "erased";
+
 /// A reason that a person can read and a program can count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reason {

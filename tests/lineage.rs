@@ -20,7 +20,7 @@ fn looped() -> Host {
             .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
             .evaluate(evaluator(Profile::adaptive()))
     });
-    for turn in 0..10 {
+    for turn in 0..7 {
         host.turn(60, if turn < 2 { 0.5 } else { 0.8 });
     }
     host.pipeline.rollback("a person says so").unwrap();

@@ -13,13 +13,11 @@ use crate::journal::sha256;
 use crate::retrain::{BatchId, Manifest, RunId};
 use crate::review::Task;
 use crate::router::Ask;
-use crate::sample::{Erasure, Sample};
+use crate::sample::{ERASED, Erasure, Sample};
 use crate::schema::Row;
 use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
 
-/// State of the records whose content was erased with their sample.
-pub(super) const ERASED: &str = "erased";
 /// What is left of an annotation.
 pub(super) const STUB: &[u8] = br#"{"erased":true}"#;
 

@@ -3,12 +3,12 @@
 use chrono::TimeDelta;
 
 use super::Pipeline;
-use super::erasure::{ERASED, STUB};
+use super::erasure::STUB;
 use super::outbox::{at, parse};
 use crate::error::Error;
 use crate::event::{PredictionId, predicted_label, top_class};
 use crate::router::{Ask, Audited, CohortVerdict};
-use crate::sample::{ADJUDICATED, Annotation, Annotator, Reason, Sample, SampleState};
+use crate::sample::{ADJUDICATED, Annotation, Annotator, ERASED, Reason, Sample, SampleState};
 use crate::schema::Target;
 use crate::store::{Expect, Indexed, Kind, Write};
 

@@ -294,4 +294,27 @@ mod tests {
         assert!(again.restore(&bytes[..bytes.len() - 1]).unwrap_err().to_string().contains("cut off"));
         assert!(again.restore(&bytes[1..]).unwrap_err().to_string().contains("format 2"));
     }
+
+    #[test]
+    fn what_is_forgotten_is_known_by_name_only() {
+        let schema = schema();
+        let mut ledger = Ledger::new(8, 8);
+        for n in 0..5 {
+            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+        }
+        let id = observation(&schema, 2).id;
+        ledger.get_mut(id).unwrap().set_truth(Some(Label::Class(1)));
+        ledger.forget(id);
+        let mut again = Ledger::new(8, 8);
+        again.restore(&ledger.to_bytes()).unwrap();
+        for ledger in [&ledger, &again] {
+            let entry = ledger.get(id).unwrap();
+            assert_eq!(
+                (entry.predicted(schema.target()), entry.score(), entry.truth(schema.target())),
+                (None, None, None)
+            );
+        }
+        assert!(ledger.row(2).is_none() && ledger.row(1).is_some() && ledger.row(3).is_some());
+        assert!(ledger.insert(&schema, 9, observation(&schema, 2)).is_err(), "it is no new prediction");
+    }
 }

@@ -7,7 +7,7 @@ use super::{Answer, Assignment, ReviewQueue, Task, json, order};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::journal::{self, Act, JournalHead};
-use crate::sample::{Annotation, Annotator};
+use crate::sample::{Annotation, Annotator, ERASED};
 use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Write};
 
 /// A change is tried again so often when others change the same task at the same time.
@@ -53,7 +53,7 @@ impl ReviewQueue {
         for _ in 0..MOST_TRIES {
             let stored = self.find(&id)?;
             let stored = stored.ok_or_else(|| Error::Refused(format!("sample {sample} has no task in the queue")))?;
-            if stored.record.state == "erased" {
+            if stored.record.state == ERASED {
                 return Err(Error::Refused(format!("the content of sample {sample} was erased")));
             }
             let now = self.clock.now();

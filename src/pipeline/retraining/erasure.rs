@@ -89,16 +89,19 @@ impl Pipeline {
         cutoff: DateTime<Utc>,
         limit: usize,
     ) -> Result<Vec<Sample>, Error> {
-        let mut rows = Vec::new();
-        while rows.is_empty() && limit > 0 {
-            let Some(id) = self.retraining.state.batches.get(self.retraining.emptied_batches) else { break };
+        let (mut rows, mut at) = (Vec::new(), self.retraining.emptied_batches);
+        while rows.len() < limit {
+            let Some(id) = self.retraining.state.batches.get(at) else { break };
             let manifest = self.outbox.read::<Manifest>(Kind::Batch, &id.0)?;
             let Some(manifest) = manifest.filter(|manifest| manifest.sealed < cutoff) else { break };
             for id in manifest.samples {
                 let sample = self.outbox.stored_sample(id)?.filter(|sample| sample.erased.is_none());
                 rows.extend(sample.filter(|_| rows.len() < limit));
             }
-            self.retraining.emptied_batches += usize::from(rows.is_empty());
+            at += 1;
+            if rows.is_empty() {
+                self.retraining.emptied_batches = at;
+            }
         }
         Ok(rows)
     }
