@@ -144,26 +144,32 @@ impl Dataset {
     /// SHA-256 over schema and canonical rows with labels and weights, in hexadecimal; the order of the rows does not
     /// matter, a row that occurs twice counts twice.
     pub fn digest(&self) -> String {
-        let mut rows: Vec<[u8; 32]> = (0..self.len())
-            .map(|i| {
-                let mut hasher = Sha256::new();
-                self.rows[i].feed(|bytes| hasher.update(bytes));
-                let (tag, bits) = match self.labels[i] {
-                    Label::Class(class) => (0u8, u64::from(class)),
-                    Label::Value(value) => (1, value.to_bits()),
-                };
-                hasher.update([tag]);
-                hasher.update(bits.to_le_bytes());
-                hasher.update(self.weights[i].to_bits().to_le_bytes());
-                hasher.finalize().into()
-            })
-            .collect();
-        rows.sort_unstable();
-        let mut hasher = Sha256::new();
-        hasher.update(self.schema.fingerprint().as_bytes());
-        for row in &rows {
-            hasher.update(row);
-        }
-        hex(&hasher.finalize())
+        let rows = (0..self.len()).map(|i| row_digest(&self.rows[i], self.labels[i], self.weights[i])).collect();
+        content_digest(self.schema.fingerprint(), rows)
     }
+}
+
+/// SHA-256 of a canonical row with label and weight.
+pub(crate) fn row_digest(row: &Row, label: Label, weight: f64) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    row.feed(|bytes| hasher.update(bytes));
+    let (tag, bits) = match label {
+        Label::Class(class) => (0u8, u64::from(class)),
+        Label::Value(value) => (1, value.to_bits()),
+    };
+    hasher.update([tag]);
+    hasher.update(bits.to_le_bytes());
+    hasher.update(weight.to_bits().to_le_bytes());
+    hasher.finalize().into()
+}
+
+/// The digest of rows of a schema, given by their own digests in any order.
+pub(crate) fn content_digest(fingerprint: &str, mut rows: Vec<[u8; 32]>) -> String {
+    rows.sort_unstable();
+    let mut hasher = Sha256::new();
+    hasher.update(fingerprint.as_bytes());
+    for row in &rows {
+        hasher.update(row);
+    }
+    hex(&hasher.finalize())
 }

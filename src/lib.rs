@@ -119,6 +119,7 @@ mod event;
 mod files;
 mod gate;
 pub mod guide;
+mod journal;
 mod label_issues;
 mod label_shift;
 mod pipeline;
@@ -160,12 +161,14 @@ pub use gate::{
     FieldCompleteness, GateContext, GateFn, LabelConsistency, Leakage, QualityGate, Relevance, Rule, RuleReport,
     SchemaGate, SchemaReport, SourceCap, gate_fn,
 };
+pub use journal::{Act, JournalBreak, JournalEntry, JournalHead, JournalReport, verify_journal};
 pub use label_issues::{IssueRule, LabelIssue, LabelIssues, LabelIssuesError, label_issues};
 pub use label_shift::{LabelShift, LabelShiftError, PriorCorrection, Weights};
 pub use pipeline::{
-    Acknowledged, AlarmRecord, AlarmState, AliasRecord, Aliases, Cleared, Control, Counters, Draft, HeldBatch,
-    Ingested, Lineage, LineageStep, Mode, Pipeline, PipelineBuilder, Polled, PromotionKind, PromotionRecord, Recorder,
-    Refused, SchemaVersion, StageStatus, Status, Worker,
+    Acknowledged, AlarmRecord, AlarmState, AliasRecord, Aliases, BatchCheck, Cleared, Control, Counters, Draft, Erased,
+    HeldBatch, Ingested, Lineage, LineageEdge, LineageLink, LineageNode, LineageStart, Mode, Pipeline, PipelineBuilder,
+    Polled, PromotionKind, PromotionRecord, Recorder, Redaction, Refused, Retention, SchemaVersion, StageStatus,
+    Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
@@ -185,7 +188,7 @@ pub use router::{
     HumanRouter, LabelRouter, PromotionPlan, QueryStrategy, Route, RouteContext, RouterFn, Traffic, plan_promotion,
     router_fn,
 };
-pub use sample::{Annotation, Annotator, Cause, Flag, Lane, Reason, Sample, SampleState, Shadow, Transition};
+pub use sample::{Annotation, Annotator, Cause, Erasure, Flag, Lane, Reason, Sample, SampleState, Shadow, Transition};
 pub use schema::{
     Evolution, Field, FieldKind, MISSING_CODE, Row, Schema, SchemaChange, SchemaError, Target, UNSEEN_CODE, Violation,
     ViolationKind, Widening,

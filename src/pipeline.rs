@@ -5,10 +5,12 @@ mod anchor;
 mod builder;
 mod checkpoint;
 mod control;
+mod erasure;
 mod evaluating;
 mod flow;
 mod isolated;
 mod join;
+mod journal;
 mod keep;
 mod label;
 mod ledger;
@@ -17,6 +19,8 @@ mod opinions;
 mod outbox;
 mod question;
 mod recorder;
+mod redaction;
+mod retention;
 mod retraining;
 mod shadow;
 mod status;
@@ -42,9 +46,12 @@ use crate::trigger::RetrainTrigger;
 pub use alarms::{Acknowledged, AlarmRecord, AlarmState, Cleared};
 pub use builder::{Mode, PipelineBuilder};
 pub use control::Control;
+pub use erasure::{BatchCheck, Erased};
 pub use isolated::StageStatus;
-pub use lineage::{Lineage, LineageStep};
+pub use lineage::{Lineage, LineageEdge, LineageLink, LineageNode, LineageStart};
 pub use recorder::{Draft, Recorder, Refused};
+pub use redaction::Redaction;
+pub use retention::Retention;
 pub use retraining::{AliasRecord, Aliases, HeldBatch, PromotionKind, PromotionRecord, SchemaVersion};
 pub use status::{Counters, Status};
 pub use worker::Worker;
@@ -89,6 +96,7 @@ pub struct Pipeline {
     now: DateTime<Utc>,
     settings: Settings,
     payload: Option<Payload>,
+    redaction: Option<redaction::Redact>,
     detectors: Vec<Isolated<dyn Detector>>,
     gates: Vec<Isolated<dyn QualityGate>>,
     router: Option<Isolated<dyn LabelRouter>>,
@@ -183,13 +191,24 @@ impl Pipeline {
         let retried = self.ask_again().and_then(|()| self.retry_waiting());
         let released = self.release_auto_labels();
         let logged = self.log_status();
+        let retained = self.step_retention();
         let committed = self.outbox.commit();
         let moved = self.step_retraining();
         let saved = self.save_router().and_then(|()| self.checkpoint_if_due());
-        let finished = self.outbox.commit();
+        let finished = self.outbox.commit().and_then(|()| self.scrub());
         let (applied, has_moved) = (annotations.as_ref().map_or(0, |n| *n), matches!(moved, Ok(true)));
-        let steps =
-            [expired, annotations.map(drop), retried, released, logged, committed, moved.map(drop), saved, finished];
+        let steps = [
+            expired,
+            annotations.map(drop),
+            retried,
+            released,
+            logged,
+            retained,
+            committed,
+            moved.map(drop),
+            saved,
+            finished,
+        ];
         let failed = steps.into_iter().find_map(Result::err);
         self.poll_error = failed.as_ref().map(describe);
         match failed {

@@ -124,6 +124,11 @@ impl ReferenceBuilder {
         Ok(())
     }
 
+    /// Takes one equal row out of the sample.
+    pub(crate) fn forget(&mut self, row: &Row) {
+        self.reference.forget(row);
+    }
+
     /// The reference.
     pub fn finish(self) -> Reference {
         self.reference
@@ -188,6 +193,19 @@ impl Reference {
     pub(crate) fn carried(&self, schema: &Arc<Schema>) -> Option<Reference> {
         let fits = self.schema.same_columns(schema) && self.schema.evolve(schema).is_ok();
         fits.then(|| Reference { schema: schema.clone(), ..self.clone() })
+    }
+
+    /// Takes one row with these values and categories out of the sample, if there is one; counts and moments stay, but hold no
+    /// single rows any more. Is anything different now?
+    pub(crate) fn forget(&mut self, row: &Row) -> bool {
+        let same = |a: &f64, b: &f64| a == b || (a.is_nan() && b.is_nan());
+        let equal = |known: &ReferenceRow| {
+            known.codes == row.codes() && known.values.iter().zip(row.values()).all(|(a, b)| same(a, b))
+        };
+        let before = (self.fit.rows_gathered(), self.calibration.rows_gathered());
+        self.fit.flush();
+        self.calibration.flush();
+        self.sample.remove(equal) || before != (0, 0)
     }
 
     /// Schema of the rows.
@@ -316,5 +334,33 @@ impl References {
             serving: reference.clone(),
             anchor: reference,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::schema::Target;
+
+    #[test]
+    fn a_row_that_is_forgotten_is_nowhere_in_what_is_stored_and_means_stay() {
+        let schema = Arc::new(Schema::numeric(2, Target::Value).unwrap());
+        let mut builder = Reference::builder(schema.clone());
+        for n in 0..40 {
+            let values = [f64::from(n) + 0.123_456, f64::from(n)];
+            builder.push(&Row::from_values(&schema, &values).unwrap(), None, None).unwrap();
+        }
+        let mut reference = builder.finish();
+        let before = reference.moments(Half::Fit);
+        let row = Row::from_values(&schema, &[7.123_456, 7.0]).unwrap();
+        let stored = |reference: &Reference| serde_json::to_string(reference).unwrap();
+        assert!(stored(&reference).contains("7.123456"));
+        assert!(reference.forget(&row));
+        assert!(!stored(&reference).contains("[7.123456") && !stored(&reference).contains(",7.123456"));
+        let after = reference.moments(Half::Fit);
+        assert_eq!((before.0, before.2, reference.rows()), (after.0, after.2, 40));
+        assert_eq!(reference.sample().count(), 39);
+        assert!(!reference.forget(&row), "it is there once");
     }
 }

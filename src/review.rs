@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::event::PredictionId;
 use crate::router::Ask;
 use crate::sample::Annotation;
-use crate::schema::Row;
+use crate::schema::{Row, Schema};
 use crate::store::{Expect, Indexed, Key, Kind, Rev, Write};
 
 pub(crate) use consensus::standing;
@@ -60,6 +60,24 @@ pub struct Task {
     /// What no annotator is shown.
     #[serde(default, skip_serializing_if = "Hidden::is_empty")]
     pub(crate) hidden: Hidden,
+}
+
+impl Task {
+    /// What is left of a task whose sample was erased.
+    pub(crate) fn empty(sample: PredictionId, ask: Ask, created: DateTime<Utc>, schema: &Schema) -> Self {
+        Task {
+            sample,
+            ask,
+            created,
+            row: Row::new(schema),
+            payload: None,
+            output: Vec::new(),
+            answers: Vec::new(),
+            skipped_by: Vec::new(),
+            assigned: None,
+            hidden: Hidden::default(),
+        }
+    }
 }
 
 /// A task was handed to one person.

@@ -5,10 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Label, ModelVersion, Observation, PredictionId};
 use crate::retrain::{BatchId, RunId};
+use crate::schema::Row;
 use crate::schema::row_floats;
 
 /// Code of the step by which a sample whose label is in doubt goes back to the review queue.
 pub(crate) const ADJUDICATED: &str = "adjudicate";
+
+/// State of the records whose content was erased with their sample.
+pub(crate) const ERASED: &str = "erased";
 
 /// A reason that a person can read and a program can count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,11 +129,13 @@ pub enum SampleState {
     Labelled,
     /// In a batch.
     Batched,
+    /// Its content was erased before it came into a batch.
+    Erased,
 }
 
 impl SampleState {
     /// Every state.
-    pub const ALL: [SampleState; 8] = [
+    pub const ALL: [SampleState; 9] = [
         SampleState::Flagged,
         SampleState::Quarantined,
         SampleState::Admitted,
@@ -138,6 +144,7 @@ impl SampleState {
         SampleState::Skipped,
         SampleState::Labelled,
         SampleState::Batched,
+        SampleState::Erased,
     ];
 
     /// May a sample move from this state to `next`?
@@ -152,6 +159,7 @@ impl SampleState {
                 | (Skipped, Queued | Labelled)
                 | (Quarantined, Admitted)
                 | (Labelled, Batched | Quarantined | Queued)
+                | (Flagged | Quarantined | Admitted | Queued | AutoLabelled | Skipped | Labelled, Erased)
         )
     }
 
@@ -166,6 +174,7 @@ impl SampleState {
             SampleState::Skipped => "skipped",
             SampleState::Labelled => "labelled",
             SampleState::Batched => "batched",
+            SampleState::Erased => "erased",
         }
     }
 }
@@ -224,6 +233,22 @@ pub struct Annotation {
     pub seconds: Option<f64>,
     /// Was the model's opinion hidden from the annotator?
     pub blind: bool,
+}
+
+/// What is left of a content that was erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// Who erased it: a person, or the part of the loop.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// SHA-256 of the sample as it was.
+    pub content: String,
+    /// SHA-256 of row, label and weight as they count in the digest of its batch, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
 }
 
 fn one() -> f64 {
@@ -295,6 +320,9 @@ pub struct Sample {
     pub sealed: Option<Label>,
     /// Every step so far, oldest first.
     pub history: Vec<Transition>,
+    /// Set if its content was erased; then row, output, payload, flags and labels are empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<Erasure>,
 }
 
 impl Sample {
@@ -319,6 +347,7 @@ impl Sample {
             batch: None,
             sealed: None,
             history: Vec::new(),
+            erased: None,
         }
     }
 
@@ -330,6 +359,22 @@ impl Sample {
     /// Was its label in doubt once, so that a majority of people decided it?
     pub fn is_adjudicated(&self) -> bool {
         self.history.iter().any(|step| step.reason.code == ADJUDICATED)
+    }
+
+    /// Takes out the content; `row` is an empty one. What is left are names, times, states, codes and digests.
+    pub(crate) fn empty(&mut self, erasure: Erasure, row: Row) {
+        self.advance(SampleState::Erased, &erasure.by, Reason::new("erased", ""), erasure.time);
+        self.observation.row = row;
+        self.observation.output.fill(f64::NAN);
+        (self.flags, self.annotations) = (Vec::new(), Vec::new());
+        (self.payload, self.label, self.sealed) = (None, None, None);
+        for step in &mut self.history {
+            step.reason.detail.clear();
+            if step.by.starts_with("user-") {
+                "user".clone_into(&mut step.by);
+            }
+        }
+        self.erased = Some(erasure);
     }
 
     /// Moves the sample; an illegal move is refused and changes nothing.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{BoxError, message};
 use crate::reference::References;
+use crate::sample::Sample;
 
 /// Saved state of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,6 +139,12 @@ pub trait Stage: Any + Send {
             Snapshot::State { .. } => Err(message(format!("`{}` keeps no state, but one was saved", self.name()))),
         }
     }
+
+    /// Forgets what it holds of a sample that is being [erased](crate::Pipeline::erase): values, texts and labels; hashes and
+    /// the name may stay. A stage that keeps nothing by sample has nothing to do.
+    fn forget(&mut self, sample: &Sample) {
+        let _ = sample;
+    }
 }
 
 impl<T: Stage + ?Sized> Stage for Box<T> {
@@ -159,6 +166,10 @@ impl<T: Stage + ?Sized> Stage for Box<T> {
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
         (**self).restore(snapshot)
+    }
+
+    fn forget(&mut self, sample: &Sample) {
+        (**self).forget(sample);
     }
 }
 

@@ -44,11 +44,13 @@ pub enum Kind {
     Control,
     /// What the trigger looked at; state `kept`, rank = time in microseconds.
     TriggerLog,
+    /// An entry of the [journal](crate::JournalEntry), or the head of a chain; state `entry` or `head`.
+    Journal,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Sample,
         Kind::Annotation,
         Kind::Task,
@@ -62,6 +64,7 @@ impl Kind {
         Kind::Checkpoint,
         Kind::Control,
         Kind::TriggerLog,
+        Kind::Journal,
     ];
 
     /// The name as it is stored.
@@ -80,6 +83,7 @@ impl Kind {
             Kind::Checkpoint => "checkpoint",
             Kind::Control => "control",
             Kind::TriggerLog => "trigger_log",
+            Kind::Journal => "journal",
         }
     }
 }
@@ -269,6 +273,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store cannot be read.
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError>;
+
+    /// Makes content that was overwritten unreadable where it lies beside the records, as in a write-ahead log; `false` if
+    /// somebody is in the way and it has to be called again. Called after an erasure. A store that keeps nothing but its records
+    /// has nothing to do. A store around another one hands it on.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn scrub(&self) -> Result<bool, BoxError> {
+        Ok(true)
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -303,6 +317,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError> {
         (**self).count(pipeline, kind, state)
+    }
+
+    fn scrub(&self) -> Result<bool, BoxError> {
+        (**self).scrub()
     }
 }
 

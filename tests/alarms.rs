@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use feedloop::{
-    Alarm, AlarmRecord, AlarmState, Artifact, Chunk, Detector, Findings, FnTrainer, Level, Lineage, LineageStep,
+    Alarm, AlarmRecord, AlarmState, Artifact, Chunk, Detector, Findings, FnTrainer, Level, Lineage, LineageNode,
     ModelVersion, PipelineBuilder, Profile, RunState, TrainJob, all, detector_fn, drift, new_labels,
 };
 use support::evaluator;
@@ -232,8 +232,8 @@ fn only_a_baseline_that_moved_clears_and_a_rollback_brings_it_back() {
     assert_eq!(host.pipeline.alarms(None, 1_000).unwrap(), before);
     let effects: Vec<f64> = host.pipeline.status().unwrap().cumulative_drift.iter().map(|r| r.effect).collect();
     assert_eq!(effects, [0.0, 0.0]);
-    let rolled_back = |lineage: Lineage| lineage.steps.iter().any(|step| matches!(step, LineageStep::Promotion(_)));
-    assert!(rolled_back(host.pipeline.model_lineage(version).unwrap()));
+    let rolled_back = |lineage: Lineage| lineage.nodes.iter().any(|node| matches!(node, LineageNode::Promotion(_)));
+    assert!(rolled_back(host.pipeline.lineage(version).unwrap()));
 }
 
 #[test]

@@ -163,8 +163,8 @@ fn a_promotion_that_the_world_turns_against_is_rolled_back() {
     let back = changes.iter().find(|change| change.kind == PromotionKind::Rollback).expect("no rollback");
     assert_eq!((back.from, back.to.0), (promoted, 0));
     assert!(host.run_states().contains(&RunState::RolledBack));
-    let lineage = host.pipeline.model_lineage(promoted).unwrap();
-    assert!(lineage.to_string().contains("Rollback"));
+    let lineage = host.pipeline.lineage(promoted).unwrap();
+    assert!(lineage.to_string().contains("rollback"));
 }
 
 #[test]

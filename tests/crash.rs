@@ -218,11 +218,11 @@ fn a_process_killed_at_any_moment_loses_nothing_and_trains_nothing_twice() {
                 .map(|key| (key.clone(), *counts.get(&key).unwrap_or_else(|| panic!("{key} was never trained"))))
                 .collect();
             for model in world.models.values().filter(|model| matches!(model.artifact, Artifact::Inline(_))) {
-                let lineage = pipeline.model_lineage(model.version).unwrap();
-                assert!(!lineage.steps.is_empty());
+                let lineage = pipeline.lineage(model.version).unwrap();
+                assert!(!lineage.nodes.is_empty());
             }
             for id in safe.iter().take(5) {
-                assert!(!pipeline.lineage(*id).unwrap().steps.is_empty());
+                assert!(!pipeline.lineage(*id).unwrap().nodes.is_empty());
             }
             // The champion comes back into service, whichever it is.
             pipeline.poll().unwrap();

@@ -154,7 +154,7 @@ fn outcomes_say_which_lane_drew_their_row() {
         assert_eq!(said(&told), [(id(n), Some(YES), None)]);
         // A row that was not kept before is one of the outcome lane if it is drawn for its outcome.
         let now = ear.pipeline.lineage(id(n)).unwrap();
-        let flagged_now = !lanes.contains_key(&id(n)) && told[0].lane.is_none() && !now.steps.is_empty();
+        let flagged_now = !lanes.contains_key(&id(n)) && told[0].lane.is_none() && !now.nodes.is_empty();
         assert!(lanes.get(&id(n)).is_none_or(|lane| told[0].lane == Some(*lane)), "{:?}", told[0]);
         assert!(!flagged_now || told[0].predicted == Some(NO), "kept for its error, after it was told");
         *counts.entry(told[0].lane).or_insert(0) += 1;

@@ -13,7 +13,7 @@ use crate::error::{BoxError, message};
 use crate::event::PredictionId;
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext, QualityGate};
 use crate::reference::References;
-use crate::sample::Reason;
+use crate::sample::{Reason, Sample};
 use crate::schema::Target;
 use crate::stage::{Blind, Snapshot, Stage};
 use doubt::{LikelyWrong, dissent, likely_wrong};
@@ -293,6 +293,14 @@ impl Stage for LabelConsistency {
         }
         self.seen = seen;
         Ok(())
+    }
+
+    fn forget(&mut self, sample: &Sample) {
+        let Some(input) = self.seen.get_mut(sample.observation.row.content_hash()) else { return };
+        input.votes.retain(|vote| vote.sample != sample.id());
+        if input.votes.is_empty() {
+            input.place = None;
+        }
     }
 }
 

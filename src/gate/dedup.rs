@@ -358,6 +358,12 @@ impl Stage for Deduplicate {
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), BoxError> {
         saved::restore(self, snapshot)
     }
+
+    fn forget(&mut self, sample: &Sample) {
+        if let Near::Rows(rows) = &mut self.near {
+            rows.retain(|(kept, _)| kept.id != sample.id());
+        }
+    }
 }
 
 impl QualityGate for Deduplicate {

@@ -191,6 +191,13 @@ impl<T> NearRows<T> {
         }
     }
 
+    /// Keeps the rows of which `keep` is true.
+    pub(super) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.rows.retain(|row| keep(&row.what));
+        let space = std::mem::replace(&mut self.space, Space::none());
+        self.rescale(space);
+    }
+
     pub(super) fn oldest(&self) -> Option<&T> {
         self.rows.front().map(|row| &row.what)
     }

@@ -205,6 +205,10 @@ impl Stage for SchemaGate {
         self.tally = state.tally;
         Ok(())
     }
+
+    fn forget(&mut self, sample: &Sample) {
+        self.memory.forget(sample.id());
+    }
 }
 
 impl QualityGate for SchemaGate {

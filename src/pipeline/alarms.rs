@@ -164,6 +164,9 @@ impl Pipeline {
     pub fn acknowledge_alarms(&mut self, who: &str) -> Result<usize, Error> {
         let writes = self.acknowledging(who)?;
         let open = writes.len();
+        if open > 0 {
+            self.note("alarms_acknowledged", "alarms", Some(who), None);
+        }
         self.put_alarms(writes);
         self.outbox.commit()?;
         Ok(open)

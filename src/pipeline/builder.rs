@@ -10,6 +10,8 @@ use super::flow::{Flow, Payload, Settings};
 use super::isolated::{AsStage, Isolated};
 use super::ledger::Ledger;
 use super::outbox::Outbox;
+use super::redaction::{Redact, Redaction};
+use super::retention::Retention;
 use super::retraining::{EvaluationSettings, Parts, Retraining};
 use super::shadow::Shadows;
 use super::{Counters, Pipeline};
@@ -17,7 +19,7 @@ use crate::chunk::ChunkBuffer;
 use crate::clock::{Clock, SystemClock};
 use crate::dataset::Dataset;
 use crate::detector::{Detector, Findings};
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::event::ModelVersion;
 use crate::gate::QualityGate;
 use crate::reference::{Reference, References};
@@ -54,6 +56,7 @@ pub struct PipelineBuilder {
     router: Option<Box<dyn LabelRouter>>,
     trigger: Option<Box<dyn RetrainTrigger>>,
     payload: Option<Payload>,
+    redaction: Option<Redact>,
     settings: Settings,
     ledger: usize,
     rows: usize,
@@ -77,6 +80,7 @@ impl PipelineBuilder {
             router: None,
             trigger: None,
             payload: None,
+            redaction: None,
             settings: Settings {
                 seed: 0,
                 explore: 0.0,
@@ -90,6 +94,7 @@ impl PipelineBuilder {
                 reserve: 512,
                 poll_every: Duration::from_millis(500),
                 expire_tasks: None,
+                retention: None,
             },
             ledger: 65_536,
             rows: 4_096,
@@ -297,6 +302,46 @@ impl PipelineBuilder {
         self
     }
 
+    /// Takes out of every prediction that becomes a sample what must not be stored, before anything of it is stored.
+    ///
+    /// Gates, router, people, training and evaluation see the redacted row, and the [payload](Self::payload) is made of it: what is
+    /// decided and trained is what is stored, also after a restart. Detectors see the row as it came, in memory, and so do
+    /// the references of live traffic: both store single numbers and category codes of the newest rows, but no texts. A
+    /// number or category that must never be stored does not belong into the schema.
+    ///
+    /// If `redact` errs or panics, nothing of the content is kept: the sample is [erased](crate::SampleState::Erased) at
+    /// once, and counted ([`Counters::redaction_failures`](crate::Counters::redaction_failures)).
+    ///
+    /// # Examples
+    /// ```
+    /// # use feedloop::*;
+    /// # fn redacted(builder: PipelineBuilder) -> PipelineBuilder {
+    /// builder.redact(|sample| {
+    ///     sample.clear("iban")?;
+    ///     sample.set_number("age", 45.0)
+    /// })
+    /// # }
+    /// ```
+    pub fn redact(mut self, redact: impl Fn(&mut Redaction<'_>) -> Result<(), BoxError> + Send + 'static) -> Self {
+        self.redaction = Some(Box::new(redact));
+        self
+    }
+
+    /// How long content is kept; for ever unless told.
+    ///
+    /// # Examples
+    /// ```
+    /// # use feedloop::*;
+    /// # fn kept(builder: PipelineBuilder) -> PipelineBuilder {
+    /// builder.retain(Retention { samples_for: Some(days(90)), most_samples: Some(1_000_000), ..Retention::default() })
+    /// # }
+    /// ```
+    pub fn retain(mut self, retention: Retention) -> Self {
+        self.mistakes.extend(retention.mistakes());
+        self.settings.retention = Some(retention);
+        self
+    }
+
     /// Source of time; the system's clock unless told.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
@@ -394,6 +439,7 @@ impl PipelineBuilder {
             now: DateTime::<Utc>::MIN_UTC,
             clock: self.clock,
             payload: self.payload,
+            redaction: self.redaction,
             detectors,
             gates,
             router,

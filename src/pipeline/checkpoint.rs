@@ -109,6 +109,8 @@ impl Pipeline {
             restore(stage, &self.references, &saved, "router");
         }
         self.reopen_alarms()?;
+        // The process before this one may have ended between an erasure and what is done after it.
+        self.flow.unscrubbed = true;
         // Samples kept after the last checkpoint: the stream goes on behind them.
         let (position, time) = self.outbox.cursor()?;
         newest = newest.max(position);

@@ -5,12 +5,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::Thread;
 
 use super::alarms::{self, AlarmRecord};
-use super::lineage::{self, Lineage};
+use super::erasure::Erased;
+use super::lineage::{self, Lineage, LineageStart};
 use super::recorder::Shared;
 use super::retraining::{AliasRecord, HeldBatch, read_trigger_log};
 use super::{Pipeline, Status};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
+use crate::journal::{self, JournalEntry, JournalHead, JournalReport};
 use crate::retrain::{Evaluation, RunId};
 use crate::review::ReviewQueue;
 use crate::sample::Sample;
@@ -233,6 +235,33 @@ impl Control {
         self.with(move |pipeline| pipeline.evaluation(run))?
     }
 
+    /// Takes the content of a sample out of the store; see [`Pipeline::erase`].
+    ///
+    /// # Errors
+    /// The worker has ended, or the store fails.
+    pub fn erase(&self, id: PredictionId, who: &str, why: &str) -> Result<Erased, Error> {
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.with(move |pipeline| pipeline.erase(id, &who, &why))?
+    }
+
+    /// Compares the journal with itself and with what is stored; see [`Pipeline::verify_journal`]. The worker waits meanwhile,
+    /// and the inbox may fill.
+    ///
+    /// # Errors
+    /// The worker has ended, or the store cannot be read. A break is no error.
+    pub fn verify_journal(&self, known: &[JournalHead]) -> Result<JournalReport, Error> {
+        let known = known.to_vec();
+        self.with(move |pipeline| pipeline.verify_journal(&known))?
+    }
+
+    /// Entries of a writer of the journal, newest first; see [`Pipeline::journal_entries`].
+    ///
+    /// # Errors
+    /// The store cannot be read, or an entry is missing.
+    pub fn journal_entries(&self, writer: &str, before: Option<u64>, limit: usize) -> Result<Vec<JournalEntry>, Error> {
+        journal::entries(&*self.store, &self.pipeline, writer, before, limit)
+    }
+
     /// A sample with its whole history, or `None` if the prediction was not kept.
     ///
     /// # Errors
@@ -241,19 +270,11 @@ impl Control {
         lineage::read(&*self.store, &self.pipeline, Kind::Sample, &id.to_string())
     }
 
-    /// From a prediction to the model that made it and the models that it helped to train.
+    /// What a prediction, batch, run or model came from and what came of it; see [`Lineage::walk`]. At most 10,000 nodes.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn lineage(&self, id: PredictionId) -> Result<Lineage, Error> {
-        Lineage::of_prediction(&*self.store, &self.pipeline, id)
-    }
-
-    /// From a model back to its run, its batches, their samples and its promotions.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn model_lineage(&self, version: ModelVersion) -> Result<Lineage, Error> {
-        Lineage::of_model(&*self.store, &self.pipeline, version)
+    pub fn lineage(&self, start: impl Into<LineageStart>) -> Result<Lineage, Error> {
+        lineage::of(&*self.store, &self.pipeline, start.into())
     }
 }

@@ -35,6 +35,7 @@ pub(super) struct Settings {
     pub(super) reserve: usize,
     pub(super) poll_every: std::time::Duration,
     pub(super) expire_tasks: Option<TimeDelta>,
+    pub(super) retention: Option<super::Retention>,
 }
 
 /// State of the flow that is not a stage's.
@@ -67,6 +68,10 @@ pub(super) struct Flow {
     /// Up to here the ledger comes from a checkpoint of an earlier process.
     pub(super) restored_sequence: u64,
     pub(super) retry_after: Option<DateTime<Utc>>,
+    /// When retention looks again.
+    pub(super) retain_after: Option<DateTime<Utc>>,
+    /// Was something overwritten that the store has yet to make unreadable?
+    pub(super) unscrubbed: bool,
     /// When each task was put into the queue, oldest first.
     pub(super) tasks: VecDeque<(DateTime<Utc>, PredictionId)>,
 }

@@ -108,6 +108,9 @@ impl Pipeline {
         let Some(entry) = self.ledger.get(id).copied() else {
             return self.take_late_outcome(outcome);
         };
+        if self.is_erased(id, entry.lane.is_some())? {
+            return Ok(());
+        }
         let before = entry.truth(self.schema.target());
         if before == outcome.label {
             self.counters.duplicate_outcomes += 1;
@@ -221,6 +224,9 @@ impl Pipeline {
 
     /// An outcome of a prediction that the ledger does not know: its sample may, else it is parked.
     pub(super) fn take_late_outcome(&mut self, outcome: Outcome) -> Result<(), Error> {
+        if self.is_erased(outcome.prediction, true)? {
+            return Ok(());
+        }
         if let Some(sample) = self.outbox.sample(outcome.prediction)? {
             let (known, before) = (world_says(sample), settled_truth(sample));
             if known == outcome.label {
@@ -245,8 +251,9 @@ impl Pipeline {
             }
             items.push(item);
             let items = items.clone();
-            let write =
-                self.outbox.json(Kind::Parked, &id.to_string(), parked_state("waiting", self.sequence), &items)?;
+            // Since when, for retention.
+            let waiting = Indexed { due: Some(self.now), ..parked_state("waiting", self.sequence) };
+            let write = self.outbox.json(Kind::Parked, &id.to_string(), waiting, &items)?;
             self.outbox.push(vec![write]);
         }
         Ok(())
@@ -261,6 +268,10 @@ impl Pipeline {
         };
         if !usable {
             self.counters.unusable_labels += 1;
+            return Ok(());
+        }
+        let sampled = self.ledger.get(id).is_none_or(|entry| entry.lane.is_some());
+        if self.is_erased(id, sampled)? {
             return Ok(());
         }
         let Some(entry) = self.ledger.get(id) else {
@@ -300,6 +311,13 @@ impl Pipeline {
         let annotation = self.annotation(feedback.prediction, Some(label), Annotator::User(feedback.user));
         // A user has seen what the model said.
         self.annotate(Annotation { blind: false, ..annotation }, true)
+    }
+
+    /// Was the content of the sample erased? Then what arrives about it is counted and goes nowhere.
+    fn is_erased(&mut self, id: PredictionId, sampled: bool) -> Result<bool, Error> {
+        let erased = sampled && self.outbox.sample(id)?.is_some_and(|sample| sample.erased.is_some());
+        self.counters.after_erasure += u64::from(erased);
+        Ok(erased)
     }
 
     pub(super) fn annotation(&self, sample: PredictionId, label: Option<Label>, annotator: Annotator) -> Annotation {

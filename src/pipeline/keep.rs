@@ -158,7 +158,7 @@ impl Pipeline {
 
     /// Adds flags to a sample that is there; the same flag again, of a log that is replayed, says nothing new.
     pub(super) fn add_flags(&mut self, id: PredictionId, mut flags: Vec<Flag>) -> Result<(), Error> {
-        if let Some(sample) = self.outbox.sample(id)? {
+        if let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.erased.is_none()) {
             flags.retain(|flag| !sample.flags.contains(flag));
             sample.flags.append(&mut flags);
             self.outbox.touch(id);
@@ -190,6 +190,12 @@ impl Pipeline {
         let mut sample = Sample::new(observation, sequence, lane, inclusion);
         sample.flags = flags;
         sample.shadows = self.shadows.of(id).to_vec();
+        self.redact(&mut sample);
+        if sample.erased.is_some() {
+            self.counters.samples += 1;
+            self.outbox.put(sample);
+            return Ok(());
+        }
         if let Some(make) = &self.payload {
             // The host's closure may panic; then the sample goes without what it would have said.
             let (schema, row) = (&self.schema, &sample.observation.row);

@@ -3,11 +3,12 @@
 use chrono::TimeDelta;
 
 use super::Pipeline;
+use super::erasure::STUB;
 use super::outbox::{at, parse};
 use crate::error::Error;
 use crate::event::{PredictionId, predicted_label, top_class};
 use crate::router::{Ask, Audited, CohortVerdict};
-use crate::sample::{ADJUDICATED, Annotation, Annotator, Reason, Sample, SampleState};
+use crate::sample::{ADJUDICATED, Annotation, Annotator, ERASED, Reason, Sample, SampleState};
 use crate::schema::Target;
 use crate::store::{Expect, Indexed, Kind, Write};
 
@@ -30,6 +31,10 @@ impl Pipeline {
         let by = annotator_name(&annotation.annotator);
         let human = matches!(annotation.annotator, Annotator::Human(_));
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        if sample.erased.is_some() {
+            self.counters.after_erasure += 1;
+            return Ok(());
+        }
         let before = sample.label.clone();
         let told = settled_truth(sample);
         let was = sample.state;
@@ -80,6 +85,8 @@ impl Pipeline {
         }
         if write {
             let indexed = Indexed { state: "applied", rank: at(annotation.time), due: None };
+            // A user is not named where erasure does not reach.
+            let by = if matches!(annotation.annotator, Annotator::User(_)) { "user" } else { &by };
             let key = format!("{id}/{by}/{count}");
             let record = self.outbox.json(Kind::Annotation, &key, indexed, &annotation)?;
             self.outbox.push_with_samples(vec![record])?;
@@ -136,6 +143,14 @@ impl Pipeline {
                     indexed,
                     body: record.body.clone(),
                 };
+                if let Some(annotation) = &usable
+                    && self.outbox.sample(annotation.sample)?.is_some_and(|sample| sample.erased.is_some())
+                {
+                    self.counters.after_erasure += 1;
+                    let indexed = Indexed { state: ERASED, ..done.indexed };
+                    self.outbox.push(vec![Write { indexed, body: STUB.into(), ..done }]);
+                    continue;
+                }
                 if let Some(annotation) = usable {
                     self.counters.human_labels += u64::from(annotation.label.is_some());
                     self.annotate(annotation, false)?;
@@ -269,6 +284,7 @@ impl Pipeline {
         let state = self.outbox.sample(id)?.map(|sample| sample.state);
         match state {
             Some(SampleState::Quarantined) => {
+                self.note("readmitted", id.to_string(), Some(who), None);
                 self.advance(id, SampleState::Admitted, who, Reason::new("readmitted", format!("by {who}")))?;
                 self.settle(id)?;
                 self.outbox.commit()

@@ -155,6 +155,16 @@ impl Ledger {
         self.index.insert_unique(hash, at as u32, |&other| hasher.hash_one(entries[other as usize].id));
     }
 
+    /// Forgets what is known of a prediction but its name, so that it is not taken for a new one.
+    pub(super) fn forget(&mut self, id: PredictionId) {
+        let Some(entry) = self.get_mut(id) else { return };
+        (entry.predicted, entry.score, entry.truth) = (f64::NAN, f64::NAN, f64::NAN);
+        let sequence = entry.sequence;
+        if let Ok(at) = self.rows.binary_search_by_key(&sequence, |(s, _)| *s) {
+            self.rows.remove(at);
+        }
+    }
+
     /// How many whole rows are kept.
     pub(super) fn rows_kept(&self) -> usize {
         self.rows.len()
@@ -283,5 +293,28 @@ mod tests {
         assert_eq!((entry.lane, entry.score()), (Some(Lane::Outcome), Some(0.8)));
         assert!(again.restore(&bytes[..bytes.len() - 1]).unwrap_err().to_string().contains("cut off"));
         assert!(again.restore(&bytes[1..]).unwrap_err().to_string().contains("format 2"));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_known_by_name_only() {
+        let schema = schema();
+        let mut ledger = Ledger::new(8, 8);
+        for n in 0..5 {
+            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+        }
+        let id = observation(&schema, 2).id;
+        ledger.get_mut(id).unwrap().set_truth(Some(Label::Class(1)));
+        ledger.forget(id);
+        let mut again = Ledger::new(8, 8);
+        again.restore(&ledger.to_bytes()).unwrap();
+        for ledger in [&ledger, &again] {
+            let entry = ledger.get(id).unwrap();
+            assert_eq!(
+                (entry.predicted(schema.target()), entry.score(), entry.truth(schema.target())),
+                (None, None, None)
+            );
+        }
+        assert!(ledger.row(2).is_none() && ledger.row(1).is_some() && ledger.row(3).is_some());
+        assert!(ledger.insert(&schema, 9, observation(&schema, 2)).is_err(), "it is no new prediction");
     }
 }

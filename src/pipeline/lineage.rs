@@ -1,20 +1,57 @@
-//! Lineage: from a served prediction to the models that it helped to train, and from a model back to its samples.
+//! Lineage: what came of what, from a served prediction to the models that it helped to train and back, as a graph.
+
+mod show;
+mod walk;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::retraining::{PromotionRecord, stored_evaluation};
+use super::retraining::PromotionRecord;
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::retrain::{BatchId, Evaluation, Manifest, ModelRecord, Run, RunId};
-use crate::sample::{Sample, SampleState};
+use crate::sample::{Annotation, Sample, SampleState};
 use crate::store::{Kind, Scan, Store};
 
-/// One thing on a walk through the lineage.
+/// Nodes of a lineage, unless another limit is given.
+const MOST_NODES: usize = 10_000;
+
+/// Where a walk through the lineage starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LineageStart {
+    /// A prediction.
+    Prediction(PredictionId),
+    /// A batch.
+    Batch(BatchId),
+    /// A run.
+    Run(RunId),
+    /// A model version.
+    Model(ModelVersion),
+    /// The promotion or rollback with this number.
+    Promotion(u64),
+}
+
+macro_rules! start_from {
+    ($($type:ty => $start:ident),*) => { $(
+        impl From<$type> for LineageStart {
+            fn from(name: $type) -> Self {
+                LineageStart::$start(name)
+            }
+        }
+    )* };
+}
+
+start_from!(PredictionId => Prediction, BatchId => Batch, RunId => Run, ModelVersion => Model);
+
+/// One thing in the lineage, as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub enum LineageStep {
-    /// A sample with its annotations and history.
+pub enum LineageNode {
+    /// A prediction that was kept.
     Sample(Box<Sample>),
+    /// One of its labels, and which one, from 0.
+    Annotation(Box<Annotation>, usize),
     /// A sealed batch.
     Batch(Box<Manifest>),
     /// A run.
@@ -27,147 +64,78 @@ pub enum LineageStep {
     Promotion(Box<PromotionRecord>),
 }
 
-/// A walk through the lineage, in the order in which it happened.
+/// What one thing is to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LineageLink {
+    /// A model made a prediction.
+    Served,
+    /// An annotation labels a sample.
+    Labels,
+    /// A sample was sealed in a batch.
+    SealedIn,
+    /// A batch came before another one.
+    ComesBefore,
+    /// A batch was sealed for a run.
+    SealedFor,
+    /// A model was served when a run began.
+    BaseOf,
+    /// A run trained a model.
+    Trained,
+    /// A batch is in the training data of a model.
+    InTrainingOf,
+    /// A run was evaluated.
+    EvaluatedBy,
+    /// A run led to a promotion or rollback.
+    LedTo,
+    /// A model gave way in a promotion or rollback.
+    GaveWay,
+    /// A promotion or rollback brought a model into service.
+    BroughtUp,
+}
+
+/// An edge, in the direction in which things happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineageEdge {
+    /// Index of the node where it starts.
+    pub from: usize,
+    /// Index of the node where it ends.
+    pub to: usize,
+    /// What the one is to the other.
+    pub link: LineageLink,
+}
+
+/// What came of what: a graph that prints as text, as DOT for graphviz ([`Lineage::to_dot`]), and, being plain serde, as JSON
+/// (`nodes` with `id`, `kind` and `record`; `edges` with the ids `from` and `to`; `truncated`).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lineage {
-    /// The steps.
-    pub steps: Vec<LineageStep>,
+    /// The nodes, roughly in the order in which they came about.
+    pub nodes: Vec<LineageNode>,
+    /// Every edge between two of them.
+    pub edges: Vec<LineageEdge>,
+    /// There is more: the limit was reached.
+    pub truncated: bool,
 }
 
 impl Lineage {
-    /// The model that made the prediction, the sample, its batch, the run, the models that it trained and their promotions.
-    /// Empty if the prediction was not kept.
+    /// The lineage around `start`, of at most `limit` nodes; empty if there is no such thing in the store.
+    ///
+    /// Of a prediction: the model that made it, the sample, its labels, its batch with the run that it was sealed for, every
+    /// model that was trained on that batch, then or later, promoted or not, and of each of those the run, the evaluation
+    /// and the promotions and rollbacks. Of a batch: its samples and their labels, and the same onward. Of a model: back to
+    /// its run, all batches of its training data and their samples and labels, and on to its promotions and rollbacks.
+    /// Of a run or promotion: what is next to it on both sides.
     ///
     /// # Errors
     /// The store cannot be read, or a record that must be there is missing.
-    pub fn of_prediction(store: &dyn Store, pipeline: &str, id: PredictionId) -> Result<Lineage, Error> {
-        let mut lineage = Lineage::default();
-        let Some(sample) = read::<Sample>(store, pipeline, Kind::Sample, &id.to_string())? else {
-            return Ok(lineage);
-        };
-        let served_by = sample.observation.model;
-        if let Some(model) = read::<ModelRecord>(store, pipeline, Kind::Model, &served_by.to_string())? {
-            lineage.steps.push(LineageStep::Model(Box::new(model)));
-        }
-        let batch = sample.batch.clone();
-        lineage.steps.push(LineageStep::Sample(Box::new(sample)));
-        if let Some(batch) = batch {
-            let manifest = need::<Manifest>(store, pipeline, Kind::Batch, &batch.0)?;
-            let run = manifest.run;
-            lineage.steps.push(LineageStep::Batch(Box::new(manifest)));
-            if let Some(run) = run {
-                lineage.follow_run(store, pipeline, run)?;
-            }
-        }
-        Ok(lineage)
-    }
-
-    /// The samples and batches of the model's training data, its run, the model, and its promotions.
-    ///
-    /// # Errors
-    /// The store cannot be read, or a record that must be there is missing.
-    pub fn of_model(store: &dyn Store, pipeline: &str, version: ModelVersion) -> Result<Lineage, Error> {
-        let mut lineage = Lineage::default();
-        let Some(model) = read::<ModelRecord>(store, pipeline, Kind::Model, &version.to_string())? else {
-            return Ok(lineage);
-        };
-        for BatchId(batch) in &model.batches {
-            let manifest = need::<Manifest>(store, pipeline, Kind::Batch, batch)?;
-            for sample in &manifest.samples {
-                let sample = need::<Sample>(store, pipeline, Kind::Sample, &sample.to_string())?;
-                lineage.steps.push(LineageStep::Sample(Box::new(sample)));
-            }
-            lineage.steps.push(LineageStep::Batch(Box::new(manifest)));
-        }
-        if let Some(run) = model.run {
-            lineage.run(store, pipeline, run)?;
-        }
-        lineage.steps.push(LineageStep::Model(Box::new(model)));
-        lineage.promotions(store, pipeline, |promotion| promotion.to == version || promotion.from == version)?;
-        Ok(lineage)
-    }
-
-    /// The run and its evaluation; gives the models that it trained.
-    fn run(&mut self, store: &dyn Store, pipeline: &str, id: RunId) -> Result<Vec<ModelVersion>, Error> {
-        let run = need::<Run>(store, pipeline, Kind::Run, &id.to_string())?;
-        let (evaluation, models) = (stored_evaluation(store, pipeline, &run)?, run.models.clone());
-        self.steps.push(LineageStep::Run(Box::new(run)));
-        self.steps.extend(evaluation.map(|evaluation| LineageStep::Evaluation(Box::new(evaluation))));
-        Ok(models)
-    }
-
-    fn follow_run(&mut self, store: &dyn Store, pipeline: &str, id: RunId) -> Result<(), Error> {
-        for version in self.run(store, pipeline, id)? {
-            let model = need::<ModelRecord>(store, pipeline, Kind::Model, &version.to_string())?;
-            self.steps.push(LineageStep::Model(Box::new(model)));
-        }
-        self.promotions(store, pipeline, |promotion| promotion.run == Some(id))
-    }
-
-    fn promotions(
-        &mut self,
+    pub fn walk(
         store: &dyn Store,
         pipeline: &str,
-        wanted: impl Fn(&PromotionRecord) -> bool,
-    ) -> Result<(), Error> {
-        let mut after: Option<(i64, String)> = None;
-        loop {
-            let scan = Scan {
-                pipeline,
-                kind: Kind::Promotion,
-                state: Some("done"),
-                after: after.as_ref().map(|(rank, id)| (*rank, id.as_str())),
-                limit: 256,
-            };
-            let page = store.scan(&scan).map_err(Error::store("read promotions"))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some((last.rank, last.key.id.clone()));
-            for record in &page {
-                let promotion: PromotionRecord = super::outbox::parse(record)?;
-                if wanted(&promotion) {
-                    self.steps.push(LineageStep::Promotion(Box::new(promotion)));
-                }
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Lineage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for step in &self.steps {
-            match step {
-                LineageStep::Sample(sample) => {
-                    writeln!(
-                        f,
-                        "sample {} ({}), served by {}",
-                        sample.id(),
-                        sample.state.as_str(),
-                        sample.observation.model
-                    )?;
-                    for flag in &sample.flags {
-                        writeln!(f, "  flagged by {}: {:.4} against {:.4}", flag.detector, flag.score, flag.threshold)?;
-                    }
-                    for annotation in &sample.annotations {
-                        let who = super::opinions::annotator_name(&annotation.annotator);
-                        writeln!(f, "  {} said {:?} at {}", who, annotation.label, annotation.time)?;
-                    }
-                }
-                LineageStep::Batch(batch) => writeln!(f, "batch {} of {} rows", batch.batch, batch.rows)?,
-                LineageStep::Run(run) => writeln!(f, "{} ({}): {}", run.id, run.state.as_str(), run.why)?,
-                LineageStep::Evaluation(found) => {
-                    let verdict = found.verdict.map_or("no verdict yet", |verdict| verdict.as_str());
-                    writeln!(f, "evaluation of {} against {}: {verdict}", found.candidate, found.champion)?;
-                }
-                LineageStep::Model(model) => {
-                    let recipe = model.recipe.map_or("first model", |recipe| recipe.as_str());
-                    writeln!(f, "model {} ({recipe})", model.version)?;
-                }
-                LineageStep::Promotion(change) => {
-                    writeln!(f, "{:?} {} -> {}: {}", change.kind, change.from, change.to, change.reason)?;
-                }
-            }
-        }
-        Ok(())
+        start: impl Into<LineageStart>,
+        limit: usize,
+    ) -> Result<Lineage, Error> {
+        walk::walk(store, pipeline, start.into(), limit)
     }
 }
 
@@ -204,21 +172,40 @@ impl super::Pipeline {
         Ok(found)
     }
 
-    /// From a prediction to the model that made it and the models that it helped to train.
+    /// What a prediction, batch, run or model came from and what came of it; see [`Lineage::walk`]. At most 10,000 nodes.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn lineage(&self, id: PredictionId) -> Result<Lineage, Error> {
-        Lineage::of_prediction(&**self.store(), self.name(), id)
+    pub fn lineage(&self, start: impl Into<LineageStart>) -> Result<Lineage, Error> {
+        of(&**self.store(), self.name(), start.into())
     }
+}
 
-    /// From a model back to its run, its batches, their samples and its promotions.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn model_lineage(&self, version: ModelVersion) -> Result<Lineage, Error> {
-        Lineage::of_model(&**self.store(), self.name(), version)
+pub(super) fn of(store: &dyn Store, pipeline: &str, start: LineageStart) -> Result<Lineage, Error> {
+    Lineage::walk(store, pipeline, start, MOST_NODES)
+}
+
+/// Every model that was trained on `batch`, usable ones before quarantined ones.
+pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &BatchId) -> Result<Vec<ModelRecord>, Error> {
+    let mut found = Vec::new();
+    for state in ["usable", "quarantined"] {
+        let mut after: Option<(i64, String)> = None;
+        loop {
+            let from = after.as_ref().map(|(rank, id)| (*rank, id.as_str()));
+            let scan = Scan { pipeline, kind: Kind::Model, state: Some(state), after: from, limit: 256 };
+            let page = store.scan(&scan).map_err(Error::store("read models"))?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.rank, last.key.id.clone()));
+            for record in &page {
+                let model: ModelRecord = super::outbox::parse(record)?;
+                if model.batches.contains(batch) {
+                    found.push(model);
+                }
+            }
+        }
     }
+    found.sort_by_key(|model| model.version);
+    Ok(found)
 }
 
 pub(super) fn read<T: DeserializeOwned>(
@@ -231,7 +218,7 @@ pub(super) fn read<T: DeserializeOwned>(
     record.map(|record| super::outbox::parse(&record)).transpose()
 }
 
-fn need<T: DeserializeOwned>(store: &dyn Store, pipeline: &str, kind: Kind, id: &str) -> Result<T, Error> {
+pub(super) fn need<T: DeserializeOwned>(store: &dyn Store, pipeline: &str, kind: Kind, id: &str) -> Result<T, Error> {
     read(store, pipeline, kind, id)?
         .ok_or_else(|| Error::Corrupt(format!("{} `{id}` is not in the store", kind.as_str())))
 }

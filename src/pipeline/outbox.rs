@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::event::PredictionId;
+use crate::journal::{self, Act, JournalHead};
 use crate::sample::{Sample, SampleState};
 use crate::schema::Schema;
 use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Scan, Store, Write};
@@ -26,6 +27,14 @@ pub(super) struct Outbox {
     units: Vec<Vec<Write>>,
     /// Writes that belong to the next unit.
     joined: Vec<Write>,
+    /// So many of the units, the first, have their entry in the journal.
+    entered: usize,
+    /// Changes that are not durable yet.
+    waiting: usize,
+    /// The end of the journal once the units are committed.
+    head: JournalHead,
+    /// What people did, for the next entry.
+    acts: Vec<Act>,
     samples: HashMap<PredictionId, Cached>,
     dirty: Vec<PredictionId>,
     /// Tasks of the review queue as they will be once the pending units are committed.
@@ -62,8 +71,14 @@ struct Cached {
 impl Outbox {
     pub(super) fn new(store: Arc<dyn Store>, pipeline: Arc<str>, schema: Arc<Schema>) -> Result<Self, Error> {
         let token = store.take_over(&pipeline).map_err(Error::store("take over the pipeline"))?;
+        let (head, _) = JournalHead::read(&*store, &pipeline, journal::LOOP)?;
+        let begun = if head.sequence == 0 { vec![journal::begun(&*store, &pipeline)?] } else { Vec::new() };
         Ok(Outbox {
             store,
+            head,
+            acts: begun,
+            entered: 0,
+            waiting: 0,
             fence: Fence::Worker { pipeline: pipeline.clone(), token },
             pipeline,
             schema,
@@ -104,6 +119,7 @@ impl Outbox {
     /// Adds a unit: all of its writes or none.
     pub(super) fn push(&mut self, unit: Vec<Write>) {
         if !unit.is_empty() {
+            self.waiting += 1;
             self.units.push(unit);
         }
     }
@@ -114,9 +130,14 @@ impl Outbox {
         self.joined.extend(writes);
     }
 
+    /// Puts what somebody did into the journal, with the changes that follow and are committed at once.
+    pub(super) fn note(&mut self, act: Act) {
+        self.acts.push(act);
+    }
+
     /// Units and samples that are not durable yet.
     pub(super) fn pending(&self) -> usize {
-        self.units.len() + self.dirty.len() + usize::from(!self.joined.is_empty())
+        self.waiting + self.dirty.len() + usize::from(!self.joined.is_empty())
     }
 
     /// The sample as it is now, from memory or the store.
@@ -182,12 +203,46 @@ impl Outbox {
         Ok(units)
     }
 
+    /// Makes the new units such that each has its entry in the journal: neighbours that cannot conflict become one.
+    ///
+    /// What can conflict are questions, of which the journal does not speak, and alarms, which only this worker writes: they
+    /// conflict if they are written already. So an entry is written exactly with what it speaks of, and units that wait for
+    /// a store that fails keep theirs.
+    fn enter(&mut self) {
+        let mut units: Vec<Vec<Write>> = Vec::new();
+        let cannot_conflict = |unit: &[Write]| unit.iter().all(|write| write.expect == Expect::Any);
+        for unit in self.units.drain(self.entered..) {
+            match units.last_mut() {
+                Some(last) if cannot_conflict(last) && cannot_conflict(&unit) => last.extend(unit),
+                _ => units.push(unit),
+            }
+        }
+        let mut acts = std::mem::take(&mut self.acts);
+        if !acts.is_empty() && !units.last().is_some_and(|unit| cannot_conflict(unit)) {
+            units.push(Vec::new());
+        }
+        let last = units.len().saturating_sub(1);
+        for (index, mut unit) in units.into_iter().enumerate() {
+            let mut entry: Vec<Act> = unit.iter().filter_map(Act::of_write).collect();
+            if index == last {
+                entry.append(&mut acts);
+            }
+            if !entry.is_empty() {
+                unit.extend(self.head.append(&self.pipeline, self.now, entry, Expect::Any));
+            }
+            self.units.push(unit);
+        }
+        self.entered = self.units.len();
+    }
+
     /// Makes everything durable. On failure it stays pending and the error is remembered.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let units = self.drain_samples()?;
+        self.waiting += units.len();
         self.units.extend(units);
         let joined = std::mem::take(&mut self.joined);
         self.push(joined);
+        self.enter();
         if self.units.is_empty() {
             return Ok(());
         }
@@ -208,6 +263,7 @@ impl Outbox {
                     }
                 }
                 self.units.clear();
+                (self.entered, self.waiting) = (0, 0);
                 self.tasks.clear();
                 self.committed = here;
                 (self.failures, self.last_error) = (0, None);
@@ -259,6 +315,28 @@ impl Outbox {
         let indexed = &write.indexed;
         let (state, rank, due, body) = (indexed.state.to_owned(), indexed.rank, indexed.due, write.body.clone());
         self.tasks.insert(id, Question { state, rank, due, body, expect: Expect::Any });
+    }
+
+    /// The records of the annotations of a sample.
+    pub(super) fn annotations_of(&self, id: PredictionId) -> Result<Vec<Record>, Error> {
+        let prefix = format!("{id}/");
+        let (mut found, mut last) = (Vec::new(), prefix.clone());
+        loop {
+            let after = Some((i64::MIN, last.as_str()));
+            let scan = Scan { pipeline: &self.pipeline, kind: Kind::Annotation, state: None, after, limit: 16 };
+            let page = self.store.scan(&scan).map_err(Error::store("read annotations"))?;
+            let more = page.len() == 16;
+            for record in page {
+                if !record.key.id.starts_with(&prefix) {
+                    return Ok(found);
+                }
+                last.clone_from(&record.key.id);
+                found.push(record);
+            }
+            if !more {
+                return Ok(found);
+            }
+        }
     }
 
     /// Reads a JSON record.

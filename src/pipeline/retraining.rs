@@ -8,6 +8,7 @@ mod audit;
 mod challenger;
 mod cohorts;
 mod deploy;
+mod erasure;
 mod evaluation;
 mod evolution;
 mod incident;
@@ -40,8 +41,8 @@ use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::latency::Timings;
 use crate::retrain::maturity::Cohort;
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, LatencyBound, Manifest, ModelRecord, Race,
-    Recipe, Run, RunId, RunState, Trainer, Watch,
+    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, LatencyBound, ModelRecord, Race, Recipe,
+    Run, RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema, Target};
@@ -262,6 +263,8 @@ pub(super) struct Retraining {
     slow_smokes: u32,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
+    /// So many of the batches, the oldest, have no rows with content, as far as this process has looked.
+    emptied_batches: usize,
     /// A restarted host serves its first model; the champion must be loaded again.
     redeploy: bool,
     redeploy_failed: bool,
@@ -339,6 +342,7 @@ impl Retraining {
             checked: None,
             slow_smokes: 0,
             previous_reference: None,
+            emptied_batches: 0,
             redeploy: false,
             redeploy_failed: false,
             aliases: None,
@@ -417,7 +421,7 @@ impl Retraining {
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match sample.state {
             SampleState::Labelled => {}
-            SampleState::Quarantined => return self.coverage.retract(sample.id()),
+            SampleState::Quarantined | SampleState::Erased => return self.coverage.retract(sample.id()),
             SampleState::Queued => return self.coverage.unlabelled(sample.id()),
             _ => return,
         }
@@ -658,32 +662,7 @@ impl Pipeline {
                 Ok(())
             })?;
         }
-        let cap = self.retraining.parts.training_rows;
-        let mut manifests = Vec::new();
-        let mut rows = 0;
-        for id in self.retraining.state.batches.iter().rev() {
-            let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &id.0)? else {
-                return Err(Error::Corrupt(format!("batch {id} is not in the store")));
-            };
-            rows += manifest.rows as usize;
-            manifests.push(manifest);
-            if rows >= cap {
-                break;
-            }
-        }
-        let mut labelled = Dataset::new(self.schema.clone());
-        for manifest in manifests.into_iter().rev() {
-            for id in &manifest.samples {
-                let Some(sample) = self.outbox.stored_sample(*id)? else {
-                    return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
-                };
-                if let Some(label) = sample.sealed {
-                    labelled.push(sample.observation.row.clone(), label, sample.weight)?;
-                }
-            }
-        }
-        self.retraining.labelled = labelled.newest(cap);
-        Ok(())
+        self.reload_training_rows()
     }
 
     /// Weight of a sample in training: that of its draw, times what the gates say.

@@ -43,6 +43,10 @@ pub struct Counters {
     pub unusable_labels: u64,
     /// Outcomes and feedback whose row was no longer kept: they count in the statistics and make no sample.
     pub without_row: u64,
+    /// Samples of which nothing was kept, because the redaction failed.
+    pub redaction_failures: u64,
+    /// Labels, outcomes and feedback about samples whose content was erased; dropped.
+    pub after_erasure: u64,
     /// Feedback that joined.
     pub feedback: u64,
     /// Flags raised by detectors.

@@ -6,7 +6,8 @@ use super::consensus::standing;
 use super::{Answer, Assignment, ReviewQueue, Task, json, order};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
-use crate::sample::{Annotation, Annotator};
+use crate::journal::{self, Act, JournalHead};
+use crate::sample::{Annotation, Annotator, ERASED};
 use crate::store::{Committed, Expect, Fence, Indexed, Key, Kind, Record, Write};
 
 /// A change is tried again so often when others change the same task at the same time.
@@ -52,12 +53,15 @@ impl ReviewQueue {
         for _ in 0..MOST_TRIES {
             let stored = self.find(&id)?;
             let stored = stored.ok_or_else(|| Error::Refused(format!("sample {sample} has no task in the queue")))?;
+            if stored.record.state == ERASED {
+                return Err(Error::Refused(format!("the content of sample {sample} was erased")));
+            }
             let now = self.clock.now();
             let request = self.request.as_ref().map(|key| (annotator.to_owned(), key.to_string()));
             if request.as_ref().is_some_and(|request| stored.task.hidden.requests.contains(request)) {
                 return Ok(Answer::AlreadyRecorded);
             }
-            let (unit, answer) = match decide(&stored.task, now)? {
+            let (mut unit, answer) = match decide(&stored.task, now)? {
                 Change::Keep(answer) => match request {
                     Some(request) => {
                         let mut task = stored.task.clone();
@@ -88,6 +92,11 @@ impl ReviewQueue {
                     (vec![self.write(&stored, &task, "open")?], Answer::AlreadyRecorded)
                 }
             };
+            let acts: Vec<Act> = unit.iter().filter_map(Act::of_write).collect();
+            if !acts.is_empty() {
+                let (mut head, expect) = JournalHead::read(&*self.store, &self.pipeline, &journal::person(annotator))?;
+                unit.extend(head.append(&self.pipeline, now, acts, expect));
+            }
             let mut out = Vec::new();
             self.store.commit(&[&unit], &Fence::None, &mut out).map_err(Error::store("change a task"))?;
             if out == [Committed::Applied] {

@@ -11,7 +11,7 @@ use super::{Answer, Assignment, Hidden, Ticket};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
-use crate::sample::Annotation;
+use crate::sample::{Annotation, ERASED};
 use crate::schema::Target;
 use crate::store::{Kind, Record, Scan, Store};
 
@@ -273,7 +273,9 @@ impl ReviewQueue {
                     return Ok(found);
                 }
                 last.clone_from(&record.key.id);
-                found.push(record);
+                if record.state != ERASED {
+                    found.push(record);
+                }
             }
             if !full {
                 return Ok(found);

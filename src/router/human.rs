@@ -71,6 +71,10 @@ impl Stage for HumanRouter {
         self.query.restore(query);
         Ok(())
     }
+
+    fn forget(&mut self, sample: &Sample) {
+        self.query.forget(sample);
+    }
 }
 
 impl LabelRouter for HumanRouter {

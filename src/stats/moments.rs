@@ -78,6 +78,11 @@ impl Moments {
         }
     }
 
+    /// Rows that have not entered the sums yet.
+    pub(crate) fn rows_gathered(&self) -> usize {
+        self.buffered
+    }
+
     /// Rows added so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows + self.buffered as u64
@@ -170,7 +175,7 @@ impl Moments {
     }
 
     /// Moves the buffered rows into the sums.
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let (count, dim) = (self.buffered, self.dim);
         self.buffered = 0;
         self.rows += count as u64;

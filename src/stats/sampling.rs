@@ -103,6 +103,14 @@ impl<T> Reservoir<T> {
     }
 }
 
+impl<T> Reservoir<T> {
+    /// Takes out the first item of which `is_it` is true; how many were seen stays.
+    pub(crate) fn remove(&mut self, is_it: impl Fn(&T) -> bool) -> bool {
+        let key = self.items.iter().find(|(_, item)| is_it(item)).map(|(key, _)| *key);
+        key.is_some_and(|key| self.items.remove(&key).is_some())
+    }
+}
+
 impl<T> From<Reservoir<T>> for State<T> {
     fn from(reservoir: Reservoir<T>) -> Self {
         let Reservoir { capacity, seen, items } = reservoir;

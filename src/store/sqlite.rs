@@ -26,6 +26,7 @@ const LOOK: usize = 4_096;
 ///
 /// Several processes may open one file, on a local disk. Readers do not wait for writers. Bodies that are UTF-8 are
 /// stored as text, so `sqlite3 feedloop.db "SELECT id, state, body FROM records WHERE kind = 'batch'"` shows them.
+/// What is overwritten is zeroed in the file (`secure_delete`); in the log it stays until [`scrub`](Store::scrub).
 /// Every record is a row of its own; blocks for the high-volume kinds are to come.
 ///
 /// A write keeps the holder of a record that stays `claimed`, and clears it otherwise. The function `except` of a
@@ -253,6 +254,13 @@ impl Store for SqliteStore {
             }
         })?;
         Ok(u64::try_from(n)?)
+    }
+
+    fn scrub(&self) -> Result<bool, BoxError> {
+        let busy =
+            lock(&self.checkpointer).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let busy = busy.map_err(|error| self.failed("scrub the log of", error.into()))?;
+        Ok(busy == 0)
     }
 }
 

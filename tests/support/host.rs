@@ -6,18 +6,18 @@ use std::sync::Arc;
 use feedloop::chrono::TimeDelta;
 use feedloop::{
     Chunk, Event, Findings, ManualClock, MemoryStore, ModelSlot, Observation, Pipeline, PipelineBuilder, PredictionId,
-    ReviewQueue, RunId, RunState, detector_fn,
+    ReviewQueue, RunId, RunState, Store, detector_fn,
 };
 
 use super::{Rng, base, first_model, load, observation, schema, start, truth};
 
 /// Drives a pipeline: serves rows of a moving concept, lets people answer everything, polls.
-pub struct Host {
+pub struct Host<S = MemoryStore> {
     pub pipeline: Pipeline,
     pub slot: ModelSlot<f64>,
     pub queue: ReviewQueue,
     pub clock: ManualClock,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<S>,
     rng: Rng,
     rows: HashMap<PredictionId, Vec<f64>>,
     pub served: u64,
@@ -25,15 +25,21 @@ pub struct Host {
 
 impl Host {
     pub fn new(change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host {
+        Host::on(MemoryStore::new(), change)
+    }
+}
+
+impl<S: Store + 'static> Host<S> {
+    pub fn on(store: S, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host<S> {
         let clock = ManualClock::starting_at(start());
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(store);
         let (pipeline, slot) = open(&clock, &store, change);
         let queue = ReviewQueue::open(store.clone(), "closed", schema().target().clone(), Arc::new(clock.clone()));
         Host { pipeline, slot, queue, clock, store, rng: Rng(5), rows: HashMap::new(), served: 0 }
     }
 
     /// Another process on the same store and clock: it takes the pipeline over.
-    pub fn sharing(other: &Host, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host {
+    pub fn sharing(other: &Host<S>, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Host<S> {
         let (clock, store) = (other.clock.clone(), other.store.clone());
         let (pipeline, slot) = open(&clock, &store, change);
         let (queue, rows) = (other.queue.clone(), other.rows.clone());
@@ -94,7 +100,7 @@ impl Host {
 
 fn open(
     clock: &ManualClock,
-    store: &Arc<MemoryStore>,
+    store: &Arc<impl Store + 'static>,
     change: impl FnOnce(PipelineBuilder) -> PipelineBuilder,
 ) -> (Pipeline, ModelSlot<f64>) {
     let slot = ModelSlot::new(0.5, load).inline();

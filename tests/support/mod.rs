@@ -12,7 +12,7 @@ use feedloop::uuid::Uuid;
 use feedloop::{
     AlarmRecord, Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord,
     ModelVersion, Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record,
-    Row, Run, RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write,
+    Row, Run, RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write, verify_journal,
 };
 
 /// Small seeded random numbers (SplitMix64, Steele et al. 2014).
@@ -211,6 +211,11 @@ impl Store for Flaky {
         self.check_read()?;
         self.inner.count(pipeline, kind, state)
     }
+
+    fn scrub(&self) -> Result<bool, BoxError> {
+        self.check(&self.commits_fail)?;
+        self.inner.scrub()
+    }
 }
 
 /// Every record of a kind, by id.
@@ -288,6 +293,15 @@ pub fn check(store: &dyn Store, pipeline: &str) -> World {
     let served = world.models.get(&world.champion);
     assert!(served.is_none_or(|model| model.quarantined.is_none()), "{} is quarantined and serves", world.champion);
     world
+}
+
+/// The journal says what is stored, and speaks of all of it. It is read from end to end: not for every step.
+///
+/// # Panics
+/// It is broken.
+pub fn check_journal(store: &dyn Store, pipeline: &str) {
+    let journal = verify_journal(store, pipeline, &[]).unwrap();
+    assert_eq!((journal.broken, journal.unlisted), (None, 0), "what is stored is what the journal says");
 }
 
 fn check_alarms(world: &mut World, alarms: Vec<(Record, AlarmRecord)>) {

@@ -609,3 +609,16 @@ proptest! {
         prop_assert_eq!(rows, passed);
     }
 }
+
+#[test]
+fn the_label_and_the_place_of_an_erased_sample_are_forgotten() {
+    let mut gate = LabelConsistency::default().near(0.1);
+    assert_eq!(audit(&mut gate, &[person(1, 5.0, 0)]), []);
+    assert!(gate.seen.iter().all(|(_, input)| input.place.is_some() && input.votes.len() == 1));
+    let contradicted = audit(&mut gate.clone(), &[person(2, 5.0, 1)]);
+    assert_eq!(contradicted.len(), 1, "{contradicted:?}");
+    let schema = schema(Label::Class(0));
+    gate.forget(&valued(&schema, 1, &[5.0]));
+    assert!(gate.seen.iter().all(|(_, input)| input.place.is_none() && input.votes.is_empty()));
+    assert_eq!(audit(&mut gate, &[person(2, 5.0, 1)]), [], "nobody says otherwise any more");
+}

@@ -525,3 +525,21 @@ fn inputs_from_before_the_schema_grew_are_known_after_a_restart() {
     assert_eq!(offer(&other), None, "a value of a new field is another input");
     assert_eq!(gate.weight(&fitted(1, 0.0)), 3.0, "2 and 3 are copies of 1");
 }
+
+#[test]
+fn the_numbers_of_an_erased_sample_are_forgotten_its_hash_is_not() {
+    let world = World::new();
+    let mut gate = world.gate(Deduplicate::exact().near(0.1));
+    let (first, other) = (world.row(1, [1.0, 500.0], 0, None), world.row(2, [3.0, 500.0], 0, None));
+    for sample in [&first, &other] {
+        assert_eq!(world.offer(&mut gate, sample), None);
+    }
+    gate.forget(&first);
+    let mut again = world.gate(Deduplicate::exact().near(0.1));
+    again.restore(&gate.snapshot().unwrap()).unwrap();
+    for gate in [&mut gate, &mut again] {
+        assert!(world.offer(gate, &world.row(3, [3.01, 500.0], 0, None)).is_some(), "the other one is known");
+        assert!(world.offer(gate, &world.row(4, [1.0, 500.0], 0, None)).unwrap().starts_with("duplicate"));
+        assert_eq!(world.offer(gate, &world.row(5, [1.01, 500.0], 0, None)), None, "nothing is near it any more");
+    }
+}

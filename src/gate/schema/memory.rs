@@ -145,6 +145,16 @@ impl Memory {
         }
     }
 
+    /// Forgets the values in what was found wrong with a sample. The largest value of a field stays.
+    pub(super) fn forget(&mut self, id: PredictionId) {
+        let verdict = self.verdicts.get_mut(id.uuid().as_u128());
+        for violation in verdict.into_iter().flatten() {
+            if let ViolationKind::Decreased { value, largest } = &mut violation.kind {
+                (*value, *largest) = (0.0, 0.0);
+            }
+        }
+    }
+
     /// `None` if nothing is remembered.
     pub(super) fn save(&self) -> Result<Option<State>, BoxError> {
         if self.verdicts.len() == 0 {

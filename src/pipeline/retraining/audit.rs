@@ -168,9 +168,12 @@ impl Pipeline {
         if !signed.needs_signature || signed.signed.contains_key(&signed.gate) {
             return Err(Error::Refused(format!("`{}` does not wait for a signature", signed.gate)));
         }
-        signed.signed.insert(signed.gate.clone(), (who.to_owned(), self.now));
+        let gate = signed.gate.clone();
+        signed.signed.insert(gate.clone(), (who.to_owned(), self.now));
         let before = self.retraining.state.held.replace(signed);
-        self.retrain_now(who).inspect_err(|_| self.retraining.state.held = before)
+        self.can_retrain().inspect_err(|_| self.retraining.state.held = before)?;
+        self.note("signed_off", gate, Some(who), Some(&held.reason.to_string()));
+        self.retrain_now(who)
     }
 
     /// Quarantines every row of a batch that a gate held, in the name of `who`: a broken feed, or a source that is not to be
@@ -195,6 +198,7 @@ impl Pipeline {
             refused += 1;
         }
         self.retraining.state.held = None;
+        self.note("refused", held.gate, Some(who), Some(&held.reason.to_string()));
         self.save_loop(Vec::new())?;
         self.outbox.commit()?;
         Ok(refused)

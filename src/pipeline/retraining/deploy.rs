@@ -45,6 +45,7 @@ impl Pipeline {
         let Some(previous) = self.retraining.state.previous else {
             return Err(Error::Refused(format!("{} has no predecessor", self.retraining.state.champion)));
         };
+        self.note("rollback_asked", previous.to_string(), None, Some(why));
         self.start_rollback(previous, Reason::new("manual", why))?;
         self.outbox.commit()?;
         Ok(previous)
@@ -58,6 +59,7 @@ impl Pipeline {
     /// The store fails.
     pub fn freeze(&mut self, why: &str) -> Result<(), Error> {
         self.retraining.state.frozen = Some(why.to_owned());
+        self.note("frozen", "loop", None, Some(why));
         self.save_loop(Vec::new())?;
         self.outbox.commit()?;
         self.offer_challenger().map(drop)
@@ -91,6 +93,7 @@ impl Pipeline {
         // A champion that did not load after a restart is tried again.
         self.retraining.redeploy |= self.retraining.redeploy_failed;
         self.retraining.state.flapping.clear();
+        self.note("unfrozen", "loop", None, None);
         self.save_loop(Vec::new())?;
         self.outbox.commit()
     }

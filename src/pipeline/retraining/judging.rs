@@ -125,6 +125,7 @@ impl Pipeline {
     /// No candidate waits for approval.
     pub fn approve(&mut self, who: &str) -> Result<(), Error> {
         let candidate = self.awaiting()?;
+        self.note("approved", candidate.to_string(), Some(who), None);
         self.start_promotion(candidate, Reason::new("approved", format!("by {who}")))?;
         self.outbox.commit()
     }
@@ -138,6 +139,7 @@ impl Pipeline {
             return Err(Error::Refused("no run is in flight".into()));
         }
         self.cancel_jobs()?;
+        self.note("run_cancelled", "loop", Some(who), None);
         self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}")))?;
         self.outbox.commit()
     }

@@ -54,6 +54,17 @@ impl Pipeline {
     /// # Errors
     /// A run is in flight, a version is being deployed, or the loop is frozen.
     pub fn retrain_now(&mut self, who: &str) -> Result<RunId, Error> {
+        self.can_retrain()?;
+        let why =
+            Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
+        let id = self.request(why)?;
+        self.note("run_asked", id.to_string(), Some(who), None);
+        self.outbox.commit()?;
+        Ok(id)
+    }
+
+    /// May a person start a run now?
+    pub(super) fn can_retrain(&self) -> Result<(), Error> {
         if let Some(why) = &self.retraining.state.frozen {
             return Err(Error::Refused(format!("the loop is frozen: {why}")));
         }
@@ -63,11 +74,7 @@ impl Pipeline {
         if let Phase::Deploying { to, .. } = &self.retraining.state.phase {
             return Err(Error::Refused(format!("{to} is being deployed")));
         }
-        let why =
-            Explanation { trigger: "manual".into(), fired: true, text: format!("asked for by {who}"), parts: vec![] };
-        let id = self.request(why)?;
-        self.outbox.commit()?;
-        Ok(id)
+        Ok(())
     }
 
     /// Writes the intent down; nothing outside has happened yet.

@@ -232,6 +232,12 @@ impl Stage for ConfidenceRouter {
         }
         Ok(())
     }
+
+    fn forget(&mut self, sample: &Sample) {
+        if let Some(query) = &mut self.query {
+            query.forget(sample);
+        }
+    }
 }
 
 impl LabelRouter for ConfidenceRouter {

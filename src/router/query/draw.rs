@@ -136,6 +136,16 @@ impl Query {
         self.state.centres.push_back(centre);
     }
 
+    /// Takes a row out of those asked about.
+    pub(in crate::router) fn forget(&mut self, sample: &Sample) {
+        let Some(encoder) = &self.encoder else { return };
+        let centre = encoder.coarse(&sample.observation.row);
+        if let Some(at) = self.state.centres.iter().position(|known| *known == centre) {
+            self.state.centres.remove(at);
+            self.place();
+        }
+    }
+
     /// Decides whether people are asked about `sample`, at least `overlap` of them.
     pub(in crate::router) fn route(
         &mut self,

@@ -63,7 +63,9 @@ pub(super) fn open(given: &Path) -> Result<Connections, SqliteError> {
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(SqliteError::NoWal { path, mode });
     }
-    writer.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000").map_err(failed)?;
+    writer
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA secure_delete = ON")
+        .map_err(failed)?;
     if let File::Empty = file {
         // Another process may have been faster, so look again under the lock.
         examine(&mut writer, &path, TransactionBehavior::Immediate, |connection| {

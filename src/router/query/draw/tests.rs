@@ -511,3 +511,16 @@ proptest! {
         prop_assert_eq!(saved(&whole), saved(&parts));
     }
 }
+
+#[test]
+fn a_row_that_is_erased_is_no_centre_any_more() {
+    let world = World::classes();
+    let mut query = Query::new(QueryStrategy::margin().diverse(0.5));
+    query.rebase(&world.references).unwrap();
+    let (first, other) = (world.sample(1, &[0.5, 0.5], 0.6), world.sample(2, &[-1.0, 2.0], 0.6));
+    query.asked(&first);
+    query.asked(&other);
+    query.forget(&first);
+    assert_eq!((query.points.len(), query.state().centres.len()), (1, 1));
+    assert!(query.distance(&other).unwrap() < 1e-3 && query.distance(&first).unwrap() > 1.0);
+}
