@@ -195,7 +195,7 @@ impl Deduplicate {
         self.seen.len()
     }
 
-    fn forget(&mut self, now: DateTime<Utc>) {
+    fn forget_older(&mut self, now: DateTime<Utc>) {
         let Some(window) = self.window.and_then(|window| window.num_microseconds()) else { return };
         let old = |time: i64| now.timestamp_micros().saturating_sub(time) > window;
         while self.seen.oldest().is_some_and(|first| old(first.time)) {
@@ -369,7 +369,7 @@ impl Stage for Deduplicate {
 impl QualityGate for Deduplicate {
     fn admit(&mut self, sample: &Sample, context: &GateContext<'_>) -> Result<Admission, BoxError> {
         self.learn(&context.references.training)?;
-        self.forget(context.now);
+        self.forget_older(context.now);
         let (row, id, judges) = (&sample.observation.row, sample.id(), sample.lane.judges());
         let (content, time) = (row.content_hash(), context.now.timestamp_micros());
         if let Some(first) = self.seen.get(content).copied() {
