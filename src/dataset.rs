@@ -130,13 +130,26 @@ impl Dataset {
         Ok(())
     }
 
+    /// Appends the rows of `other`, which may have an earlier version of the schema.
+    pub(crate) fn extend_older(&mut self, other: &Dataset) -> Result<(), SchemaError> {
+        if self.schema != other.schema {
+            other.schema.evolve(&self.schema)?;
+        }
+        for ((row, label), weight) in other.rows.iter().zip(&other.labels).zip(&other.weights) {
+            let mut row = row.clone();
+            row.fit(&self.schema);
+            self.push(row, *label, *weight)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn set_weights(&mut self, weight: impl Fn(usize) -> f64) {
         for (index, cell) in self.weights.iter_mut().enumerate() {
             *cell = weight(index);
         }
     }
 
-    /// SHA-256 over schema and canonical rows with labels and weights, in hexadecimal; the order of the rows does not
+    /// SHA-256 over schema and canonical rows with labels and weights, in hexadecimal. The order of the rows does not
     /// matter, a row that occurs twice counts twice.
     pub fn digest(&self) -> String {
         let mut rows: Vec<[u8; 32]> = (0..self.len())

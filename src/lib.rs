@@ -104,6 +104,8 @@
 //! |---|---|---|
 //! | `sqlite` | yes | `SqliteStore`, with SQLite bundled |
 //! | `sqlite-system` | no | `SqliteStore` on the system's SQLite library |
+//! | `parquet` | no | batches and training jobs also as Parquet, beside JSON Lines |
+//! | `http`, `https` | no | `HttpTrainer`: training by a service, in plain or over TLS (rustls) |
 //! | `conformance` | no | the suites that every stage, trigger and store passes, for yours |
 
 mod chunk;
@@ -167,11 +169,13 @@ pub use pipeline::{
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, Deployer, Evaluator, Evidence,
+    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, DataRef, DatasetVersion, Deployer, Evaluator, Evidence,
     Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
     Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
-    Verdict, Watch, WatchVerdict,
+    Verdict, Verified, Watch, WatchVerdict, verify_batch,
 };
+#[cfg(feature = "http")]
+pub use retrain::HttpTrainer;
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,
     ImportReport, LabelStudioOptions, PairAgreement, PooledLabel, PooledLabels, Refusal, ReviewQueue, Task, Ticket,

@@ -3,13 +3,18 @@
 pub(crate) mod batch;
 mod command;
 pub(crate) mod compare;
+#[cfg(feature = "http")]
+mod http;
 pub(crate) mod jobs;
 pub(crate) mod judge;
+pub(crate) mod orders;
 pub(crate) mod paired;
 pub(crate) mod race;
 pub(crate) mod recipe;
+pub(crate) mod signal;
 mod slot;
 mod train_fn;
+mod version;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
@@ -26,16 +31,20 @@ use crate::sample::Reason;
 use crate::schema::Row;
 use crate::trigger::Explanation;
 
+pub use batch::{Verified, verify_batch};
 pub use command::CommandTrainer;
 pub use compare::Comparison;
+#[cfg(feature = "http")]
+pub use http::HttpTrainer;
 pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
 pub use paired::PairedEvaluator;
 pub use race::Race;
 pub use slot::{ModelSlot, Served};
 pub use train_fn::FnTrainer;
+pub use version::{DataRef, DatasetVersion};
 pub use watch::{Flapping, Watch, WatchVerdict};
 
-/// Name of a sealed batch: its content digest.
+/// Name of a sealed batch: its content digest; with `-2`, `-3` … behind it where batches before it had the same content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BatchId(pub String);
@@ -113,6 +122,10 @@ pub struct ModelRecord {
     pub batches: Vec<BatchId>,
     /// Digest of all rows that it was trained on.
     pub digest: Option<String>,
+    /// What it was trained on, by reference; [`Pipeline::trained_on`](crate::Pipeline::trained_on) makes the rows of
+    /// it again. `None` for the first model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetVersion>,
     /// When it was trained.
     pub trained: DateTime<Utc>,
     /// Why it must not be served any more.
@@ -125,8 +138,12 @@ pub struct ModelRecord {
 pub struct Manifest {
     /// Version of this format.
     pub format: u32,
-    /// Content digest of the rows, labels and weights.
+    /// Its name.
     pub batch: BatchId,
+    /// Content digest of schema, rows, labels and weights, whatever their order; empty in a manifest of an earlier version,
+    /// whose batch id it is.
+    #[serde(default)]
+    pub digest: String,
     /// Name of the pipeline.
     pub pipeline: String,
     /// Fingerprint of the schema.
@@ -144,11 +161,20 @@ pub struct Manifest {
     pub sources: BTreeMap<String, u64>,
     /// Rows by lane.
     pub lanes: BTreeMap<String, u64>,
+    /// Rows by split: `judge` for rows of the judging lanes that had judged the live models before they were sealed,
+    /// `train` for every other. All of them may be trained on; a trainer that wants a validation set of fairly drawn rows takes
+    /// the former.
+    #[serde(default)]
+    pub splits: BTreeMap<String, u64>,
     /// What the gates said, by gate.
     pub gates: BTreeMap<String, Vec<Reason>>,
+    /// Names of the columns beside the fields in a Parquet file: the usual name (`label`, `weight`, `sample`, `time`, `source`,
+    /// `lane`, `inclusion`, `split`) to the one used, which has an underscore before it where a field has that name.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
     /// The samples in it, in the order of the data file.
     pub samples: Vec<PredictionId>,
-    /// Data files beside the manifest with their SHA-256; empty if the batch lives in the store only.
+    /// Files beside the manifest (`data.jsonl`, with feature `parquet` also `data.parquet`, and `schema.json`) with their SHA-256; empty if the batch lives in the store only.
     pub files: BTreeMap<String, String>,
 }
 
@@ -163,6 +189,8 @@ pub struct TrainJob {
     pub recipe: Recipe,
     /// The rows to train on, oldest first, with weights.
     pub data: Arc<Dataset>,
+    /// The same by reference: base data and batches, with the directories that they are in, where they are on disk.
+    pub dataset: DatasetVersion,
     /// Seed for the trainer's own randomness.
     pub seed: u64,
     /// Directory of this job, if the pipeline has a working directory: inputs are here, artifacts belong here.

@@ -4,6 +4,7 @@
 //! machine goes on where it was. The steps live in the files below this one; this one holds the state.
 
 mod audit;
+mod dataset;
 mod deploy;
 mod evolution;
 mod judging;
@@ -26,7 +27,7 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
+    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
     RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
@@ -85,6 +86,9 @@ struct Job {
     key: String,
     recipe: Recipe,
     digest: String,
+    /// `None` if an earlier version wrote it.
+    #[serde(default)]
+    dataset: Option<DatasetVersion>,
     version: Option<ModelVersion>,
     failed: Option<String>,
 }
@@ -195,6 +199,10 @@ pub(super) struct Retraining {
     unjudged: BTreeSet<(u64, PredictionId)>,
     /// The newest rows of all batches.
     labelled: Dataset,
+    /// The batches that these rows come from, oldest first.
+    sources: Vec<DataRef>,
+    /// The base data by reference, once it was needed.
+    base: Option<DataRef>,
     coverage: CoverageTracker,
     /// Live rows among which candidate and champion are compared.
     pool: Vec<Observation>,
@@ -256,6 +264,8 @@ impl Retraining {
             ready: BTreeMap::new(),
             unjudged: BTreeSet::new(),
             labelled: Dataset::new(schema.clone()),
+            sources: Vec::new(),
+            base: None,
             coverage,
             pool: Vec::new(),
             comparing: None,
@@ -510,6 +520,7 @@ impl Pipeline {
                 base: None,
                 batches: Vec::new(),
                 digest: self.base.as_ref().map(Dataset::digest),
+                dataset: None,
                 trained: self.now,
                 quarantined: None,
             };
@@ -573,14 +584,8 @@ impl Pipeline {
         }
         let mut labelled = Dataset::new(self.schema.clone());
         for manifest in manifests.into_iter().rev() {
-            for id in &manifest.samples {
-                let Some(sample) = self.outbox.stored_sample(*id)? else {
-                    return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
-                };
-                if let Some(label) = sample.sealed {
-                    labelled.push(sample.observation.row.clone(), label, sample.weight)?;
-                }
-            }
+            dataset::add_batch(&self.outbox, &manifest, &mut labelled)?;
+            self.add_source(&manifest)?;
         }
         self.retraining.labelled = labelled.newest(cap);
         Ok(())

@@ -164,17 +164,19 @@ impl Pipeline {
         let run_id = state.run.as_ref().map(|run| run.id);
         let parent = state.last_batch.clone();
         let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
+        self.name_batch(&mut manifest);
         manifest.run = run_id;
         // Whatever can fail comes before the first change.
         let who = run_id.map_or_else(|| "batch".to_owned(), |run| run.to_string());
         let acknowledged = self.acknowledging(&who)?;
         if let Some(directory) = self.retraining.parts.export.clone() {
-            let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
-            (_, manifest) = batch::export(&directory, &manifest, lines)?;
+            let lines = rows.iter().map(BatchRow::line).collect::<Result<Vec<_>, Error>>()?;
+            (_, manifest) = batch::export(&directory, &manifest, &self.schema, &lines)?;
         }
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
         self.retraining.labelled.extend(&dataset)?;
+        self.add_source(&manifest)?;
         let mut weights = weights.into_iter();
         for (sample, annotation) in samples {
             let id = sample.id();

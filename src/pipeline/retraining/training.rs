@@ -39,8 +39,10 @@ impl Pipeline {
         };
         let mut jobs = Vec::new();
         for &recipe in recipes {
-            let digest = self.training_data(recipe)?.digest();
-            jobs.push(Job { key: format!("{run}-{}", recipe.as_str()), recipe, digest, version: None, failed: None });
+            let data = self.training_data(recipe)?;
+            let dataset = self.dataset_version(recipe, &data)?;
+            let (key, digest) = (format!("{run}-{}", recipe.as_str()), dataset.digest.clone());
+            jobs.push(Job { key, recipe, digest, dataset: Some(dataset), version: None, failed: None });
         }
         let text = jobs.iter().map(|job| job.recipe.as_str()).collect::<Vec<_>>().join(", ");
         let write = self.run_becomes(RunState::Training, Reason::new("training", text))?;
@@ -64,10 +66,20 @@ impl Pipeline {
             let mut status = isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?;
             if status == JobStatus::Unknown {
                 let data = Arc::new(self.training_data(job.recipe)?);
+                if data.digest() != job.digest {
+                    // The key stands for what was decided: nothing else is trained under it.
+                    job.failed = Some("the training data is not what it was when the run began".into());
+                    moved = true;
+                    continue;
+                }
+                let dataset = match &job.dataset {
+                    Some(dataset) => dataset.clone(),
+                    None => self.dataset_version(job.recipe, &data)?,
+                };
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
-                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, seed, directory };
+                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, dataset, seed, directory };
                 let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
                 status = match isolate(|| trainer.start(train)) {
                     Ok(()) => isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?,
@@ -93,6 +105,7 @@ impl Pipeline {
                         base: Some(run.base),
                         batches: state.batches.clone(),
                         digest: Some(job.digest.clone()),
+                        dataset: job.dataset.clone(),
                         trained: self.now,
                         quarantined: None,
                     };
