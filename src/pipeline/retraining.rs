@@ -415,14 +415,9 @@ impl Retraining {
         if self.models.contains_key(&version) {
             return Ok(());
         }
-        let Some(mut record) = outbox.read::<ModelRecord>(Kind::Model, &version.to_string())? else {
+        let Some(record) = read_model(outbox, version)? else {
             return Err(Error::Corrupt(format!("model {version} is not in the store")));
         };
-        if let Artifact::Inline(bytes) = &mut record.artifact
-            && let Some(stored) = outbox.read_raw(Kind::Model, &artifact_key(version))?
-        {
-            *bytes = stored.to_vec();
-        }
         self.models.insert(version, record);
         Ok(())
     }
@@ -436,6 +431,17 @@ impl Retraining {
 
 fn artifact_key(version: ModelVersion) -> String {
     format!("{version}.artifact")
+}
+
+/// The record of a model, with its artifact.
+fn read_model(outbox: &Outbox, version: ModelVersion) -> Result<Option<ModelRecord>, Error> {
+    let mut record = outbox.read::<ModelRecord>(Kind::Model, &version.to_string())?;
+    if let Some(Artifact::Inline(bytes)) = record.as_mut().map(|record| &mut record.artifact)
+        && let Some(stored) = outbox.read_raw(Kind::Model, &artifact_key(version))?
+    {
+        *bytes = stored.to_vec();
+    }
+    Ok(record)
 }
 
 impl Pipeline {

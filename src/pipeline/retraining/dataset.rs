@@ -13,6 +13,14 @@ use crate::store::Kind;
 const BASE: &str = "base";
 
 impl Pipeline {
+    /// The record of a model, with its artifact; `None` if there is no such model.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn model(&self, version: ModelVersion) -> Result<Option<ModelRecord>, Error> {
+        super::read_model(&self.outbox, version)
+    }
+
     /// The rows that model `version` was trained on, with labels and weights, made again from the store and the base data
     /// that this pipeline was built with.
     ///

@@ -171,3 +171,7 @@ fn write(table: Vec<(String, Cells)>) -> Result<Vec<u8>, ParquetError> {
     group.close()?;
     file.into_inner()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
