@@ -171,7 +171,9 @@ impl Pipeline {
             return self.end_run(RunState::Rejected, reason);
         }
         state.phase = Phase::Smoke;
-        self.save_loop(Vec::new())
+        let run = state.run.clone();
+        let write = run.map(|run| self.retraining.save_run(&self.outbox, &run)).transpose()?;
+        self.save_loop(write.into_iter().collect())
     }
 
     /// The smoke test: usable outputs, a change worth the switch, and not clearly worse on labels that it has seen.
