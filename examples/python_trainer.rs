@@ -31,7 +31,7 @@ use feedloop::uuid::Uuid;
 use feedloop::{
     Artifact, BoxError, Clock, CommandTrainer, Dataset, Deduplicate, Event, Field, Label, LowConfidence, ManualClock,
     ModelRecord, ModelSlot, ModelVersion, Output, PairedEvaluator, Pipeline, PredictionId, ReviewQueue, Row, RunId,
-    Schema, SchemaGate, SqliteStore, Target, new_labels,
+    Schema, SchemaGate, Target, new_labels,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,11 @@ impl Served {
             Artifact::Inline(bytes) => Ok(Served::Rust(Model::from_bytes(bytes)?)),
             Artifact::File(path) => {
                 let model: Linear = serde_json::from_slice(&std::fs::read(path)?)?;
-                if model.is_sound(model.mean.len()) { Ok(Served::Python(model)) } else { Err("the model is unsound".into()) }
+                if model.is_sound(model.mean.len()) {
+                    Ok(Served::Python(model))
+                } else {
+                    Err("the model is unsound".into())
+                }
             }
         }
     }
@@ -209,7 +213,6 @@ impl<'a> Host<'a> {
         });
         let clock = ManualClock::starting_at(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let slot = ModelSlot::new(Served::Rust(first.clone()), Served::load).inline();
-        let store = Arc::new(SqliteStore::open(directory.join("feedloop.db"))?);
         let pipeline = Pipeline::builder("wine", schema.clone())
             .training_data(base)
             .first_model(Artifact::Inline(first.to_bytes()?))
@@ -226,9 +229,9 @@ impl<'a> Host<'a> {
             .directory(directory.join("jobs"))
             .clock(clock.clone())
             .seed(SEED)
-            .store(store.clone())
             .build()?;
-        let queue = ReviewQueue::open(store, "wine", schema.target().clone(), Arc::new(clock.clone()));
+        let queue =
+            ReviewQueue::open(pipeline.store().clone(), "wine", schema.target().clone(), Arc::new(clock.clone()));
         Ok(Host { stream, pipeline, slot, queue, clock, rows: HashMap::new() })
     }
 
@@ -259,10 +262,17 @@ impl<'a> Host<'a> {
     /// Two people answer every question, then the loop goes as far as it can; training is waited for.
     fn turn(&mut self) -> Result<(), BoxError> {
         for who in ["ann", "bob"] {
-            let tickets = self.queue.claim(who, self.queue.waiting()?.div_ceil(2).max(1) as usize, TimeDelta::minutes(5))?;
+            let tickets =
+                self.queue.claim(who, self.queue.waiting()?.div_ceil(2).max(1) as usize, TimeDelta::minutes(5))?;
             for ticket in tickets {
                 let row = self.rows[&ticket.task.sample];
-                self.queue.annotate(ticket.task.sample, who, Label::Class(self.stream.labels[row] as u32), 1.0, None)?;
+                self.queue.annotate(
+                    ticket.task.sample,
+                    who,
+                    Label::Class(self.stream.labels[row] as u32),
+                    1.0,
+                    None,
+                )?;
             }
         }
         self.pipeline.poll()?;

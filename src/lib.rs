@@ -168,14 +168,14 @@ pub use pipeline::{
     SchemaVersion, StageStatus, Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
-pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, DataRef, DatasetVersion, Deployer, Evaluator, Evidence,
-    Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
-    Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
-    Verdict, Verified, Watch, WatchVerdict, verify_batch,
-};
 #[cfg(feature = "http")]
 pub use retrain::HttpTrainer;
+pub use retrain::{
+    AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, DataRef, DatasetVersion, Deployer,
+    Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired,
+    PairedEvaluator, Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob,
+    Trained, Trainer, Verdict, Verified, Watch, WatchVerdict, verify_batch,
+};
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,
     ImportReport, LabelStudioOptions, PairAgreement, PooledLabel, PooledLabels, Refusal, ReviewQueue, Task, Ticket,

@@ -32,7 +32,9 @@ fn logging(log: &Log) -> FnTrainer {
 fn trained(host: &Host) -> Vec<(ModelVersion, String)> {
     let runs = host.pipeline.status().unwrap().runs;
     let runs = (1..=runs).map(|run| host.pipeline.run(RunId(run)).unwrap().unwrap());
-    runs.flat_map(|run| run.models).map(|version| (version, host.pipeline.trained_on(version).unwrap().digest())).collect()
+    runs.flat_map(|run| run.models)
+        .map(|version| (version, host.pipeline.trained_on(version).unwrap().digest()))
+        .collect()
 }
 
 #[test]
@@ -94,10 +96,12 @@ fn batches_of_the_same_content_have_names_of_their_own() {
         pipeline.ingest([prediction(n, &[0.25, 0.5]), Event::Outcome(truth)]).unwrap();
         pipeline.poll().unwrap();
     }
-    let batches: Vec<_> =
-        (1..=3).map(|run| pipeline.run(RunId(run)).unwrap().unwrap().batch.unwrap()).collect();
+    let batches: Vec<_> = (1..=3).map(|run| pipeline.run(RunId(run)).unwrap().unwrap().batch.unwrap()).collect();
     let digest = batches[0].0.clone();
-    assert_eq!(batches.iter().map(|id| id.0.clone()).collect::<Vec<_>>(), [&*digest, &format!("{digest}-2"), &format!("{digest}-3")]);
+    assert_eq!(
+        batches.iter().map(|id| id.0.clone()).collect::<Vec<_>>(),
+        [&*digest, &format!("{digest}-2"), &format!("{digest}-3")]
+    );
     for (n, batch) in batches.iter().enumerate() {
         let found = verify_batch(directory.path().join(&batch.0)).unwrap();
         assert_eq!((found.manifest.digest, found.manifest.samples), (digest.clone(), vec![id(n as u64)]));
@@ -277,7 +281,9 @@ fn a_run_whose_training_data_changed_under_it_fails_and_says_so() {
     let service = Service::default();
     let with = |data: Dataset| {
         let service = service.clone();
-        move |builder: PipelineBuilder| builder.training_data(data).train(service).evaluate(evaluator(Profile::confirm()))
+        move |builder: PipelineBuilder| {
+            builder.training_data(data).train(service).evaluate(evaluator(Profile::confirm()))
+        }
     };
     let mut host = Host::new(with(base()));
     host.turn(80, 0.8);
@@ -295,7 +301,8 @@ fn a_run_whose_training_data_changed_under_it_fails_and_says_so() {
 
 #[test]
 fn a_trainer_that_lies_ends_its_run_with_a_reason_and_not_the_loop() {
-    let lies = [("garbage", "invalid float literal"), ("nan", "finite numbers were expected"), ("", "from empty string")];
+    let lies =
+        [("garbage", "invalid float literal"), ("nan", "finite numbers were expected"), ("", "from empty string")];
     for (lie, expected) in lies {
         let mut host = Host::new(|builder| {
             builder

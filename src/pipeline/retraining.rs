@@ -27,8 +27,8 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
-    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
-    RunState, Trainer, Watch,
+    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race,
+    Recipe, Run, RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};

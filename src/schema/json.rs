@@ -179,14 +179,18 @@ mod tests {
         for (index, &value) in cells.iter().enumerate() {
             for code in [crate::MISSING_CODE, UNSEEN_CODE, 0, 1] {
                 // a slice gives values without exact whole numbers
-                let mut row = Row::from_values(&schema, &[value, value, value, value, cells[(index + 3) % 10]]).unwrap();
+                let mut row =
+                    Row::from_values(&schema, &[value, value, value, value, cells[(index + 3) % 10]]).unwrap();
                 (row.codes[0], row.integers[1]) = (code, -1);
                 row.put_text(0, "inf");
                 same(&row);
             }
         }
         let mut row = Row::new(&schema);
-        row.encode(&schema, &json!({"count": i64::MAX - 1, "member": true, "at": 1_700_000_000_250_000_i64, "note": ""}));
+        row.encode(
+            &schema,
+            &json!({"count": i64::MAX - 1, "member": true, "at": 1_700_000_000_250_000_i64, "note": ""}),
+        );
         same(&row);
         row.encode(&schema, &json!({"count": i64::MIN + 1, "member": false, "at": -1}));
         same(&row);
@@ -194,7 +198,8 @@ mod tests {
 
     #[test]
     fn json_that_is_no_row_names_the_field() {
-        let schema = Schema::new([Field::category("country", ["DE"]), Field::embedding("v", 2)], Target::Value).unwrap();
+        let schema =
+            Schema::new([Field::category("country", ["DE"]), Field::embedding("v", 2)], Target::Value).unwrap();
         let why = |value| Row::from_json(&schema, &value).unwrap_err().to_string();
         assert_eq!(why(json!([1])), "the row is not an object");
         assert_eq!(why(json!({"town": 1})), "field `town` is unknown");

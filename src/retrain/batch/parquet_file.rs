@@ -58,7 +58,8 @@ impl Cells {
             }
             Cells::Texts(cells) => {
                 let (values, levels) = present(cells);
-                let values: Vec<ByteArray> = values.into_iter().map(|text| ByteArray::from(text.into_bytes())).collect();
+                let values: Vec<ByteArray> =
+                    values.into_iter().map(|text| ByteArray::from(text.into_bytes())).collect();
                 column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
             }
             Cells::Times(cells) => {
@@ -108,10 +109,13 @@ pub(crate) fn parquet(schema: &Schema, lines: &[Line<'_>]) -> Result<Vec<u8>, Bo
     }
     let names = columns(schema);
     let mut put = |usual: &str, cells: Cells| table.extend(names.get(usual).map(|name| (name.clone(), cells)));
-    put("label", match schema.target() {
-        Target::Classes(_) => texts(lines, |line| line.class(schema)),
-        Target::Value => Cells::Numbers(lines.iter().map(|line| Some(line.label.number())).collect()),
-    });
+    put(
+        "label",
+        match schema.target() {
+            Target::Classes(_) => texts(lines, |line| line.class(schema)),
+            Target::Value => Cells::Numbers(lines.iter().map(|line| Some(line.label.number())).collect()),
+        },
+    );
     put("weight", Cells::Numbers(lines.iter().map(|line| Some(line.weight)).collect()));
     if lines.iter().any(|line| line.origin.is_some()) {
         let origins = || lines.iter().map(|line| line.origin);
@@ -143,7 +147,8 @@ fn cells_of(schema: &Schema, index: usize, field: &Field, lines: &[Line<'_>]) ->
         FieldKind::Timestamp => Cells::Times(rows.map(|row| row.integer(schema, index)).collect()),
         FieldKind::Embedding { .. } => {
             let Slot::Values { at, len, .. } = schema.slot(index) else { return Cells::Vectors(Vec::new()) };
-            let parts = |row: &crate::Row| (!row.is_missing(schema, index)).then(|| row.values()[at..at + len].to_vec());
+            let parts =
+                |row: &crate::Row| (!row.is_missing(schema, index)).then(|| row.values()[at..at + len].to_vec());
             Cells::Vectors(rows.map(parts).collect())
         }
     }

@@ -98,7 +98,8 @@ fn kill_group(leader: u32) {
 /// It is known by its number and the output directory in its environment, which only Linux shows; elsewhere it is left
 /// alone, and writes into an output directory of its own.
 pub(super) fn kill_left_over(directory: &Path) {
-    let Some(pid) = fs::read_to_string(directory.join(PID)).ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+    let Some(pid) = fs::read_to_string(directory.join(PID)).ok().and_then(|text| text.trim().parse::<u32>().ok())
+    else {
         return;
     };
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -41,7 +41,11 @@ impl Answer {
     pub(super) fn text(&self) -> String {
         let body = String::from_utf8_lossy(&self.body);
         let start: String = body.trim().chars().take(200).collect();
-        if start.is_empty() { format!("HTTP status {}", self.status) } else { format!("HTTP status {}: {start}", self.status) }
+        if start.is_empty() {
+            format!("HTTP status {}", self.status)
+        } else {
+            format!("HTTP status {}: {start}", self.status)
+        }
     }
 }
 

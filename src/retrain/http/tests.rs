@@ -156,7 +156,10 @@ fn a_job_is_described_followed_and_its_artifact_downloaded() {
     assert_eq!(seen[0].headers["idempotency-key"], name);
     let description: Value = serde_json::from_str(&seen[0].body).unwrap();
     assert_eq!((&description["key"], &description["name"]), (&"run-1-all".into(), &name.into()));
-    assert_eq!((&description["rows"], &description["seed"], &description["digest"]), (&2.into(), &7.into(), &digest.into()));
+    assert_eq!(
+        (&description["rows"], &description["seed"], &description["digest"]),
+        (&2.into(), &7.into(), &digest.into())
+    );
     assert_eq!(description["lines"][1].to_string(), r#"{"label":"yes","row":{"x0":1.5},"weight":1.0}"#);
     assert_eq!(description["dataset"]["schema"], job.data.schema().fingerprint());
 }

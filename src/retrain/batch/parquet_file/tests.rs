@@ -82,7 +82,9 @@ fn to_json(row: &parquet::record::Row) -> Value {
         match found {
             Cell::Null => Value::Null,
             Cell::Bool(value) => json!(value),
-            Cell::Double(value) => serde_json::Number::from_f64(*value).map_or_else(|| json!(value.to_string()), Value::Number),
+            Cell::Double(value) => {
+                serde_json::Number::from_f64(*value).map_or_else(|| json!(value.to_string()), Value::Number)
+            }
             Cell::Str(text) => json!(text),
             Cell::TimestampMicros(micros) => json!(micros),
             Cell::ListInternal(list) => list.elements().iter().map(cell).collect(),
@@ -106,7 +108,10 @@ fn every_kind_of_field_and_every_missing_value_is_read_back() {
     assert_eq!(rows[..2], [first, second]);
     let fields = ["amount", "count", "member", "country", "weight", "at", "vector"];
     assert!(fields.iter().all(|field| rows[2][field].is_null()), "{}", rows[2]);
-    assert_eq!((&rows[3]["amount"], &rows[3]["count"], &rows[3]["vector"]), (&json!("inf"), &json!(7.0), &json!([null, 4.0])));
+    assert_eq!(
+        (&rows[3]["amount"], &rows[3]["count"], &rows[3]["vector"]),
+        (&json!("inf"), &json!(7.0), &json!([null, 4.0]))
+    );
     assert_eq!(rows.len(), 4);
 }
 
