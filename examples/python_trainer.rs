@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! pip install pyarrow scikit-learn
-//! cargo run --release --features parquet --example python_trainer
+//! cargo run --features parquet --example python_trainer
 //! ```
 //!
 //! The wines of `closed_loop` are served in the order of their alcohol. The first model was fitted in Rust and falls behind;
 //! what people answer is sealed in batches, exported as Parquet, and trained on by `examples/train.py`, which reads base data
 //! and batches with pyarrow and fits scikit-learn. The candidate is judged on answers that it has not seen (profile `confirm`)
-//! and takes over: from then on the host serves a model that came from Python, as JSON of coefficients.
+//! and takes over: from then on the host serves a model that came from Python, as JSON of coefficients. What the first model would have
+//! said to the rows since stands beside it.
 //!
 //! The Python of `FEEDLOOP_PYTHON` is used, or `python3`; without pyarrow and scikit-learn the example says so and ends. The
 //! last line is JSON.
@@ -37,8 +38,8 @@ use serde::{Deserialize, Serialize};
 
 const INITIAL_ROWS: usize = 400;
 const SEED: u64 = 1;
-/// Batches that are served after the promotion.
-const AFTER: usize = 5;
+/// Batches that are served after the promotion, to see what it was worth.
+const AFTER: usize = 12;
 
 /// The model that `train.py` writes.
 #[derive(Debug, Clone, Deserialize)]
@@ -111,9 +112,9 @@ struct Summary {
     runs: u64,
     promotions: u64,
     served_version: u64,
-    accuracy_before: f64,
+    rows_after: usize,
     accuracy_after: f64,
-    batch_rows: u64,
+    never_accuracy_after: f64,
 }
 
 fn main() -> Result<(), BoxError> {
@@ -126,17 +127,17 @@ fn main() -> Result<(), BoxError> {
     let split = Split::after(INITIAL_ROWS, stream.len())?;
     let mut host = Host::start(&stream, &split, &python, directory.path())?;
 
-    let (mut before, mut after) = ((0, 0), (0, 0));
-    let mut left = AFTER;
+    let (mut after, mut left) = ((0, 0, 0), AFTER);
     for batch in &split.batches {
-        let python_serves = host.slot.version() != ModelVersion::FIRST;
-        if python_serves && left == 0 {
+        let of_python = host.slot.version() != ModelVersion::FIRST;
+        if of_python && left == 0 {
             break;
         }
-        let right = host.serve(batch)?;
-        let told = if python_serves { &mut after } else { &mut before };
-        (told.0, told.1) = (told.0 + right, told.1 + batch.len());
-        left -= usize::from(python_serves);
+        let (right, never_right) = host.serve(batch)?;
+        if of_python {
+            left -= 1;
+            after = (after.0 + right, after.1 + never_right, after.2 + batch.len());
+        }
         host.turn()?;
     }
     let status = host.pipeline.status()?;
@@ -157,14 +158,14 @@ fn main() -> Result<(), BoxError> {
     assert_eq!(dataset.compose()?.digest(), trained_on.digest());
     println!("{champion} was trained on {} rows: base data and {} batches", trained_on.len(), dataset.batches.len());
 
-    let share = |(right, rows): (usize, usize)| right as f64 / rows.max(1) as f64;
+    let (right, never_right, rows) = after;
     let summary = Summary {
         runs: status.runs,
         promotions: status.promotions,
         served_version: champion.0,
-        accuracy_before: share(before),
-        accuracy_after: share(after),
-        batch_rows: dataset.batches.iter().map(|batch| batch.rows).sum(),
+        rows_after: rows,
+        accuracy_after: right as f64 / rows.max(1) as f64,
+        never_accuracy_after: never_right as f64 / rows.max(1) as f64,
     };
     println!("{}", serde_json::to_string(&summary)?);
     Ok(())
@@ -185,6 +186,7 @@ fn python() -> Result<Option<String>, BoxError> {
 
 struct Host<'a> {
     stream: &'a Stream,
+    first: Model,
     pipeline: Pipeline,
     slot: ModelSlot<Served>,
     queue: ReviewQueue,
@@ -232,15 +234,16 @@ impl<'a> Host<'a> {
             .build()?;
         let queue =
             ReviewQueue::open(pipeline.store().clone(), "wine", schema.target().clone(), Arc::new(clock.clone()));
-        Ok(Host { stream, pipeline, slot, queue, clock, rows: HashMap::new() })
+        Ok(Host { stream, first, pipeline, slot, queue, clock, rows: HashMap::new() })
     }
 
-    /// Serves a batch; returns how many predictions were right.
-    fn serve(&mut self, batch: &Range<usize>) -> Result<usize, BoxError> {
+    /// Serves a batch; returns how many predictions were right, and how many of the first model would have been.
+    fn serve(&mut self, batch: &Range<usize>) -> Result<(usize, usize), BoxError> {
         self.clock.advance(TimeDelta::hours(1));
-        let (mut right, mut events, mut probabilities) = (0, Vec::new(), Vec::new());
+        let (mut right, mut never_right, mut events, mut probabilities) = (0, 0, Vec::new(), Vec::new());
         for row in batch.clone() {
             let features = &self.stream.features[row];
+            never_right += usize::from(self.first.predict(features, &mut probabilities) == self.stream.labels[row]);
             let version = self.slot.predict(|model, version| {
                 model.probabilities(features, &mut probabilities);
                 version
@@ -256,7 +259,7 @@ impl<'a> Host<'a> {
         }
         self.pipeline.ingest(events)?;
         self.pipeline.poll()?;
-        Ok(right)
+        Ok((right, never_right))
     }
 
     /// Two people answer every question, then the loop goes as far as it can; training is waited for.
