@@ -5,16 +5,18 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use feedloop::{
-    Artifact, BoxError, Chunk, Dataset, Deployer, Error, Evaluator, Event, Findings, FnTrainer, JobStatus, Label, Mode,
-    ModelRecord, ModelVersion, Outcome, PairedEvaluator, Pipeline, PipelineBuilder, Profile, RunId, RunState, ScoreJob,
-    Scores, TrainJob, Trained, Trainer, detector_fn, new_labels, verify_batch,
+    Artifact, Audit, BatchDraft, BoxError, Chunk, Dataset, Deployer, Error, Evaluator, Event, Findings, FnTrainer,
+    GateContext, JobStatus, Label, MemoryStore, Mode, ModelRecord, ModelVersion, Outcome, PairedEvaluator, Pipeline,
+    PipelineBuilder, Profile, QualityGate, RunId, RunState, ScoreJob, Scores, Snapshot, Stage, TrainJob, Trained,
+    Trainer, detector_fn, new_labels, verify_batch,
 };
 use support::host::Host;
-use support::{base, evaluator, fit, id, prediction, schema};
+use support::{Flaky, base, evaluator, fit, id, prediction, schema};
 
 /// Digests of what was trained on, by key.
 type Log = Arc<Mutex<BTreeMap<String, String>>>;
@@ -78,19 +80,19 @@ fn what_every_model_was_trained_on_is_made_again_from_the_store_and_from_the_fil
 }
 
 /// A pipeline that seals every truth by itself.
-fn light(directory: &std::path::Path) -> Pipeline {
+fn light(directory: &Path, change: impl FnOnce(PipelineBuilder) -> PipelineBuilder) -> Pipeline {
     let flag_all = detector_fn("everything", |chunk: &Chunk<'_>, findings: &mut Findings| {
         chunk.ids().iter().for_each(|id| findings.flag(*id, 1.0, 0.5));
         Ok(())
     });
     let builder = Pipeline::builder("light", schema()).training_data(base()).detect(flag_all);
-    builder.trigger(new_labels(1)).export(directory).build().unwrap()
+    change(builder.trigger(new_labels(1)).export(directory)).build().unwrap()
 }
 
 #[test]
 fn batches_of_the_same_content_have_names_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
-    let mut pipeline = light(directory.path());
+    let mut pipeline = light(directory.path(), |builder| builder);
     for n in 0..3 {
         let truth = Outcome::truth(id(n), Label::Class(1));
         pipeline.ingest([prediction(n, &[0.25, 0.5]), Event::Outcome(truth)]).unwrap();
@@ -322,4 +324,41 @@ fn a_trainer_that_lies_ends_its_run_with_a_reason_and_not_the_loop() {
         assert!(candidate.quarantined.is_some(), "{lie}: {why}");
         assert!(host.pipeline.status().unwrap().runs > 1, "the loop goes on");
     }
+}
+
+/// The store fails from the audit of a batch on.
+struct FailsTheStore(Arc<AtomicBool>);
+
+impl Stage for FailsTheStore {
+    fn name(&self) -> &str {
+        "fails_the_store"
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, BoxError> {
+        Ok(Snapshot::Stateless)
+    }
+
+    fn restore(&mut self, _: &Snapshot) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl QualityGate for FailsTheStore {
+    fn audit(&mut self, _: &BatchDraft<'_>, _: &GateContext<'_>) -> Result<Audit, BoxError> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(Audit::Pass(vec![]))
+    }
+}
+
+#[test]
+fn nothing_is_exported_before_its_name_is_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Flaky::new(MemoryStore::new());
+    let mut pipeline =
+        light(directory.path(), |builder| builder.store(store.clone()).gate(FailsTheStore(store.commits_fail.clone())));
+    let truth = Outcome::truth(id(0), Label::Class(1));
+    pipeline.ingest([prediction(0, &[0.25, 0.5]), Event::Outcome(truth)]).unwrap();
+    let _ = pipeline.poll();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert!(store.commits_fail.load(Ordering::Relaxed));
 }

@@ -154,6 +154,9 @@ struct LoopState {
     last_run: Option<DateTime<Utc>>,
     last_batch: Option<BatchId>,
     batches: Vec<BatchId>,
+    /// The batch that is being exported and is not sealed yet.
+    #[serde(default)]
+    exporting: Option<BatchId>,
     promotions: u64,
     rollbacks: u64,
     rejected: u64,
@@ -251,6 +254,7 @@ impl Retraining {
                 last_run: None,
                 last_batch: None,
                 batches: Vec::new(),
+                exporting: None,
                 promotions: 0,
                 rollbacks: 0,
                 rejected: 0,
@@ -591,7 +595,7 @@ impl Pipeline {
         let mut labelled = Dataset::new(self.schema.clone());
         for manifest in manifests.into_iter().rev() {
             dataset::add_batch(&self.outbox, &manifest, &mut labelled)?;
-            self.add_source(&manifest)?;
+            self.add_source(&manifest);
         }
         self.retraining.labelled = labelled.newest(cap);
         Ok(())

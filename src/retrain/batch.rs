@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::{BatchId, Manifest};
+use super::{BatchId, Manifest, RunId};
 use crate::dataset::Dataset;
 use crate::error::{BoxError, Error};
 use crate::files::{sync_directory, write_atomically};
@@ -182,6 +182,22 @@ pub(crate) fn export(
     let text = serde_json::to_vec_pretty(&complete).map_err(Error::file(failed("the manifest")))?;
     write_atomically(&path.join(MANIFEST), &text).map_err(Error::file(failed("the manifest")))?;
     Ok((path, complete))
+}
+
+/// Takes the batch in `path` away if it was exported by this pipeline for this run: the manifest first, without which it is
+/// none. Anything else that is there stays.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn take_away(path: &Path, pipeline: &str, run: Option<RunId>) -> Result<(), Error> {
+    let place = path.join(MANIFEST);
+    let manifest = fs::read(&place).ok().and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+    if manifest.is_some_and(|manifest| manifest.pipeline == pipeline && manifest.run == run) {
+        let failed = || format!("cannot remove the batch in {}, which was never sealed", path.display());
+        fs::remove_file(&place).map_err(Error::file(failed()))?;
+        fs::remove_dir_all(path).map_err(Error::file(failed()))?;
+    }
+    Ok(())
 }
 
 fn sha256(bytes: &[u8]) -> String {

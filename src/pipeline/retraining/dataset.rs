@@ -1,11 +1,13 @@
 //! What models are trained on, by reference, and how the rows are made of it again.
 
+use std::path::{Path, PathBuf};
+
 use super::super::Pipeline;
 use super::super::outbox::Outbox;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::ModelVersion;
-use crate::retrain::batch::{self, lines_of};
+use crate::retrain::batch::{self, BatchRow, lines_of};
 use crate::retrain::{BatchId, DataRef, DatasetVersion, Manifest, ModelRecord, Recipe};
 use crate::store::Kind;
 
@@ -62,7 +64,7 @@ impl Pipeline {
                 let manifest = batch::base_manifest(&self.name, base, &digest, self.now);
                 let lines: Vec<_> = lines_of(base).collect();
                 let (written, _) = batch::export(&directory.join(BASE), &manifest, base.schema(), &lines)?;
-                path = Some(absolute(&written)?);
+                path = Some(absolute(&written));
             }
             self.retraining.base = Some(DataRef { id: BatchId(digest), rows: base.len() as u64, path });
         }
@@ -79,11 +81,28 @@ impl Pipeline {
         }
     }
 
+    /// Exports a batch that is about to be sealed, if that is wanted. Its name is committed before: what a crash leaves of a
+    /// batch that then has other rows is found by it and taken away, so that nobody trains on it.
+    pub(super) fn export(&mut self, manifest: Manifest, rows: &[BatchRow<'_>]) -> Result<Manifest, Error> {
+        let Some(directory) = self.retraining.parts.export.clone() else { return Ok(manifest) };
+        let state = &self.retraining.state;
+        if state.exporting.as_ref() != Some(&manifest.batch) {
+            if let Some(left) = state.exporting.as_ref().filter(|left| !state.batches.contains(left)) {
+                batch::take_away(&directory.join(&left.0), &self.name, manifest.run)?;
+            }
+            self.retraining.state.exporting = Some(manifest.batch.clone());
+            self.save_loop(Vec::new())?;
+            self.outbox.commit()?;
+        }
+        let lines = rows.iter().map(BatchRow::line).collect::<Result<Vec<_>, Error>>()?;
+        Ok(batch::export(&directory, &manifest, &self.schema, &lines)?.1)
+    }
+
     /// Remembers where the newest labelled rows come from.
-    pub(super) fn add_source(&mut self, manifest: &Manifest) -> Result<(), Error> {
+    pub(super) fn add_source(&mut self, manifest: &Manifest) {
         let retraining = &mut self.retraining;
         let exported = retraining.parts.export.as_ref().filter(|_| !manifest.files.is_empty());
-        let path = exported.map(|directory| absolute(&directory.join(&manifest.batch.0))).transpose()?;
+        let path = exported.map(|directory| absolute(&directory.join(&manifest.batch.0)));
         retraining.sources.push(DataRef { id: manifest.batch.clone(), rows: manifest.rows, path });
         let mut older: u64 = retraining.sources.iter().map(|source| source.rows).sum();
         let most = retraining.parts.training_rows as u64;
@@ -91,12 +110,12 @@ impl Pipeline {
             older -= source.rows;
             older < most
         });
-        Ok(())
     }
 }
 
-fn absolute(path: &std::path::Path) -> Result<std::path::PathBuf, Error> {
-    std::path::absolute(path).map_err(Error::file(format!("{} has no absolute form", path.display())))
+/// The path from the root, where the current directory is known.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Appends the rows of a batch to `data`, with the labels and weights that they were sealed with.
@@ -114,3 +133,7 @@ pub(super) fn add_batch(outbox: &Outbox, manifest: &Manifest, data: &mut Dataset
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

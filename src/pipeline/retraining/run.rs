@@ -169,14 +169,11 @@ impl Pipeline {
         // Whatever can fail comes before the first change.
         let who = run_id.map_or_else(|| "batch".to_owned(), |run| run.to_string());
         let acknowledged = self.acknowledging(&who)?;
-        if let Some(directory) = self.retraining.parts.export.clone() {
-            let lines = rows.iter().map(BatchRow::line).collect::<Result<Vec<_>, Error>>()?;
-            (_, manifest) = batch::export(&directory, &manifest, &self.schema, &lines)?;
-        }
+        manifest = self.export(manifest, &rows)?;
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
         self.retraining.labelled.extend(&dataset)?;
-        self.add_source(&manifest)?;
+        self.add_source(&manifest);
         let mut weights = weights.into_iter();
         for (sample, annotation) in samples {
             let id = sample.id();
@@ -191,7 +188,7 @@ impl Pipeline {
         self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         let state = &mut self.retraining.state;
-        state.held = None;
+        (state.held, state.exporting) = (None, None);
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());
         let mut writes = vec![batch];

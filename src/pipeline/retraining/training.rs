@@ -74,8 +74,10 @@ impl Pipeline {
                 }
                 let dataset = match &job.dataset {
                     Some(dataset) => dataset.clone(),
+                    // An earlier version has begun this run.
                     None => self.dataset_version(job.recipe, &data)?,
                 };
+                job.dataset = Some(dataset.clone());
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
