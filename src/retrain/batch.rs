@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::{BatchId, Manifest, RunId};
+use super::{BatchId, Manifest};
 use crate::dataset::Dataset;
 use crate::error::{BoxError, Error};
 use crate::files::{sync_directory, write_atomically};
@@ -184,15 +184,15 @@ pub(crate) fn export(
     Ok((path, complete))
 }
 
-/// Takes the batch in `path` away if it was exported by this pipeline for this run: the manifest first, without which it is
-/// none. Anything else that is there stays.
+/// Takes the batch in `path` away if `pipeline` exported it: the manifest first, without which it is none. Anything else that
+/// is there stays.
 ///
 /// # Errors
 /// It cannot be removed.
-pub(crate) fn take_away(path: &Path, pipeline: &str, run: Option<RunId>) -> Result<(), Error> {
+pub(crate) fn take_away(path: &Path, pipeline: &str) -> Result<(), Error> {
     let place = path.join(MANIFEST);
     let manifest = fs::read(&place).ok().and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
-    if manifest.is_some_and(|manifest| manifest.pipeline == pipeline && manifest.run == run) {
+    if manifest.is_some_and(|manifest| manifest.pipeline == pipeline) {
         let failed = || format!("cannot remove the batch in {}, which was never sealed", path.display());
         fs::remove_file(&place).map_err(Error::file(failed()))?;
         fs::remove_dir_all(path).map_err(Error::file(failed()))?;

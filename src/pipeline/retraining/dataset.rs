@@ -88,7 +88,7 @@ impl Pipeline {
         let state = &self.retraining.state;
         if state.exporting.as_ref() != Some(&manifest.batch) {
             if let Some(left) = state.exporting.as_ref().filter(|left| !state.batches.contains(left)) {
-                batch::take_away(&directory.join(&left.0), &self.name, manifest.run)?;
+                batch::take_away(&directory.join(&left.0), &self.name)?;
             }
             self.retraining.state.exporting = Some(manifest.batch.clone());
             self.save_loop(Vec::new())?;
