@@ -5,12 +5,12 @@
 //! ```
 //!
 //! No trainer, no server, one file. Once a night, what was flagged and labelled since the last time is checked, sealed
-//! and exported as `DIRECTORY/<batch>/data.jsonl` with a `manifest.json` beside it.
+//! and exported as `DIRECTORY/<batch>/data.jsonl` with its schema and a `manifest.json` beside it.
 
 use feedloop::chrono::{DateTime, TimeDelta};
 use feedloop::{
     Deduplicate, Event, Field, Label, LowConfidence, Mahalanobis, ManualClock, Outcome, Output, Pipeline, PredictionId,
-    Reference, Row, Schema, SchemaGate, SqliteStore, Target, schedule, uuid::Uuid,
+    Reference, Row, Schema, SchemaGate, SqliteStore, Target, schedule, uuid::Uuid, verify_batch,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,7 +60,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         status.counters.predictions, status.counters.samples, status.samples
     );
     for entry in std::fs::read_dir(directory.join("batches"))? {
-        println!("train from {}", entry?.path().display());
+        let path = entry?.path();
+        // What a training script should do first: is the batch what its manifest says?
+        let batch = verify_batch(&path)?;
+        println!("train from {}: {} rows, {:?}", path.display(), batch.manifest.rows, batch.manifest.sources);
     }
     Ok(())
 }

@@ -130,6 +130,19 @@ impl Dataset {
         Ok(())
     }
 
+    /// Appends the rows of `other`, which may have an earlier version of the schema.
+    pub(crate) fn extend_older(&mut self, other: &Dataset) -> Result<(), SchemaError> {
+        if self.schema != other.schema {
+            other.schema.evolve(&self.schema)?;
+        }
+        for ((row, label), weight) in other.rows.iter().zip(&other.labels).zip(&other.weights) {
+            let mut row = row.clone();
+            row.fit(&self.schema);
+            self.push(row, *label, *weight)?;
+        }
+        Ok(())
+    }
+
     /// The rows of positive weight, with these weights instead of their own.
     pub(crate) fn reweighted(&self, weights: &[f64]) -> Dataset {
         let taken = || weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
@@ -141,7 +154,7 @@ impl Dataset {
         }
     }
 
-    /// SHA-256 over schema and canonical rows with labels and weights, in hexadecimal; the order of the rows does not
+    /// SHA-256 over schema and canonical rows with labels and weights, in hexadecimal. The order of the rows does not
     /// matter, a row that occurs twice counts twice.
     pub fn digest(&self) -> String {
         let rows = (0..self.len()).map(|i| row_digest(&self.rows[i], self.labels[i], self.weights[i])).collect();

@@ -356,9 +356,9 @@ pub mod retraining {
     //! [`ConfirmRules::likely`](crate::ConfirmRules::likely) also promotes what is only likely better; that promises nothing.
     //!
     //! **[`adaptive`](crate::Profile::adaptive)**, for fast drift and few labels. The evidence belongs to the recipes, not to one
-    //! model: five of them, and "keep the first model", race by discounted prequential score on the random lane. What is promoted is
+    //! model: six of them, and "keep the first model", race by discounted prequential score on the random lane. What is promoted is
     //! a model of the [blend](crate::Recipe::Blend), trained on rows weighted by what each recipe has earned: with few labels
-    //! it stands between all recipes, with many it follows the best. A run therefore trains six models. Refits are promoted
+    //! it stands between all recipes, with many it follows the best. A run therefore trains seven models. Refits are promoted
     //! without evidence of their own, unless they change less than 1 % of the predictions or fail the smoke test.
     //! **No harm is excluded** below about 25 labels on which
     //! the recipes differ, and nothing is promised about a single refit. The watch is the safety net, but a thin one:

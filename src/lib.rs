@@ -105,6 +105,8 @@
 //! | `sqlite` | yes | `SqliteStore`, with SQLite bundled |
 //! | `sqlite-system` | no | `SqliteStore` on the system's SQLite library |
 //! | `time-zones` | yes | [`Schedule::time_zone`], with the IANA database |
+//! | `parquet` | no | batches and training jobs also as Parquet, beside JSON Lines |
+//! | `http`, `https` | no | `HttpTrainer`: training by a service, in plain or over TLS (rustls) |
 //! | `conformance` | no | the suites that every stage, trigger and store passes, for yours |
 
 mod chunk;
@@ -171,12 +173,15 @@ pub use pipeline::{
     Status, Worker,
 };
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
+#[cfg(feature = "http")]
+pub use retrain::HttpTrainer;
 pub use retrain::{
-    AdaptiveRules, Artifact, BatchId, Check, CommandTrainer, Comparison, ConfirmRules, CostMatrix, Deployer,
-    EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement, LabelledRows,
-    LatencyBound, Manifest, Measured, Metric, MetricTable, Model, ModelFigures, ModelRecord, ModelSlot, Paired,
-    PairedEvaluator, Profile, Race, Recipe, Requirement, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence,
-    SliceFigures, Tabulate, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
+    AdaptiveRules, Artifact, BatchId, Check, CommandTrainer, Comparison, ConfirmRules, CostMatrix, DataRef,
+    DatasetVersion, Deployer, EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement,
+    LabelledRows, LatencyBound, Manifest, Measured, Metric, MetricTable, Model, ModelFigures, ModelRecord, ModelSlot,
+    Paired, PairedEvaluator, Profile, Race, Recipe, Requirement, Run, RunId, RunState, ScoreJob, Scores, Served,
+    SliceEvidence, SliceFigures, Tabulate, TrainJob, Trained, Trainer, Verdict, Verified, Watch, WatchVerdict,
+    verify_batch,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,

@@ -4,15 +4,20 @@ pub(crate) mod batch;
 mod command;
 pub(crate) mod compare;
 pub(crate) mod evaluation;
+#[cfg(feature = "http")]
+mod http;
 pub(crate) mod jobs;
 pub(crate) mod judge;
 pub(crate) mod latency;
 pub(crate) mod maturity;
+pub(crate) mod orders;
 pub(crate) mod paired;
 pub(crate) mod race;
 pub(crate) mod recipe;
+pub(crate) mod signal;
 mod slot;
 mod train_fn;
+mod version;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
@@ -30,21 +35,25 @@ use crate::sample::Reason;
 use crate::schema::Row;
 use crate::trigger::Explanation;
 
+pub use batch::{Verified, verify_batch};
 pub use command::CommandTrainer;
 pub use compare::Comparison;
 pub use evaluation::{
     Check, CostMatrix, EvaluatedOn, Evaluation, LabelledRows, Measured, Metric, MetricTable, ModelFigures, Requirement,
     SliceFigures, Tabulate,
 };
+#[cfg(feature = "http")]
+pub use http::HttpTrainer;
 pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
 pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;
 pub use race::Race;
 pub use slot::{ModelSlot, Served};
 pub use train_fn::FnTrainer;
+pub use version::{DataRef, DatasetVersion};
 pub use watch::{Flapping, Watch, WatchVerdict};
 
-/// Name of a sealed batch: its content digest.
+/// Name of a sealed batch: its content digest; with `-2`, `-3` … behind it where batches before it had the same content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BatchId(pub String);
@@ -72,13 +81,15 @@ impl std::fmt::Display for RunId {
 pub enum Recipe {
     /// Base data and every label.
     All,
-    /// The same, with weights that halve from newest to oldest.
+    /// The same, with weights that halve every 200 rows from the newest on.
     Decayed,
+    /// The same, with weights that halve every 50 rows.
+    FastDecayed,
     /// The newest rows, as many as the base data has.
     Window,
     /// The newest few.
     Newest,
-    /// The labels with weights that halve every 100 rows, and base data that weighs as much as 100 labels.
+    /// The labels with weights that halve every 30 rows, and base data that weighs as much as 30 labels.
     Anchored,
     /// All of these mixed: each row's weight is what the recipes give it, in the proportion in which they have earned it
     /// in the [`Race`].
@@ -87,13 +98,15 @@ pub enum Recipe {
 
 impl Recipe {
     /// The recipes that race; [`Recipe::Blend`] is made of them.
-    pub const RACING: [Recipe; 5] = [Recipe::All, Recipe::Decayed, Recipe::Window, Recipe::Newest, Recipe::Anchored];
+    pub const RACING: [Recipe; 6] =
+        [Recipe::All, Recipe::Decayed, Recipe::FastDecayed, Recipe::Window, Recipe::Newest, Recipe::Anchored];
 
     /// The name as it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Recipe::All => "all",
             Recipe::Decayed => "decayed",
+            Recipe::FastDecayed => "fast_decayed",
             Recipe::Window => "window",
             Recipe::Newest => "newest",
             Recipe::Anchored => "anchored",
@@ -129,6 +142,10 @@ pub struct ModelRecord {
     pub batches: Vec<BatchId>,
     /// Digest of all rows that it was trained on.
     pub digest: Option<String>,
+    /// What it was trained on, by reference; [`Pipeline::trained_on`](crate::Pipeline::trained_on) makes the rows of
+    /// it again. `None` for the first model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetVersion>,
     /// When it was trained.
     pub trained: DateTime<Utc>,
     /// Why it must not be served any more.
@@ -141,8 +158,12 @@ pub struct ModelRecord {
 pub struct Manifest {
     /// Version of this format.
     pub format: u32,
-    /// Content digest of the rows, labels and weights.
+    /// Its name.
     pub batch: BatchId,
+    /// Content digest of schema, rows, labels and weights, whatever their order; empty in a manifest of an earlier version,
+    /// whose batch id it is.
+    #[serde(default)]
+    pub digest: String,
     /// Name of the pipeline.
     pub pipeline: String,
     /// Fingerprint of the schema.
@@ -160,11 +181,20 @@ pub struct Manifest {
     pub sources: BTreeMap<String, u64>,
     /// Rows by lane.
     pub lanes: BTreeMap<String, u64>,
+    /// Rows by split: `judge` for rows of the judging lanes that had judged the live models before they were sealed,
+    /// `train` for every other. All of them may be trained on; a trainer that wants a validation set of fairly drawn rows takes
+    /// the former.
+    #[serde(default)]
+    pub splits: BTreeMap<String, u64>,
     /// What the gates said, by gate.
     pub gates: BTreeMap<String, Vec<Reason>>,
+    /// Names of the columns beside the fields in a Parquet file: the usual name (`label`, `weight`, `sample`, `time`, `source`,
+    /// `lane`, `inclusion`, `split`) to the one used, which has an underscore before it where a field has that name.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
     /// The samples in it, in the order of the data file.
     pub samples: Vec<PredictionId>,
-    /// Data files beside the manifest with their SHA-256; empty if the batch lives in the store only.
+    /// Files beside the manifest (`data.jsonl`, with feature `parquet` also `data.parquet`, and `schema.json`) with their SHA-256; empty if the batch lives in the store only.
     pub files: BTreeMap<String, String>,
 }
 
@@ -179,6 +209,8 @@ pub struct TrainJob {
     pub recipe: Recipe,
     /// The rows to train on, oldest first, with weights.
     pub data: Arc<Dataset>,
+    /// The same by reference: base data and batches, with the directories that they are in, where they are on disk.
+    pub dataset: DatasetVersion,
     /// Seed for the trainer's own randomness.
     pub seed: u64,
     /// Directory of this job, if the pipeline has a working directory: inputs are here, artifacts belong here.

@@ -4,7 +4,7 @@
 mod support;
 
 use feedloop::{
-    Artifact, ConfirmRules, Dataset, Error, EvaluatedOn, FnTrainer, Leakage, LineageStep, Metric, Pipeline,
+    Artifact, ConfirmRules, Dataset, Error, EvaluatedOn, FnTrainer, Leakage, LineageNode, Metric, Pipeline,
     PipelineBuilder, Profile, Requirement, Row, RunId, RunState, TrainJob, Verdict, new_labels,
 };
 use support::host::Host;
@@ -71,8 +71,8 @@ fn the_evaluation_of_a_promotion_is_stored_linked_and_found_again() {
     assert_eq!((audit.all.rows, audit.all.of(found.candidate, Metric::Accuracy).unwrap().value), (300, Some(1.0)));
     assert!(audit.all.difference(found.champion, Metric::Accuracy).unwrap().interval.unwrap().0 > 0.2);
     assert!(run.evaluation.as_ref().is_some_and(|digest| digest.len() == 64));
-    let lineage = host.pipeline.model_lineage(found.candidate).unwrap();
-    assert!(lineage.steps.contains(&LineageStep::Evaluation(Box::new(found.clone()))), "{lineage}");
+    let lineage = host.pipeline.lineage(found.candidate).unwrap();
+    assert!(lineage.nodes.contains(&LineageNode::Evaluation(Box::new(found.clone()))), "{lineage}");
     assert!(lineage.to_string().contains("evaluation of v1 against v0: pass"), "{lineage}");
     host.restart(settings);
     assert_eq!(host.pipeline.evaluation(RunId(1)).unwrap(), Some(found));

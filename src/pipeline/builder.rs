@@ -278,13 +278,15 @@ impl PipelineBuilder {
         self
     }
 
-    /// Directory that sealed batches are exported to.
+    /// Directory that sealed batches are exported to, each in a directory of its name: rows as JSON Lines (with feature `parquet`
+    /// also as Parquet), their schema, and last the manifest. [`verify_batch`](crate::verify_batch) checks one.
     pub fn export(mut self, directory: impl Into<PathBuf>) -> Self {
         self.parts.export = Some(directory.into());
         self
     }
 
-    /// Directory for the files of training jobs; a [`CommandTrainer`](crate::CommandTrainer) needs it.
+    /// Directory for the files of training jobs, of this pipeline alone; a [`CommandTrainer`](crate::CommandTrainer) needs it. The
+    /// training data of the first model is written there too, once, by the worker, so that trainers find it.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.parts.directory = Some(directory.into());
         self

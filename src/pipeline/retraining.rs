@@ -7,6 +7,7 @@ mod aliases;
 mod audit;
 mod challenger;
 mod cohorts;
+mod dataset;
 mod deploy;
 mod erasure;
 mod evaluation;
@@ -41,8 +42,8 @@ use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::latency::Timings;
 use crate::retrain::maturity::Cohort;
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluation, Evaluator, Evidence, Flapping, LatencyBound, ModelRecord, Race, Recipe,
-    Run, RunId, RunState, Trainer, Watch,
+    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluation, Evaluator, Evidence, Flapping, LatencyBound,
+    ModelRecord, Race, Recipe, Run, RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema, Target};
@@ -109,6 +110,9 @@ struct Job {
     key: String,
     recipe: Recipe,
     digest: String,
+    /// `None` if an earlier version wrote it.
+    #[serde(default)]
+    dataset: Option<DatasetVersion>,
     version: Option<ModelVersion>,
     failed: Option<String>,
 }
@@ -183,6 +187,9 @@ struct LoopState {
     last_run: Option<DateTime<Utc>>,
     last_batch: Option<BatchId>,
     batches: Vec<BatchId>,
+    /// The batch that is being exported and is not sealed yet.
+    #[serde(default)]
+    exporting: Option<BatchId>,
     promotions: u64,
     rollbacks: u64,
     rejected: u64,
@@ -244,6 +251,10 @@ pub(super) struct Retraining {
     labels: LabelTracker,
     /// The newest rows of all batches.
     labelled: Dataset,
+    /// The batches that these rows come from, oldest first.
+    sources: Vec<DataRef>,
+    /// The base data by reference, once it was needed.
+    base: Option<DataRef>,
     coverage: CoverageTracker,
     /// Live rows among which candidate and champion are compared.
     pool: Vec<Observation>,
@@ -312,6 +323,7 @@ impl Retraining {
                 last_run: None,
                 last_batch: None,
                 batches: Vec::new(),
+                exporting: None,
                 promotions: 0,
                 rollbacks: 0,
                 rejected: 0,
@@ -330,6 +342,8 @@ impl Retraining {
             unjudged: BTreeSet::new(),
             labels: LabelTracker::default(),
             labelled: Dataset::new(schema.clone()),
+            sources: Vec::new(),
+            base: None,
             coverage,
             pool: Vec::new(),
             comparing: None,
@@ -494,14 +508,9 @@ impl Retraining {
         if self.models.contains_key(&version) {
             return Ok(());
         }
-        let Some(mut record) = outbox.read::<ModelRecord>(Kind::Model, &version.to_string())? else {
+        let Some(record) = read_model(outbox, version)? else {
             return Err(Error::Corrupt(format!("model {version} is not in the store")));
         };
-        if let Artifact::Inline(bytes) = &mut record.artifact
-            && let Some(stored) = outbox.read_raw(Kind::Model, &artifact_key(version))?
-        {
-            *bytes = stored.to_vec();
-        }
         self.models.insert(version, record);
         Ok(())
     }
@@ -515,6 +524,17 @@ impl Retraining {
 
 fn artifact_key(version: ModelVersion) -> String {
     format!("{version}.artifact")
+}
+
+/// The record of a model, with its artifact.
+fn read_model(outbox: &Outbox, version: ModelVersion) -> Result<Option<ModelRecord>, Error> {
+    let mut record = outbox.read::<ModelRecord>(Kind::Model, &version.to_string())?;
+    if let Some(Artifact::Inline(bytes)) = record.as_mut().map(|record| &mut record.artifact)
+        && let Some(stored) = outbox.read_raw(Kind::Model, &artifact_key(version))?
+    {
+        *bytes = stored.to_vec();
+    }
+    Ok(record)
 }
 
 impl Pipeline {
@@ -614,6 +634,7 @@ impl Pipeline {
                 base: None,
                 batches: Vec::new(),
                 digest: self.base.as_ref().map(Dataset::digest),
+                dataset: None,
                 trained: self.now,
                 quarantined: None,
             };

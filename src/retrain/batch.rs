@@ -6,21 +6,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{BatchId, Manifest};
 use crate::dataset::Dataset;
-use crate::error::Error;
-use crate::event::Label;
+use crate::error::{BoxError, Error};
 use crate::files::{sync_directory, write_atomically};
-use crate::sample::{Annotation, Annotator, Reason, Sample};
-use crate::schema::{Row, Schema, Target, hex};
+use crate::sample::{Annotation, Reason, Sample};
+use crate::schema::{Schema, hex};
+
+pub(crate) mod line;
+#[cfg(feature = "parquet")]
+mod parquet_file;
+mod verify;
+
+pub(crate) use line::{Line, Origin, columns, json_lines, lines_of, read_json_lines};
+pub use verify::{Verified, verify_batch};
 
 /// Version of the format on disk.
 const FORMAT: u32 = 1;
-/// Name of the data file.
+/// Name of the data file as JSON Lines.
 pub(crate) const DATA: &str = "data.jsonl";
+/// Name of the data file as Parquet.
+#[cfg(feature = "parquet")]
+pub(crate) const PARQUET: &str = "data.parquet";
+/// Name of the file with the schema of the rows.
+const SCHEMA: &str = "schema.json";
 const MANIFEST: &str = "manifest.json";
 
 /// One row of a batch: a sample, the annotation whose label counts, and the training weight.
@@ -29,6 +40,28 @@ pub(crate) struct BatchRow<'a> {
     pub(crate) sample: &'a Sample,
     pub(crate) annotation: &'a Annotation,
     pub(crate) weight: f64,
+}
+
+impl<'a> BatchRow<'a> {
+    /// The row as it is written.
+    ///
+    /// # Errors
+    /// Its annotation retracts a label instead of giving one.
+    pub(crate) fn line(&self) -> Result<Line<'a>, Error> {
+        let (sample, annotation) = (self.sample, self.annotation);
+        let Some(label) = annotation.label else {
+            return Err(Error::Refused(format!("sample {} has no label: it cannot enter a batch", sample.id())));
+        };
+        let origin = Origin {
+            sample: sample.id(),
+            time: sample.observation.time,
+            annotator: &annotation.annotator,
+            lane: sample.lane,
+            inclusion: sample.inclusion,
+            judged: sample.judged,
+        };
+        Ok(Line { row: &sample.observation.row, label, weight: self.weight, origin: Some(origin) })
+    }
 }
 
 /// Seals `rows`, oldest first: the manifest (without files) and the data to train on, in the order of the rows.
@@ -44,18 +77,21 @@ pub(crate) fn seal(
     now: DateTime<Utc>,
 ) -> Result<(Manifest, Dataset), Error> {
     let mut data = Dataset::new(schema.clone());
-    let (mut sources, mut lanes) = (BTreeMap::new(), BTreeMap::new());
-    for BatchRow { sample, annotation, weight } in rows {
-        let Some(label) = annotation.label else {
-            return Err(Error::Refused(format!("sample {} has no label: it cannot enter a batch", sample.id())));
-        };
-        data.push(sample.observation.row.clone(), label, *weight)?;
-        *sources.entry(source_of(&annotation.annotator).to_owned()).or_default() += 1;
-        *lanes.entry(sample.lane.as_str().to_owned()).or_default() += 1;
+    let (mut sources, mut lanes, mut splits) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for row in rows {
+        let line = row.line()?;
+        data.push(line.row.clone(), line.label, line.weight)?;
+        if let Some(origin) = line.origin {
+            *sources.entry(origin.source().to_owned()).or_default() += 1;
+            *lanes.entry(origin.lane.as_str().to_owned()).or_default() += 1;
+            *splits.entry(origin.split().to_owned()).or_default() += 1;
+        }
     }
+    let digest = data.digest();
     let manifest = Manifest {
         format: FORMAT,
-        batch: BatchId(data.digest()),
+        batch: BatchId(digest.clone()),
+        digest,
         pipeline: pipeline.to_owned(),
         schema: schema.fingerprint().to_owned(),
         run: None,
@@ -64,119 +100,104 @@ pub(crate) fn seal(
         rows: rows.len() as u64,
         sources,
         lanes,
+        splits,
         gates,
+        columns: columns(schema),
         samples: rows.iter().map(|row| row.sample.id()).collect(),
         files: BTreeMap::new(),
     };
     Ok((manifest, data))
 }
 
-fn source_of(annotator: &Annotator) -> &'static str {
-    match annotator {
-        Annotator::Human(_) => "human",
-        Annotator::User(_) => "user",
-        Annotator::GroundTruth => "ground_truth",
-        Annotator::Model(_) => "model",
+/// The manifest of base data, which is written like a batch but names no samples.
+pub(crate) fn base_manifest(pipeline: &str, data: &Dataset, digest: &str, now: DateTime<Utc>) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        batch: BatchId(digest.to_owned()),
+        digest: digest.to_owned(),
+        pipeline: pipeline.to_owned(),
+        schema: data.schema().fingerprint().to_owned(),
+        run: None,
+        parent: None,
+        sealed: now,
+        rows: data.len() as u64,
+        sources: [(BASE.to_owned(), data.len() as u64)].into(),
+        lanes: BTreeMap::new(),
+        splits: BTreeMap::new(),
+        gates: BTreeMap::new(),
+        columns: columns(data.schema()),
+        samples: Vec::new(),
+        files: BTreeMap::new(),
     }
 }
 
-/// A labelled row as one JSON object: `row` (field names to values), `label` (name of the class, or the value) and
-/// `weight`.
-pub(crate) fn labelled_json(schema: &Schema, row: &Row, label: Label, weight: f64) -> Value {
-    let label = match (label, schema.target()) {
-        (Label::Class(class), Target::Classes(names)) => names.get(class as usize).map_or(Value::Null, |n| json!(n)),
-        (label, _) => json!(label.number()),
-    };
-    json!({ "row": row.to_json(schema), "label": label, "weight": weight })
-}
+/// The source of rows of base data.
+const BASE: &str = "base";
 
-/// The row of a batch as one JSON object: as [`labelled_json`], and `sample` and `annotator`.
-pub(crate) fn batch_json(schema: &Schema, row: &BatchRow<'_>) -> Value {
-    let label = row.annotation.label.unwrap_or(Label::Value(f64::NAN));
-    let mut object = labelled_json(schema, &row.sample.observation.row, label, row.weight);
-    object["sample"] = json!(row.sample.id());
-    object["annotator"] = json!(row.annotation.annotator);
-    object
-}
-
-/// JSON objects as lines.
-pub(crate) fn json_lines(objects: impl IntoIterator<Item = Value>) -> Vec<u8> {
-    objects.into_iter().flat_map(|object| format!("{object}\n").into_bytes()).collect()
+/// Name and content of each data file.
+///
+/// # Errors
+/// The rows cannot be written as Parquet.
+pub(crate) fn data_files(schema: &Schema, lines: &[Line<'_>]) -> Result<Vec<(&'static str, Vec<u8>)>, BoxError> {
+    Ok(vec![
+        (DATA, json_lines(schema, lines)),
+        #[cfg(feature = "parquet")]
+        (PARQUET, parquet_file::parquet(schema, lines)?),
+    ])
 }
 
 /// Writes a batch to `directory`/*batch id*: data first, manifest last. Returns that path and the manifest with the
-/// SHA-256 of the data file.
+/// SHA-256 of each file.
 ///
-/// Doing it twice is harmless; what is damaged or was left half-written is written anew.
+/// Doing it twice is harmless; what is damaged, was left half-written or is of an earlier release is written anew.
 ///
 /// # Errors
 /// A file cannot be written, or the directory holds another batch under the same id.
 pub(crate) fn export(
     directory: &Path,
     manifest: &Manifest,
-    lines: impl IntoIterator<Item = Value>,
+    schema: &Schema,
+    lines: &[Line<'_>],
 ) -> Result<(PathBuf, Manifest), Error> {
     let path = directory.join(&manifest.batch.0);
     let failed = |what: &str| format!("cannot write {what} of the batch {} to {}", manifest.batch, path.display());
-    let data = json_lines(lines);
+    let mut files = data_files(schema, lines).map_err(Error::file(failed("the data")))?;
+    files.push((SCHEMA, serde_json::to_vec_pretty(schema).map_err(Error::file(failed("the schema")))?));
     let mut complete = manifest.clone();
-    complete.files = [(DATA.to_owned(), sha256(&data))].into();
-    if let Ok(found) = verify(&path) {
-        if found.files != complete.files || found.samples != complete.samples {
+    complete.files = files.iter().map(|(name, bytes)| ((*name).to_owned(), sha256(bytes))).collect();
+    if let Ok(found) = verify::files(&path) {
+        if found.samples != complete.samples {
             let text = format!("{} holds other samples with the same content: keep both apart", path.display());
             return Err(Error::Refused(text));
         }
-        return Ok((path, found));
+        if found.files == complete.files {
+            return Ok((path, found));
+        }
     }
     fs::create_dir_all(&path).map_err(Error::file(failed("the directory")))?;
     sync_directory(directory).map_err(Error::file(failed("the directory")))?;
-    write_atomically(&path.join(DATA), &data).map_err(Error::file(failed("the data")))?;
+    for (name, bytes) in &files {
+        write_atomically(&path.join(name), bytes).map_err(Error::file(failed(name)))?;
+    }
     let text = serde_json::to_vec_pretty(&complete).map_err(Error::file(failed("the manifest")))?;
     write_atomically(&path.join(MANIFEST), &text).map_err(Error::file(failed("the manifest")))?;
     Ok((path, complete))
 }
 
-/// Checks a batch that was exported to `directory`: every file is there and has the content that the manifest says.
+/// Takes the batch in `path` away if `pipeline` exported it: the manifest first, without which it is none. Anything else that
+/// is there stays.
 ///
 /// # Errors
-/// It names the file that is missing, truncated or changed.
-pub(crate) fn verify(directory: &Path) -> Result<Manifest, Error> {
-    let place = directory.join(MANIFEST);
-    let failed = || format!("cannot read the manifest {}", place.display());
-    let bytes = fs::read(&place).map_err(Error::file(failed()))?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(Error::file(failed()))?;
-    let corrupt = |what: String| Error::Corrupt(format!("the batch in {} is damaged: {what}", directory.display()));
-    if manifest.format != FORMAT {
-        let found = manifest.format;
-        return Err(corrupt(format!("its manifest has format {found}, this release reads format {FORMAT}")));
+/// It cannot be removed.
+pub(crate) fn take_away(path: &Path, pipeline: &str) -> Result<(), Error> {
+    let place = path.join(MANIFEST);
+    let manifest = fs::read(&place).ok().and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+    if manifest.is_some_and(|manifest| manifest.pipeline == pipeline) {
+        let failed = || format!("cannot remove the batch in {}, which was never sealed", path.display());
+        fs::remove_file(&place).map_err(Error::file(failed()))?;
+        fs::remove_dir_all(path).map_err(Error::file(failed()))?;
     }
-    if manifest.samples.len() as u64 != manifest.rows {
-        let (samples, rows) = (manifest.samples.len(), manifest.rows);
-        return Err(corrupt(format!("its manifest names {samples} samples for {rows} rows")));
-    }
-    for (name, expected) in &manifest.files {
-        if Path::new(name).file_name() != Some(name.as_ref()) {
-            return Err(corrupt(format!("`{name}` is not the name of a file beside the manifest")));
-        }
-        let data = match fs::read(directory.join(name)) {
-            Ok(data) => data,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(corrupt(format!("`{name}` is missing")));
-            }
-            Err(error) => return Err(Error::file(format!("cannot read {}", directory.join(name).display()))(error)),
-        };
-        let found = sha256(&data);
-        if found != *expected {
-            let lines = data.iter().filter(|&&byte| byte == b'\n').count() as u64;
-            let cut = lines < manifest.rows || data.last() != Some(&b'\n');
-            return Err(corrupt(if cut {
-                format!("`{name}` is truncated: {lines} of {} rows are whole", manifest.rows)
-            } else {
-                format!("`{name}` was changed: its SHA-256 is {found}, {expected} was expected")
-            }));
-        }
-    }
-    Ok(manifest)
+    Ok(())
 }
 
 fn sha256(bytes: &[u8]) -> String {

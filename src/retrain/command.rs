@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::jobs::Jobs;
+use super::signal::Signal;
 use super::{JobStatus, TrainJob, Trained, Trainer};
 use crate::error::{BoxError, message};
 
 mod child;
-
-use child::Signal;
+mod process;
 
 /// Longest run unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(3600);
+/// Wait before the second attempt unless told otherwise.
+const BACK_OFF: Duration = Duration::from_secs(1);
 
 /// Trains by running a command, as a process of its own, for every job.
 ///
@@ -25,13 +27,17 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// |---|---|
 /// | `FEEDLOOP_DATA` | the rows to train on: JSON Lines, each `{"row": {field: value, …}, "label": …, "weight": …}`, oldest first |
 /// | `FEEDLOOP_OUTPUT` | an empty directory; the artifact must be written there, as `model` unless told otherwise |
-/// | `FEEDLOOP_MANIFEST` | a JSON file that describes the job: key, run, recipe, seed, schema, data file and digest |
+/// | `FEEDLOOP_MANIFEST` | a JSON file that describes the job: `key`, `run`, `recipe`, `seed`, `schema`, `rows`, `digest`, `attempt`; `data`, the files with the rows (with feature `parquet` the second one is Parquet); `columns`, the names of label and weight in it; `dataset`, the same by reference: the directories of base data and batches |
 /// | `FEEDLOOP_KEY` | the key of the job: the same key is the same job, also after a crash |
 ///
-/// Exit code 0 with an artifact is success; the artifact is a file or a directory. What the command prints goes to
-/// `train.log` in the job's directory, and the last 64 KiB of it into the run's record. When the time is up or the job is
-/// cancelled, the whole process group is killed. Dropping the trainer does the same. A job that had finished before the
-/// host was restarted is not run again. The pipeline needs a working directory.
+/// Exit code 0 with an artifact that is not empty is success; the artifact is a file or a directory. What the command prints
+/// goes to `train.log` in the job's directory (its end, once there are more than 8 MiB), and the last 64 KiB of it into the
+/// run's record.
+///
+/// When the time is up or the job is cancelled, the whole process group is killed; so is what a command that ended left
+/// running in it. (A process that leaves the group, as daemons do, is out of reach.) Dropping the trainer kills likewise. A
+/// job that had finished before the host was restarted is not run again; one that a crashed host left running is killed and
+/// begun anew (on Linux; elsewhere it is not found). The pipeline needs a working directory, one of its own.
 ///
 /// # Examples
 /// ```
@@ -53,6 +59,8 @@ struct Order {
     arguments: Vec<OsString>,
     artifact: PathBuf,
     timeout: Duration,
+    retries: u32,
+    back_off: Duration,
     environment: Vec<(OsString, OsString)>,
 }
 
@@ -69,6 +77,8 @@ impl CommandTrainer {
             arguments: arguments.into_iter().map(Into::into).collect(),
             artifact: "model".into(),
             timeout: TIMEOUT,
+            retries: 0,
+            back_off: BACK_OFF,
             environment: Vec::new(),
         };
         CommandTrainer { order, jobs: Jobs::threaded(), signals: BTreeMap::new() }
@@ -80,9 +90,25 @@ impl CommandTrainer {
         self
     }
 
-    /// Longest run; one hour unless told otherwise.
+    /// Longest run of one attempt; one hour unless told otherwise.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.order.timeout = timeout;
+        self
+    }
+
+    /// Attempts after the first one, if the command cannot be run, ends with another code than 0 or by a signal, or leaves no
+    /// artifact; none unless told otherwise. A command that used its whole time is not tried again, nor one that was cancelled.
+    ///
+    /// Each attempt has an output directory of its own and the same key. Between attempts it waits a second, doubled with
+    /// every failure, at most a minute.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.order.retries = retries;
+        self
+    }
+
+    /// Another wait before the second attempt than a second.
+    pub fn back_off(mut self, first: Duration) -> Self {
+        self.order.back_off = first;
         self
     }
 

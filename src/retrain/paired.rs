@@ -167,6 +167,7 @@ pub(crate) mod tests {
             base: None,
             batches: Vec::new(),
             digest: None,
+            dataset: None,
             trained: chrono::DateTime::UNIX_EPOCH,
             quarantined: None,
         }

@@ -12,11 +12,11 @@ pub(crate) const MOST_ROWS: usize = 3000;
 /// [`Recipe::Newest`]: fewest rows, and rows per class.
 const NEWEST: (usize, usize) = (60, 6);
 
-/// Shortest half-life of [`Recipe::Decayed`], in rows.
-const SHORTEST_HALF_LIFE: f64 = 30.0;
+/// Half-lives of [`Recipe::Decayed`] and [`Recipe::FastDecayed`], in rows.
+const HALF_LIVES: (f64, f64) = (200.0, 50.0);
 
 /// [`Recipe::Anchored`]: the half-life of a label in rows, and the weight of all base data together.
-const ANCHORED: (f64, f64) = (100.0, 100.0);
+const ANCHORED: (f64, f64) = (30.0, 30.0);
 
 /// [`Recipe::Blend`] leaves out rows of less than this share of the largest weight.
 const NEGLIGIBLE: f64 = 1e-4;
@@ -65,7 +65,6 @@ fn weigh(recipe: Option<Recipe>, rows: Rows, given: &[f64]) -> Vec<f64> {
         Some(Recipe::Newest) if labels >= few => few.min(cap),
         _ => cap,
     } as f64;
-    let half_life = (labels.min(cap) as f64 / 2.0).max(SHORTEST_HALF_LIFE);
     let weight = |(row, given): (usize, &f64)| {
         let age = (base + labels - 1 - row) as f64;
         let base_row = row < base && base - row <= cap;
@@ -75,7 +74,8 @@ fn weigh(recipe: Option<Recipe>, rows: Rows, given: &[f64]) -> Vec<f64> {
             Some(Recipe::Anchored) if row >= base && age < cap as f64 => (-age / ANCHORED.0).exp2(),
             Some(Recipe::Anchored) => 0.0,
             Some(_) if age >= newest => 0.0,
-            Some(Recipe::Decayed) => (-age / half_life).exp2(),
+            Some(Recipe::Decayed) => (-age / HALF_LIVES.0).exp2(),
+            Some(Recipe::FastDecayed) => (-age / HALF_LIVES.1).exp2(),
             Some(_) => 1.0,
         };
         share * given
@@ -147,26 +147,26 @@ mod tests {
     }
 
     #[test]
-    fn weights_halve_over_half_of_the_new_rows() {
-        let decayed =
-            compose(Recipe::Decayed, Some(&rows(0..200)), &rows(0..100), MOST_ROWS, &BTreeMap::new()).unwrap();
-        let weights = decayed.weights();
-        assert_eq!((weights.len(), weights[299]), (300, 1.0));
-        assert!((weights[249] - 0.5).abs() < 1e-12);
-        let short = compose(Recipe::Decayed, Some(&rows(0..200)), &rows(0..10), MOST_ROWS, &BTreeMap::new()).unwrap();
-        assert!((short.weights()[209 - 30] - 0.5).abs() < 1e-12, "the half-life is never below 30 rows");
+    fn weights_halve_with_age() {
+        for (recipe, half_life) in [(Recipe::Decayed, 200), (Recipe::FastDecayed, 50)] {
+            let decayed = compose(recipe, Some(&rows(0..200)), &rows(0..100), MOST_ROWS, &BTreeMap::new()).unwrap();
+            let weights = decayed.weights();
+            assert_eq!((weights.len(), weights[299]), (300, 1.0));
+            assert!((weights[299 - half_life] - 0.5).abs() < 1e-12);
+        }
     }
 
     #[test]
-    fn anchored_gives_the_base_data_the_weight_of_a_hundred_rows() {
-        let anchored =
-            compose(Recipe::Anchored, Some(&rows(0..400)), &rows(0..200), MOST_ROWS, &BTreeMap::new()).unwrap();
-        let weights = anchored.weights();
-        assert!((weights[..400].iter().sum::<f64>() - 100.0).abs() < 1e-9);
+    fn anchored_gives_the_base_data_the_weight_of_thirty_rows() {
+        let anchored = |base, labels| {
+            compose(Recipe::Anchored, Some(&rows(0..base)), &rows(0..labels), MOST_ROWS, &BTreeMap::new()).unwrap()
+        };
+        let large = anchored(400, 200);
+        let weights = large.weights();
+        assert!((weights[..400].iter().sum::<f64>() - 30.0).abs() < 1e-9);
         assert_eq!((weights.len(), weights[599]), (600, 1.0));
-        assert!((weights[499] - 0.5).abs() < 1e-12);
-        let small = compose(Recipe::Anchored, Some(&rows(0..40)), &rows(0..2), MOST_ROWS, &BTreeMap::new()).unwrap();
-        assert_eq!(small.weights()[0], 1.0, "no row weighs more than a fresh label");
+        assert!((weights[569] - 0.5).abs() < 1e-12);
+        assert_eq!(anchored(20, 2).weights()[0], 1.0, "no row weighs more than a fresh label");
     }
 
     /// Each recipe has its share of the weight, whatever the number of its rows.
@@ -177,8 +177,8 @@ mod tests {
             let shares = shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
             compose(Recipe::Blend, Some(&base), &labels, MOST_ROWS, &shares).unwrap()
         };
-        let alone = blend(&[("decayed", 1.0)]);
-        let decayed = compose(Recipe::Decayed, Some(&base), &labels, MOST_ROWS, &BTreeMap::new()).unwrap();
+        let alone = blend(&[("fast_decayed", 1.0)]);
+        let decayed = compose(Recipe::FastDecayed, Some(&base), &labels, MOST_ROWS, &BTreeMap::new()).unwrap();
         let proportion = alone.weights()[alone.len() - 1] / decayed.weights()[299];
         for (row, weight) in alone.weights().iter().enumerate() {
             let expected = proportion * decayed.weights()[300 - alone.len() + row];

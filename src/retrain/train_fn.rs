@@ -91,17 +91,25 @@ impl Trainer for FnTrainer {
 pub(crate) mod tests {
     use super::super::jobs::tests::settled;
     use super::*;
-    use crate::{Dataset, Label, Recipe, RunId, Schema, Target};
+    use crate::{Dataset, DatasetVersion, Label, Recipe, RunId, Schema, Target};
 
     /// A job with two rows of two classes.
     pub(crate) fn job(key: &str) -> TrainJob {
         let schema = Arc::new(Schema::numeric(1, Target::classes(["no", "yes"])).unwrap());
         let rows = [([0.5], Label::Class(0)), ([1.5], Label::Class(1))];
+        let data = Dataset::from_values(schema, rows).unwrap();
         TrainJob {
             key: key.into(),
             run: RunId(1),
             recipe: Recipe::All,
-            data: Arc::new(Dataset::from_values(schema, rows).unwrap()),
+            dataset: DatasetVersion::of(
+                &data,
+                (Recipe::All, &std::collections::BTreeMap::new()),
+                3_000,
+                None,
+                Vec::new(),
+            ),
+            data: Arc::new(data),
             seed: 7,
             directory: None,
         }

@@ -418,10 +418,10 @@ impl Simulation {
         let versions: Vec<_> = self.checker.world.models.keys().copied().collect();
         self.process(|pipeline| {
             for id in samples {
-                assert!(pipeline.lineage(id).unwrap().steps.len() >= 3, "sample, batch and run of {id}");
+                assert!(pipeline.lineage(id).unwrap().nodes.len() >= 3, "sample, batch and run of {id}");
             }
             for version in versions {
-                assert!(!pipeline.model_lineage(version).unwrap().steps.is_empty());
+                assert!(!pipeline.lineage(version).unwrap().nodes.is_empty());
             }
         });
     }

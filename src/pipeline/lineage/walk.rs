@@ -155,7 +155,7 @@ impl Walk<'_> {
     /// A run and its evaluation.
     fn run(&mut self, id: RunId) -> Result<(), Error> {
         let run: Run = need(self.store, self.pipeline, Kind::Run, &id.to_string())?;
-        let evaluation = stored_evaluation(self.store, self.pipeline, &run)?;
+        let evaluation = stored_evaluation(self.store, self.pipeline, id)?;
         self.add(LineageNode::Run(Box::new(run)));
         if let Some(evaluation) = evaluation {
             self.add(LineageNode::Evaluation(Box::new(evaluation)));

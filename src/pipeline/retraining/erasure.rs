@@ -8,6 +8,7 @@ use super::super::anchor::BEFORE;
 use super::super::erasure::Erased;
 use super::super::lineage::models_with;
 use super::super::outbox::parse;
+use super::dataset::add_batch;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::PredictionId;
@@ -28,7 +29,7 @@ impl Pipeline {
     ) -> Result<Vec<Write>, Error> {
         // Whatever can fail comes before the first change.
         let sealed = sample.is_some_and(|sample| sample.batch.is_some());
-        let rows = if sealed { Some(self.training_rows(Some(id))?) } else { None };
+        let rows = if sealed { Some(self.training_rows(&self.newest_batches()?, Some(id))?) } else { None };
         let mut writes = match sample {
             Some(sample) => self.references_without(&sample.observation.row)?,
             None => Vec::new(),
@@ -50,7 +51,16 @@ impl Pipeline {
     }
 
     /// The newest rows of all batches, as they are in the store, without those that were erased and the one named.
-    pub(super) fn training_rows(&self, without: Option<PredictionId>) -> Result<Dataset, Error> {
+    fn training_rows(&self, manifests: &[Manifest], without: Option<PredictionId>) -> Result<Dataset, Error> {
+        let mut labelled = Dataset::new(self.schema.clone());
+        for manifest in manifests {
+            add_batch(&self.outbox, manifest, without, &mut labelled)?;
+        }
+        Ok(labelled.newest(self.retraining.parts.training_rows))
+    }
+
+    /// The batches that the newest rows come from, oldest first.
+    fn newest_batches(&self) -> Result<Vec<Manifest>, Error> {
         let cap = self.retraining.parts.training_rows;
         let mut manifests = Vec::new();
         let mut rows = 0;
@@ -64,22 +74,15 @@ impl Pipeline {
                 break;
             }
         }
-        let mut labelled = Dataset::new(self.schema.clone());
-        for manifest in manifests.into_iter().rev() {
-            for id in manifest.samples.iter().filter(|id| Some(**id) != without) {
-                let Some(sample) = self.outbox.stored_sample(*id)? else {
-                    return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
-                };
-                if let Some(label) = sample.sealed {
-                    labelled.push(sample.observation.row.clone(), label, sample.weight)?;
-                }
-            }
-        }
-        Ok(labelled.newest(cap))
+        manifests.reverse();
+        Ok(manifests)
     }
 
     pub(in crate::pipeline) fn reload_training_rows(&mut self) -> Result<(), Error> {
-        self.retraining.labelled = self.training_rows(None)?;
+        let manifests = self.newest_batches()?;
+        self.retraining.labelled = self.training_rows(&manifests, None)?;
+        self.retraining.sources.clear();
+        manifests.iter().for_each(|manifest| self.add_source(manifest));
         Ok(())
     }
 

@@ -10,14 +10,14 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::retrain::{
-    Check, CostMatrix, EvaluatedOn, Evaluation, Evidence, Judgement, LabelledRows, MetricTable, Profile, Race,
-    Requirement, Run, RunId, RunState, Tabulate, Verdict,
+    Check, CostMatrix, EvaluatedOn, Evaluation, Evidence, Judgement, LabelledRows, MetricTable, Profile, Requirement,
+    RunId, RunState, Tabulate, Verdict,
 };
 use crate::sample::{Reason, Sample};
 use crate::schema::{Row, Schema, hex, row_floats};
 use crate::stage::isolate;
 use crate::stats::sampling::keyed;
-use crate::store::{Indexed, Kind, Record, Store, Write};
+use crate::store::{Indexed, Kind, Store, Write};
 
 /// Most live rows of an evaluation. Of more, a draw by keyed hash.
 const LIVE_ROWS: usize = 2_000;
@@ -294,8 +294,7 @@ impl Pipeline {
             evaluation.judged(evidence.clone(), judgement);
             return Ok(Some(evaluation));
         }
-        let Some(run) = self.run(run)? else { return Ok(None) };
-        stored(&**self.store(), self.name(), &run)
+        stored(&**self.store(), self.name(), run)
     }
 
     /// Forgets what belongs to the run that has ended.
@@ -314,85 +313,8 @@ impl Pipeline {
     }
 }
 
-/// The stored evaluation of `run`, also as earlier versions stored it.
-pub(in super::super) fn stored(store: &dyn Store, pipeline: &str, run: &Run) -> Result<Option<Evaluation>, Error> {
-    let found = store.get(pipeline, Kind::Evaluation, &run.id.to_string()).map_err(Error::store("read a record"))?;
-    found.map(|record| parse(&record, run)).transpose()
-}
-
-fn parse(record: &Record, run: &Run) -> Result<Evaluation, Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Stored {
-        Whole(Box<Evaluation>),
-        Judged(Box<(Evidence, Judgement)>),
-        Raced(Race),
-    }
-    let candidate = run.candidate.unwrap_or(run.base);
-    let early = |profile| Evaluation::new(run.id, run.requested, profile, candidate, run.base);
-    Ok(match super::super::outbox::parse(record)? {
-        Stored::Whole(evaluation) => *evaluation,
-        Stored::Judged(both) => {
-            let mut evaluation = early("confirm");
-            evaluation.judged(both.0, both.1);
-            evaluation
-        }
-        Stored::Raced(race) => {
-            let mut evaluation = early("adaptive");
-            evaluation.verdict = Some(Verdict::Pass);
-            evaluation.race = Some(race);
-            evaluation
-        }
-    })
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use crate::retrain::Paired;
-    use crate::store::Key;
-    use crate::trigger::Explanation;
-
-    /// Releases before this one stored the evidence and the judgement, or the race.
-    #[test]
-    fn what_earlier_releases_stored_is_read() {
-        let run = Run {
-            id: RunId(7),
-            state: RunState::Rejected,
-            requested: chrono::DateTime::UNIX_EPOCH,
-            why: Explanation { trigger: "t".into(), fired: true, text: String::new(), parts: Vec::new() },
-            batch: None,
-            base: ModelVersion(1),
-            models: vec![ModelVersion(2)],
-            candidate: Some(ModelVersion(2)),
-            evaluation: None,
-            notes: Vec::new(),
-        };
-        let read = |body: &str| {
-            let record = Record {
-                kind: Kind::Evaluation,
-                key: Key::new(&"p".into(), "run-7"),
-                rev: 1,
-                state: "final".into(),
-                rank: 7,
-                due: None,
-                holder: None,
-                body: body.as_bytes().into(),
-            };
-            parse(&record, &run).unwrap()
-        };
-        let judged = read(
-            r#"[{"against_current":{"wins":1,"losses":6},"against_kept":null,"rounds":2,"rows":50,"disagreeing":7,
-                "disagreement":0.1,"slices":{},"unusable":0,"annotators":["ground_truth"]},
-                {"verdict":"fail","reasons":[{"code":"worse","detail":"1 : 6"}],"estimated_gain":-0.1,"missing_labels":null}]"#,
-        );
-        assert_eq!(
-            (judged.verdict, judged.candidate, judged.champion),
-            (Some(Verdict::Fail), ModelVersion(2), ModelVersion(1))
-        );
-        assert_eq!(judged.evidence.unwrap().against_current, Paired { wins: 1, losses: 6 });
-        let raced = read(r#"{"scores":{"all":3.5,"keep":1.0},"weight":4.0,"decisive":3,"leader":"all"}"#);
-        assert_eq!((raced.verdict, raced.race.unwrap().leader().0), (Some(Verdict::Pass), "all"));
-    }
+/// The stored evaluation of `run`.
+pub(in super::super) fn stored(store: &dyn Store, pipeline: &str, run: RunId) -> Result<Option<Evaluation>, Error> {
+    let found = store.get(pipeline, Kind::Evaluation, &run.to_string()).map_err(Error::store("read a record"))?;
+    found.map(|record| super::super::outbox::parse(&record)).transpose()
 }

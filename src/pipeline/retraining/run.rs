@@ -166,17 +166,16 @@ impl Pipeline {
         let run_id = state.run.as_ref().map(|run| run.id);
         let parent = state.last_batch.clone();
         let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
+        self.name_batch(&mut manifest);
         manifest.run = run_id;
         // Whatever can fail comes before the first change.
         let who = run_id.map_or_else(|| "batch".to_owned(), |run| run.to_string());
         let acknowledged = self.acknowledging(&who)?;
-        if let Some(directory) = self.retraining.parts.export.clone() {
-            let lines = rows.iter().map(|row| batch::batch_json(&self.schema, row));
-            (_, manifest) = batch::export(&directory, &manifest, lines)?;
-        }
+        manifest = self.export(manifest, &rows)?;
         let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
         self.retraining.labelled.extend(&dataset)?;
+        self.add_source(&manifest);
         let mut weights = weights.into_iter();
         for (sample, annotation) in samples {
             let id = sample.id();
@@ -192,7 +191,7 @@ impl Pipeline {
         self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         let state = &mut self.retraining.state;
-        state.held = None;
+        (state.held, state.exporting) = (None, None);
         state.tally.sealed(samples.iter().map(|(_, annotation)| &annotation.annotator));
         state.last_batch = Some(manifest.batch.clone());
         state.batches.push(manifest.batch.clone());

@@ -49,8 +49,10 @@ impl Pipeline {
         }
         let mut jobs = Vec::new();
         for recipe in recipes {
-            let digest = self.training_data(recipe)?.digest();
-            jobs.push(Job { key: format!("{run}-{}", recipe.as_str()), recipe, digest, version: None, failed: None });
+            let data = self.training_data(recipe)?;
+            let dataset = self.dataset_version(recipe, &data)?;
+            let (key, digest) = (format!("{run}-{}", recipe.as_str()), dataset.digest.clone());
+            jobs.push(Job { key, recipe, digest, dataset: Some(dataset), version: None, failed: None });
         }
         let text = jobs.iter().map(|job| job.recipe.as_str()).collect::<Vec<_>>().join(", ");
         let write = self.run_becomes(RunState::Training, Reason::new("training", text))?;
@@ -74,10 +76,22 @@ impl Pipeline {
             let mut status = isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?;
             if status == JobStatus::Unknown {
                 let data = Arc::new(self.training_data(job.recipe)?);
+                if data.digest() != job.digest {
+                    // The key stands for what was decided: nothing else is trained under it.
+                    job.failed = Some("the training data is not what it was when the run began".into());
+                    moved = true;
+                    continue;
+                }
+                let dataset = match &job.dataset {
+                    Some(dataset) => dataset.clone(),
+                    // An earlier version has begun this run.
+                    None => self.dataset_version(job.recipe, &data)?,
+                };
+                job.dataset = Some(dataset.clone());
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
-                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, seed, directory };
+                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, dataset, seed, directory };
                 self.outbox.check_place()?;
                 let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
                 status = match isolate(|| trainer.start(train)) {
@@ -104,6 +118,7 @@ impl Pipeline {
                         base: Some(run.base),
                         batches: state.batches.clone(),
                         digest: Some(job.digest.clone()),
+                        dataset: job.dataset.clone(),
                         trained: self.now,
                         quarantined: None,
                     };
@@ -163,7 +178,9 @@ impl Pipeline {
             return self.end_run(RunState::Rejected, reason);
         }
         state.phase = Phase::Smoke;
-        self.save_loop(Vec::new())
+        let run = state.run.clone();
+        let write = run.map(|run| self.retraining.save_run(&self.outbox, &run)).transpose()?;
+        self.save_loop(write.into_iter().collect())
     }
 
     /// The smoke test: usable outputs, a change worth the switch, and not clearly worse on labels that it has seen.

@@ -1,5 +1,9 @@
+use serde_json::{Value, json};
+
 use super::*;
-use crate::sample::Lane;
+use crate::event::Label;
+use crate::sample::{Annotator, Lane};
+use crate::schema::{Row, Target};
 use crate::{Field, Observation, PredictionId};
 
 fn schema() -> Arc<Schema> {
@@ -13,6 +17,7 @@ fn labelled(schema: &Schema, number: u64) -> (Sample, Annotation) {
     observation.row = Row::from_values(schema, &[number as f64 / 4.0]).unwrap();
     let sample =
         Sample::new(observation, number, if number.is_multiple_of(2) { Lane::Random } else { Lane::Flagged }, 0.5);
+    let sample = Sample { judged: number > 0, ..sample };
     let annotation = Annotation {
         sample: sample.id(),
         label: Some(Label::Class((number % 2) as u32)),
@@ -25,24 +30,47 @@ fn labelled(schema: &Schema, number: u64) -> (Sample, Annotation) {
     (sample, annotation)
 }
 
-fn sealed(numbers: &[u64]) -> (Manifest, Dataset, Vec<Value>) {
+/// A batch of the samples of these numbers.
+struct Sealed {
+    schema: Arc<Schema>,
+    samples: Vec<(Sample, Annotation)>,
+    manifest: Manifest,
+    data: Dataset,
+}
+
+fn rows(samples: &[(Sample, Annotation)]) -> Vec<BatchRow<'_>> {
+    samples.iter().map(|(sample, annotation)| BatchRow { sample, annotation, weight: 1.5 }).collect()
+}
+
+fn sealed(numbers: &[u64]) -> Sealed {
     let schema = schema();
-    let rows: Vec<_> = numbers.iter().map(|&number| labelled(&schema, number)).collect();
-    let rows: Vec<_> = rows.iter().map(|(sample, annotation)| BatchRow { sample, annotation, weight: 1.5 }).collect();
+    let samples: Vec<_> = numbers.iter().map(|&number| labelled(&schema, number)).collect();
     let gates = [("dedup".to_owned(), vec![Reason::new("clean", "no duplicates")])].into();
-    let (manifest, data) = seal("fraud", &schema, None, &rows, gates, DateTime::UNIX_EPOCH).unwrap();
-    let lines = rows.iter().map(|row| batch_json(&schema, row)).collect();
-    (manifest, data, lines)
+    let (manifest, data) = seal("fraud", &schema, None, &rows(&samples), gates, DateTime::UNIX_EPOCH).unwrap();
+    Sealed { schema, samples, manifest, data }
+}
+
+impl Sealed {
+    fn export(&self, directory: &Path) -> Result<(PathBuf, Manifest), Error> {
+        self.export_as(directory, &self.manifest)
+    }
+
+    fn export_as(&self, directory: &Path, manifest: &Manifest) -> Result<(PathBuf, Manifest), Error> {
+        let lines: Vec<_> = rows(&self.samples).iter().map(|row| row.line().unwrap()).collect();
+        export(directory, manifest, &self.schema, &lines)
+    }
 }
 
 #[test]
 fn the_id_is_the_digest_of_the_content() {
-    let (manifest, data, _) = sealed(&[0, 1, 2]);
-    assert_eq!(manifest.batch.0, data.digest());
-    assert_eq!(sealed(&[2, 1, 0]).0.batch, manifest.batch, "the order is not content");
-    assert_ne!(sealed(&[0, 1]).0.batch, manifest.batch);
+    let Sealed { manifest, data, .. } = sealed(&[0, 1, 2]);
+    assert_eq!((&manifest.batch.0, &manifest.digest), (&data.digest(), &data.digest()));
+    assert_eq!(sealed(&[2, 1, 0]).manifest.batch, manifest.batch, "the order is not content");
+    assert_ne!(sealed(&[0, 1]).manifest.batch, manifest.batch);
+    assert_ne!(sealed(&[0, 1, 2, 2]).manifest.batch, manifest.batch, "a row that occurs twice counts twice");
     assert_eq!(manifest.sources, [("ground_truth".to_owned(), 1), ("human".to_owned(), 2)].into());
     assert_eq!(manifest.lanes, [("flagged".to_owned(), 1), ("random".to_owned(), 2)].into());
+    assert_eq!(manifest.splits, [("judge".to_owned(), 1), ("train".to_owned(), 2)].into());
     assert_eq!((manifest.rows, manifest.samples.len()), (3, 3));
 }
 
@@ -58,32 +86,37 @@ fn a_retracted_label_cannot_be_sealed() {
 #[test]
 fn an_exported_batch_can_be_read_and_verified() {
     let directory = tempfile::tempdir().unwrap();
-    let (manifest, _, lines) = sealed(&[0, 1, 2]);
-    let (path, exported) = export(directory.path(), &manifest, lines.clone()).unwrap();
-    assert_eq!(path, directory.path().join(&manifest.batch.0));
-    assert_eq!(verify(&path).unwrap(), exported);
+    let batch = sealed(&[0, 1, 2]);
+    let (path, exported) = batch.export(directory.path()).unwrap();
+    assert_eq!(path, directory.path().join(&batch.manifest.batch.0));
+    let verified = verify_batch(&path).unwrap();
+    assert_eq!(verified.manifest, exported);
+    let data = verified.data.unwrap();
+    assert_eq!((data.rows(), data.labels()), (batch.data.rows(), batch.data.labels()));
     let text = fs::read_to_string(path.join(DATA)).unwrap();
     let second: Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
     let expected = json!({
         "row": {"amount": 0.25, "country": null}, "label": "fraud", "weight": 1.5,
-        "sample": "00000000-0000-0000-0000-000000000001", "annotator": {"human": "ada"},
+        "sample": "00000000-0000-0000-0000-000000000001", "time": "1970-01-01T00:00:00Z", "annotator": {"human": "ada"},
+        "source": "human", "lane": "flagged", "inclusion": 0.5, "split": "train",
     });
     assert_eq!(second, expected);
 
-    let again = export(directory.path(), &Manifest { sealed: Utc::now(), ..manifest.clone() }, lines).unwrap();
-    assert_eq!(again, (path, exported), "exporting twice changes nothing");
-    let hidden = fs::read_dir(directory.path().join(&manifest.batch.0)).unwrap().count();
-    assert_eq!(hidden, 2, "no temporary file stays behind");
+    let later = Manifest { sealed: Utc::now(), ..batch.manifest.clone() };
+    let again = batch.export_as(directory.path(), &later).unwrap();
+    assert_eq!(again, (path.clone(), exported.clone()), "exporting twice changes nothing");
+    let files: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files.len(), exported.files.len() + 1, "no temporary file stays behind: {files:?}");
 }
 
 #[test]
 fn damage_is_named_and_repaired_by_another_export() {
     let directory = tempfile::tempdir().unwrap();
-    let (manifest, _, lines) = sealed(&[0, 1, 2]);
-    let (path, _) = export(directory.path(), &manifest, lines.clone()).unwrap();
+    let batch = sealed(&[0, 1, 2]);
+    let (path, _) = batch.export(directory.path()).unwrap();
     let file = path.join(DATA);
     let whole = fs::read(&file).unwrap();
-    let why = || verify(&path).unwrap_err().to_string();
+    let why = || verify_batch(&path).unwrap_err().to_string();
 
     fs::write(&file, &whole[..whole.len() - 20]).unwrap();
     assert!(why().contains("`data.jsonl` is truncated: 2 of 3 rows are whole"), "{}", why());
@@ -94,19 +127,83 @@ fn damage_is_named_and_repaired_by_another_export() {
     fs::remove_file(&file).unwrap();
     assert!(why().contains("`data.jsonl` is missing"), "{}", why());
 
-    export(directory.path(), &manifest, lines.clone()).unwrap();
+    batch.export(directory.path()).unwrap();
     assert_eq!(fs::read(&file).unwrap(), whole);
     fs::remove_file(path.join(MANIFEST)).unwrap();
     assert!(why().contains("cannot read the manifest"), "a batch without its manifest was never finished");
-    export(directory.path(), &manifest, lines).unwrap();
-    assert!(verify(&path).is_ok());
+    batch.export(directory.path()).unwrap();
+    assert!(verify_batch(&path).is_ok());
+}
+
+/// Changes a file of a batch and lets its manifest agree.
+fn forge(path: &Path, name: &str, change: impl FnOnce(String) -> String) {
+    let text = change(fs::read_to_string(path.join(name)).unwrap());
+    fs::write(path.join(name), &text).unwrap();
+    let mut manifest: Manifest = serde_json::from_slice(&fs::read(path.join(MANIFEST)).unwrap()).unwrap();
+    manifest.files.insert(name.into(), sha256(text.as_bytes()));
+    fs::write(path.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+}
+
+#[test]
+fn the_content_digest_finds_what_the_digests_of_files_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let batch = sealed(&[0, 1, 2]);
+    let why = |name: &str, change: &dyn Fn(String) -> String| {
+        let (path, _) = batch.export(directory.path()).unwrap();
+        forge(&path, name, change);
+        verify_batch(&path).unwrap_err().to_string()
+    };
+    let edited = why(DATA, &|text| text.replacen("\"good\"", "\"fraud\"", 1));
+    assert!(edited.contains("its content has digest"), "{edited}");
+    let weighed = why(DATA, &|text| text.replacen("\"weight\":1.5", "\"weight\":1.25", 1));
+    assert!(weighed.contains("its content has digest"), "{weighed}");
+    let shorter = why(DATA, &|text| text.lines().take(2).map(|line| format!("{line}\n")).collect());
+    assert!(shorter.contains("`data.jsonl` has 2 rows, its manifest says 3"), "{shorter}");
+    let garbage = why(DATA, &|text| text.replacen("\"fraud\"", "\"spam\"", 1));
+    assert!(garbage.contains("`data.jsonl`: line 2: the label \"spam\" does not fit"), "{garbage}");
+    let other = why(SCHEMA, &|text| text.replacen("amount", "sum", 1));
+    assert!(other.contains("`schema.json` has fingerprint"), "{other}");
+
+    // the same rows in another order are the same content
+    let (path, _) = batch.export(directory.path()).unwrap();
+    forge(&path, DATA, |text| text.lines().rev().map(|line| format!("{line}\n")).collect());
+    assert!(verify_batch(&path).is_ok());
+}
+
+#[test]
+fn a_batch_of_an_earlier_version_is_checked_as_far_as_it_goes_and_written_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let batch = sealed(&[0, 1]);
+    let (path, _) = batch.export(directory.path()).unwrap();
+    let mut old: Value = serde_json::from_slice(&fs::read(path.join(MANIFEST)).unwrap()).unwrap();
+    let fields = old.as_object_mut().unwrap();
+    for field in ["digest", "splits", "columns"] {
+        fields.remove(field);
+    }
+    let data = sha256(&fs::read(path.join(DATA)).unwrap());
+    fields["files"] = json!({ DATA: data });
+    fs::write(path.join(MANIFEST), old.to_string()).unwrap();
+    let verified = verify_batch(&path).unwrap();
+    assert!(verified.data.is_none());
+    assert_eq!(verified.manifest.digest, batch.manifest.batch.0);
+    let (_, anew) = batch.export(directory.path()).unwrap();
+    assert_eq!(verify_batch(&path).unwrap().manifest, anew);
 }
 
 #[test]
 fn other_samples_with_the_same_content_do_not_overwrite() {
     let directory = tempfile::tempdir().unwrap();
-    let (manifest, _, lines) = sealed(&[0, 1]);
-    export(directory.path(), &manifest, lines.clone()).unwrap();
-    let other = Manifest { samples: manifest.samples.iter().rev().copied().collect(), ..manifest };
-    assert!(matches!(export(directory.path(), &other, lines), Err(Error::Refused(_))));
+    let batch = sealed(&[0, 1]);
+    batch.export(directory.path()).unwrap();
+    let samples = batch.manifest.samples.iter().rev().copied().collect();
+    let other = Manifest { samples, ..batch.manifest.clone() };
+    assert!(matches!(batch.export_as(directory.path(), &other), Err(Error::Refused(_))));
+}
+
+#[test]
+fn columns_beside_the_fields_make_way_for_fields_of_their_name() {
+    let fields = [Field::number("label"), Field::number("_label"), Field::number("weight")];
+    let columns = columns(&Schema::new(fields, Target::Value).unwrap());
+    assert_eq!((&*columns["label"], &*columns["weight"], &*columns["time"]), ("__label", "_weight", "time"));
+    assert_eq!(columns.len(), 8);
 }

@@ -1,65 +1,39 @@
-//! One run of a training command, from its files to its end.
+//! One job of a training command, from its files to its end.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Order;
+use super::process::{End, LOG, Process, kill_left_over, tail};
 use crate::error::{BoxError, message};
 use crate::files::{sync_directory, write_atomically};
-use crate::retrain::batch::{DATA, json_lines, labelled_json};
 use crate::retrain::jobs::Failure;
+use crate::retrain::orders::{describe, write_data};
+use crate::retrain::signal::{Ending, Signal, back_off};
 use crate::retrain::{Artifact, TrainJob, Trained};
 
-/// What is shown of a log.
-const TAIL: u64 = 64 * 1024;
-/// How often the process is looked at.
-const GLANCE: Duration = Duration::from_millis(20);
-const LOG: &str = "train.log";
 const MARKER: &str = "done.json";
-
-/// Tells a run that nobody wants it any more, and the outside that it is over.
-#[derive(Debug, Default)]
-pub(super) struct Signal {
-    raised: AtomicBool,
-    over: AtomicBool,
-}
-
-impl Signal {
-    pub(super) fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
-    }
-
-    pub(super) fn raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
-    }
-
-    pub(super) fn over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
-    }
-}
-
-/// Sets `over` however a run ends.
-struct Ending<'a>(&'a Signal);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Release);
-    }
-}
 
 /// Written last, when the artifact is complete.
 #[derive(Serialize, Deserialize)]
 struct Marker {
     key: String,
+    /// Of the training data: a directory that is used again by another store has the same keys.
+    #[serde(default)]
+    digest: String,
     artifact: PathBuf,
+}
+
+/// Why an attempt came to nothing.
+enum Fault {
+    /// It may go better the next time.
+    Failed(String),
+    /// It would not, or nobody wants it to.
+    Final(String),
 }
 
 /// Runs the job in `directory`, after a cancelled run of the same key (`before`) has ended.
@@ -71,46 +45,44 @@ pub(super) fn train(
     before: Option<&Signal>,
 ) -> Result<Trained, BoxError> {
     let _ending = Ending(signal);
-    while before.is_some_and(|before| !before.over()) {
-        thread::sleep(GLANCE);
+    if let Some(before) = before {
+        before.await_end();
     }
-    if let Some(artifact) = finished(directory, &job.key) {
+    kill_left_over(directory);
+    if let Some(artifact) = finished(directory, job) {
         return Ok(Trained { artifact: Artifact::File(artifact), log: tail(directory) });
     }
-    let output = prepare(job, directory)?;
-    let artifact = output.join(&order.artifact);
-    let mut child = spawn(order, job, directory, &output)?;
-    let status = watch(&mut child, order.timeout, signal)?;
-    let failed = |reason: String| -> BoxError { Failure::new(reason, tail(directory)).into() };
-    match status {
-        End::TimedOut => return Err(failed(format!("the command was killed after {:?}", order.timeout))),
-        End::Cancelled => return Err(failed("the command was killed: the job was cancelled".into())),
-        End::Exited(status) if !status.success() => return Err(failed(format!("the command ended with {status}"))),
-        End::Exited(_) if !artifact.exists() => {
-            return Err(failed(format!("the command succeeded but wrote no artifact to {}", artifact.display())));
+    let data = prepare(job, directory)?;
+    let mut failures = 0;
+    let artifact = loop {
+        let reason = match attempt(order, job, directory, &data, signal)? {
+            Ok(artifact) => break artifact,
+            Err(Fault::Final(reason)) => return Err(Failure::new(reason, tail(directory)).into()),
+            Err(Fault::Failed(reason)) => reason,
+        };
+        failures += 1;
+        if failures > order.retries {
+            let reason = if failures > 1 { format!("{reason}, at {failures} attempts") } else { reason };
+            return Err(Failure::new(reason, tail(directory)).into());
         }
-        End::Exited(_) => {}
-    }
-    if artifact.is_file() {
-        File::open(&artifact)?.sync_all()?;
-    }
-    sync_directory(&output)?;
+        signal.pause(back_off(order.back_off, failures));
+    };
     let relative = artifact.strip_prefix(directory).unwrap_or(&artifact).to_owned();
-    let marker = Marker { key: job.key.clone(), artifact: relative };
+    let marker = Marker { key: job.key.clone(), digest: job.dataset.digest.clone(), artifact: relative };
     write_atomically(&directory.join(MARKER), &serde_json::to_vec(&marker)?)?;
     Ok(Trained { artifact: Artifact::File(artifact), log: tail(directory) })
 }
 
-/// The artifact of this key, if an earlier run has completed it.
-fn finished(directory: &Path, key: &str) -> Option<PathBuf> {
+/// The artifact of this job, if an earlier process has completed it.
+fn finished(directory: &Path, job: &TrainJob) -> Option<PathBuf> {
     let marker: Marker = serde_json::from_slice(&fs::read(directory.join(MARKER)).ok()?).ok()?;
     let artifact = directory.join(marker.artifact);
-    (marker.key == key && artifact.exists()).then_some(artifact)
+    let same = marker.key == job.key && marker.digest == job.dataset.digest;
+    (same && artifact.exists()).then_some(artifact)
 }
 
-/// Writes the inputs and makes an empty output directory, a new one per attempt: a process that outlived a crash of the
-/// host may still be writing to the old one.
-fn prepare(job: &TrainJob, directory: &Path) -> Result<PathBuf, BoxError> {
+/// Makes the directory, takes away what an earlier process left in it, and writes the rows.
+fn prepare(job: &TrainJob, directory: &Path) -> Result<Vec<PathBuf>, BoxError> {
     let context = |error: io::Error| message(format!("cannot prepare {}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(context)?;
     for stale in [MARKER, LOG] {
@@ -119,89 +91,86 @@ fn prepare(job: &TrainJob, directory: &Path) -> Result<PathBuf, BoxError> {
             _ => {}
         }
     }
-    let data = &job.data;
-    let rows = data.rows().iter().zip(data.labels()).zip(data.weights());
-    let lines = json_lines(rows.map(|((row, label), weight)| labelled_json(data.schema(), row, *label, *weight)));
-    write_atomically(&directory.join(DATA), &lines).map_err(context)?;
+    write_data(job, directory).map_err(|error| message(format!("cannot prepare {}: {error}", directory.display())))
+}
+
+/// Makes an empty output directory, a new one per attempt: a process that outlived a crash of the host may still be writing
+/// to the old one.
+fn new_output(directory: &Path) -> io::Result<(PathBuf, u32)> {
     let mut attempt = 1;
-    let output = loop {
+    loop {
         let output = directory.join(format!("output-{attempt}"));
         match fs::create_dir(&output) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
-            Err(error) => return Err(context(error)),
-            Ok(()) => break output,
+            made => return made.map(|()| (output, attempt)),
         }
-    };
-    let manifest = json!({
-        "format": 1, "key": job.key, "run": job.run, "recipe": job.recipe, "seed": job.seed, "rows": data.len(),
-        "digest": data.digest(), "fingerprint": data.schema().fingerprint(), "schema": &**data.schema(),
-        "data": [directory.join(DATA)], "output": output, "attempt": attempt,
-    });
-    write_atomically(&directory.join("job.json"), &serde_json::to_vec_pretty(&manifest)?).map_err(context)?;
-    Ok(output)
-}
-
-fn spawn(order: &Order, job: &TrainJob, directory: &Path, output: &Path) -> Result<Child, BoxError> {
-    let log = File::create(directory.join(LOG))?;
-    let mut command = Command::new(&order.program);
-    command.args(&order.arguments).envs(order.environment.iter().map(|(name, value)| (name, value)));
-    command.env("FEEDLOOP_MANIFEST", directory.join("job.json")).env("FEEDLOOP_DATA", directory.join(DATA));
-    command.env("FEEDLOOP_OUTPUT", output).env("FEEDLOOP_KEY", &job.key);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.spawn().map_err(|error| message(format!("cannot run {}: {error}", order.program.display())))
-}
-
-enum End {
-    Exited(ExitStatus),
-    TimedOut,
-    Cancelled,
-}
-
-/// Waits for the end of `child`, and brings it about when the time is up or the job was cancelled.
-fn watch(child: &mut Child, timeout: Duration, signal: &Signal) -> Result<End, BoxError> {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(End::Exited(status));
-        }
-        let cancelled = signal.raised();
-        if cancelled || begun.elapsed() >= timeout {
-            // It was not waited for yet, so its number is still its own.
-            kill_group(child);
-            child.wait()?;
-            return Ok(if cancelled { End::Cancelled } else { End::TimedOut });
-        }
-        thread::sleep(GLANCE);
     }
 }
 
-/// Kills the process group that `child` leads; where that is not possible, `child` alone.
-fn kill_group(child: &mut Child) {
-    let group = format!("-{}", child.id());
-    let quiet = |command: &mut Command| {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if cfg!(unix) {
-        let by_program = quiet(Command::new("/bin/kill").args(["-KILL", "--", &group]));
-        // Small containers have no such program, but every shell has the command.
-        let _ = by_program || quiet(Command::new("sh").args(["-c", "kill -s KILL -- \"$0\"", &group]));
+/// Runs the command once.
+fn attempt(
+    order: &Order,
+    job: &TrainJob,
+    directory: &Path,
+    data: &[PathBuf],
+    signal: &Signal,
+) -> Result<Result<PathBuf, Fault>, BoxError> {
+    let cancelled = || Ok(Err(Fault::Final("the command was killed: the job was cancelled".into())));
+    if signal.raised() {
+        return cancelled();
     }
-    // An error means that it has ended already.
-    let _ = child.kill();
+    let (output, attempt) = new_output(directory)?;
+    let mut manifest = describe(job);
+    manifest["data"] = json!(data);
+    manifest["output"] = json!(output);
+    manifest["attempt"] = json!(attempt);
+    write_atomically(&directory.join("job.json"), &serde_json::to_vec_pretty(&manifest)?)?;
+    let process = match Process::start(order, job, directory, &output) {
+        Ok(process) => process,
+        Err(error) => return Ok(Err(Fault::Failed(format!("cannot run {}: {error}", order.program.display())))),
+    };
+    let artifact = output.join(&order.artifact);
+    Ok(match process.watch(order.timeout, signal)? {
+        End::Cancelled => return cancelled(),
+        // Another hour is not worth it.
+        End::TimedOut => Err(Fault::Final(format!("the command was killed after {:?}", order.timeout))),
+        End::Exited(status) if !status.success() => Err(Fault::Failed(format!("the command ended with {status}"))),
+        End::Exited(_) => match complete(&artifact) {
+            Ok(()) => {
+                sync_directory(&output)?;
+                Ok(artifact)
+            }
+            Err(what) => Err(Fault::Failed(format!("the command succeeded but {what}"))),
+        },
+    })
 }
 
-/// The end of the log.
-fn tail(directory: &Path) -> String {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(directory.join(LOG))?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL).read_to_end(&mut bytes)?;
-        Ok(bytes)
+/// Is the artifact there, and more than nothing? Then it is flushed to disk.
+fn complete(artifact: &Path) -> Result<(), String> {
+    let place = artifact.display();
+    let wrong = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => format!("wrote no artifact to {place}"),
+        _ => format!("its artifact {place} cannot be read: {error}"),
     };
-    read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    let found = fs::metadata(artifact).map_err(wrong)?;
+    let empty = match found.is_dir() {
+        true => fs::read_dir(artifact).map_err(wrong)?.next().is_none(),
+        false => found.len() == 0,
+    };
+    if empty {
+        return Err(format!("its artifact {place} is empty"));
+    }
+    flush(artifact).map_err(wrong)
+}
+
+/// Flushes a file, or a directory with everything in it.
+fn flush(path: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?;
+    if kind.is_dir() {
+        for entry in fs::read_dir(path)? {
+            flush(&entry?.path())?;
+        }
+        return sync_directory(path);
+    }
+    if kind.is_file() { File::open(path)?.sync_all() } else { Ok(()) }
 }

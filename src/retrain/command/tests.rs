@@ -90,6 +90,111 @@ fn success_without_an_artifact_is_a_failure() {
 }
 
 #[test]
+fn an_empty_artifact_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    for script in [r#"touch "$FEEDLOOP_OUTPUT/model""#, r#"mkdir "$FEEDLOOP_OUTPUT/model""#] {
+        let (reason, _) = failure(run(&mut CommandTrainer::new(script), directory.path()));
+        assert!(reason.contains("the command succeeded but its artifact") && reason.ends_with("is empty"), "{reason}");
+    }
+    let script = r#"mkdir "$FEEDLOOP_OUTPUT/model"; touch "$FEEDLOOP_OUTPUT/model/weights""#;
+    let path = artifact(run(&mut CommandTrainer::new(script), directory.path()));
+    assert!(path.join("weights").exists(), "what is in a directory is the trainer's business");
+}
+
+#[test]
+fn a_command_that_fails_is_tried_again_with_an_output_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = r#"echo attempt; echo run >> "$COUNT"; [ "$(wc -l < "$COUNT")" -ge 3 ] || exit 75
+        echo m > "$FEEDLOOP_OUTPUT/model""#;
+    let trainer = |count: &str| {
+        CommandTrainer::new(script).env("COUNT", directory.path().join(count)).back_off(Duration::from_millis(1))
+    };
+    let (reason, log) = failure(run(&mut trainer("a").retries(1), directory.path()));
+    assert_eq!(reason, "the command ended with exit status: 75, at 2 attempts");
+    assert_eq!(log, "attempt\nattempt\n");
+    let done = run(&mut trainer("b").retries(5), directory.path());
+    assert_eq!(artifact(done), directory.path().join("output-5/model"));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(directory.path().join("job.json")).unwrap()).unwrap();
+    assert_eq!(manifest["attempt"], 5);
+}
+
+#[test]
+fn time_and_cancellation_are_not_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let count = directory.path().join("count");
+    let script = r#"echo run >> "$COUNT"; sleep 600"#;
+    let mut trainer = CommandTrainer::new(script).env("COUNT", &count).retries(3).timeout(Duration::from_millis(400));
+    failure(run(&mut trainer, directory.path()));
+    assert!(fs::read_to_string(&count).unwrap_or_default().lines().count() <= 1);
+
+    let failing = CommandTrainer::new("exit 1").retries(1_000).back_off(Duration::from_secs(60));
+    let mut trainer = failing;
+    trainer.start(job_in(directory.path(), "c")).unwrap();
+    wait_for(&directory.path().join("job.json"));
+    let signal = trainer.signals["c"].clone();
+    trainer.cancel("c").unwrap();
+    assert!((0..500).any(|_| signal.over() || (std::thread::sleep(Duration::from_millis(10)), false).1), "it waits");
+}
+
+#[test]
+fn nothing_that_a_command_started_outlives_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("grandchild");
+    for end in ["exit 1", r#"echo m > "$FEEDLOOP_OUTPUT/model""#] {
+        let script = format!(r#"sleep 600 & echo $! > "$MARK"; {end}"#);
+        run(&mut CommandTrainer::new(script).env("MARK", &mark), directory.path());
+        assert!(gone(&mark));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_crashed_host_left_running_is_killed_before_the_job_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    // A host that crashed: its command goes on in a group of its own, and nobody waits for it.
+    let mut orphan = std::process::Command::new("sh");
+    orphan.args(["-c", LINGER]).env("MARK", &mark).env("FEEDLOOP_OUTPUT", directory.path().join("output-1"));
+    let mut orphan = std::os::unix::process::CommandExt::process_group(&mut orphan, 0).spawn().unwrap();
+    wait_for(&mark);
+    fs::write(directory.path().join("train.pid"), orphan.id().to_string()).unwrap();
+    artifact(run(&mut CommandTrainer::new(r#"echo m > "$FEEDLOOP_OUTPUT/model""#), directory.path()));
+    assert!(gone(&mark));
+    orphan.wait().unwrap();
+
+    // Somebody else's process that has the number by now is left alone.
+    let mut stranger = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(directory.path().join("train.pid"), stranger.id().to_string()).unwrap();
+    artifact(run(&mut CommandTrainer::new("false"), directory.path()));
+    assert!(stranger.try_wait().unwrap().is_none());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn a_log_without_end_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = r#"yes line | head -c 20000000; sleep 0.2; echo the end; exit 1"#;
+    let (_, log) = failure(run(&mut CommandTrainer::new(script), directory.path()));
+    assert!(log.ends_with("the end\n"));
+    let kept = fs::read(directory.path().join("train.log")).unwrap();
+    assert!(kept.starts_with(b"[") && kept.len() < 9_000_000, "{} bytes", kept.len());
+}
+
+#[test]
+fn another_jobs_artifact_in_the_same_directory_is_not_taken_for_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = r#"cp "$FEEDLOOP_DATA" "$FEEDLOOP_OUTPUT/model""#;
+    let first = artifact(run(&mut CommandTrainer::new(script), directory.path()));
+    let mut other = job_in(directory.path(), "k");
+    other.dataset.digest = "another store's".into();
+    let mut trainer = CommandTrainer::new(script);
+    trainer.start(other).unwrap();
+    assert_ne!(artifact(settled(|| trainer.poll("k").unwrap())), first);
+}
+
+#[test]
 fn without_a_directory_it_says_so() {
     let error = CommandTrainer::new("true").start(job("k")).unwrap_err();
     assert!(error.to_string().contains("give the pipeline a working directory"));

@@ -1,0 +1,150 @@
+//! What models are trained on, by reference, and how the rows are made of it again.
+
+use std::path::{Path, PathBuf};
+
+use super::super::Pipeline;
+use super::super::outbox::Outbox;
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::event::{ModelVersion, PredictionId};
+use crate::retrain::batch::{self, BatchRow, lines_of};
+use crate::retrain::{BatchId, DataRef, DatasetVersion, Manifest, ModelRecord, Recipe};
+use crate::store::Kind;
+
+/// Where base data is written within the working directory.
+const BASE: &str = "base";
+
+impl Pipeline {
+    /// The record of a model, with its artifact; `None` if there is no such model.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn model(&self, version: ModelVersion) -> Result<Option<ModelRecord>, Error> {
+        super::read_model(&self.outbox, version)
+    }
+
+    /// The rows that model `version` was trained on, with labels and weights, made again from the store and the base data
+    /// that this pipeline was built with.
+    ///
+    /// # Errors
+    /// The model is unknown or was not trained by a run; it was trained under another version of the schema, which makes other
+    /// rows; the rows are not what they were, because some were taken out of the store since or the base data is another one.
+    pub fn trained_on(&self, version: ModelVersion) -> Result<Dataset, Error> {
+        let record: Option<ModelRecord> = self.outbox.read(Kind::Model, &version.to_string())?;
+        let Some(dataset) = record.and_then(|record| record.dataset) else {
+            return Err(Error::Refused(format!("it is not recorded what {version} was trained on")));
+        };
+        if dataset.schema != self.schema.fingerprint() {
+            let text = format!("{version} was trained under schema {}, which is not in force any more", dataset.schema);
+            return Err(Error::Refused(text));
+        }
+        let mut labelled = Dataset::new(self.schema.clone());
+        for part in &dataset.batches {
+            let manifest = self.outbox.read::<Manifest>(Kind::Batch, &part.id.0)?;
+            let manifest = manifest.ok_or_else(|| Error::Corrupt(format!("batch {} is not in the store", part.id)))?;
+            add_batch(&self.outbox, &manifest, None, &mut labelled)?;
+        }
+        dataset.take(self.base.as_ref(), &labelled)
+    }
+
+    /// `data`, which `recipe` has just made, by reference.
+    pub(super) fn dataset_version(&mut self, recipe: Recipe, data: &Dataset) -> Result<DatasetVersion, Error> {
+        let base = self.base_reference()?;
+        let retraining = &self.retraining;
+        Ok(DatasetVersion::of(
+            data,
+            (recipe, &retraining.state.shares),
+            retraining.parts.training_rows,
+            base,
+            retraining.sources.clone(),
+        ))
+    }
+
+    /// The base data by reference. With a working directory it is written there, once, so that trainers find it.
+    fn base_reference(&mut self) -> Result<Option<DataRef>, Error> {
+        let Some(base) = &self.base else { return Ok(None) };
+        if self.retraining.base.is_none() {
+            let digest = base.digest();
+            let mut path = None;
+            if let Some(directory) = &self.retraining.parts.directory {
+                let manifest = batch::base_manifest(&self.name, base, &digest, self.now);
+                let lines: Vec<_> = lines_of(base).collect();
+                let (written, _) = batch::export(&directory.join(BASE), &manifest, base.schema(), &lines)?;
+                path = Some(absolute(&written));
+            }
+            self.retraining.base = Some(DataRef { id: BatchId(digest), rows: base.len() as u64, path });
+        }
+        Ok(self.retraining.base.clone())
+    }
+
+    /// Gives a batch a name of its own where batches before it had the same content.
+    pub(super) fn name_batch(&self, manifest: &mut Manifest) {
+        let taken = &self.retraining.state.batches;
+        let mut number = 1;
+        while taken.contains(&manifest.batch) {
+            number += 1;
+            manifest.batch = BatchId(format!("{}-{number}", manifest.digest));
+        }
+    }
+
+    /// Exports a batch that is about to be sealed, if that is wanted. Its name is committed before: what a crash leaves of a
+    /// batch that then has other rows is found by it and taken away, so that nobody trains on it.
+    pub(super) fn export(&mut self, manifest: Manifest, rows: &[BatchRow<'_>]) -> Result<Manifest, Error> {
+        let Some(directory) = self.retraining.parts.export.clone() else { return Ok(manifest) };
+        let state = &self.retraining.state;
+        if state.exporting.as_ref() != Some(&manifest.batch) {
+            if let Some(left) = state.exporting.as_ref().filter(|left| !state.batches.contains(left)) {
+                batch::take_away(&directory.join(&left.0), &self.name)?;
+            }
+            self.retraining.state.exporting = Some(manifest.batch.clone());
+            self.save_loop(Vec::new())?;
+            self.outbox.commit()?;
+        }
+        let lines = rows.iter().map(BatchRow::line).collect::<Result<Vec<_>, Error>>()?;
+        Ok(batch::export(&directory, &manifest, &self.schema, &lines)?.1)
+    }
+
+    /// Remembers where the newest labelled rows come from.
+    pub(super) fn add_source(&mut self, manifest: &Manifest) {
+        let retraining = &mut self.retraining;
+        let exported = retraining.parts.export.as_ref().filter(|_| !manifest.files.is_empty());
+        let path = exported.map(|directory| absolute(&directory.join(&manifest.batch.0)));
+        retraining.sources.push(DataRef { id: manifest.batch.clone(), rows: manifest.rows, path });
+        let mut older: u64 = retraining.sources.iter().map(|source| source.rows).sum();
+        let most = retraining.parts.training_rows as u64;
+        retraining.sources.retain(|source| {
+            older -= source.rows;
+            older < most
+        });
+    }
+}
+
+/// The path from the root, where the current directory is known.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Appends the rows of a batch to `data`, with the labels and weights that they were sealed with, `without` aside.
+///
+/// # Errors
+/// A sample is not in the store, or does not fit the schema.
+pub(super) fn add_batch(
+    outbox: &Outbox,
+    manifest: &Manifest,
+    without: Option<PredictionId>,
+    data: &mut Dataset,
+) -> Result<(), Error> {
+    for id in manifest.samples.iter().filter(|id| Some(**id) != without) {
+        let Some(sample) = outbox.stored_sample(*id)? else {
+            return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
+        };
+        if let Some(label) = sample.sealed {
+            data.push(sample.observation.row.clone(), label, sample.weight)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
