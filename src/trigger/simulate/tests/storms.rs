@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::stage::Metric;
-use crate::trigger::{LabelQuality, Performance, RetrainTrigger, all, harm, not, trigger_fn};
+use crate::trigger::{LabelQuality, Missed, Performance, RetrainTrigger, Schedule, all, harm, not, trigger_fn};
 
 /// Counts of one random trigger: its parts that look at the status, and how often they were asked.
 #[derive(Default)]
