@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
-    Annotation, Annotator, Dataset, Kind, Manifest, MemoryStore, Mode, ModelRecord, ModelVersion, PredictionId, Profile,
-    PromotionKind, PromotionRecord, Run, RunState, Sample, SampleState, Write,
+    Annotation, Annotator, Dataset, Kind, Manifest, MemoryStore, Mode, ModelRecord, ModelVersion, PredictionId,
+    Profile, PromotionKind, PromotionRecord, Run, RunState, Sample, SampleState, Write,
 };
 use serde_json::Value;
 
@@ -174,7 +174,8 @@ impl Checker {
 
     /// What must hold between two units: a crash may leave the store there.
     fn after_unit(&mut self, unit: &[Write]) {
-        let in_flight: Vec<_> = self.world.runs.values().filter(|run| run.state.in_flight()).map(|run| run.id).collect();
+        let in_flight: Vec<_> =
+            self.world.runs.values().filter(|run| run.state.in_flight()).map(|run| run.id).collect();
         assert!(in_flight.len() <= 1, "several runs are in flight: {in_flight:?}");
         for write in unit.iter().filter(|write| write.kind == Kind::Batch) {
             self.sealed(&write.key.id);
@@ -239,7 +240,10 @@ impl Checker {
             data.push(sample.observation.row.clone(), label.label.expect("a label"), sample.weight).unwrap();
         }
         for (label, (auto, all)) in by_label {
-            assert!(auto as f64 <= AUTO_SHARE * all as f64 + 1e-9, "{auto} of {all} labels {label} of {id} are automatic");
+            assert!(
+                auto as f64 <= AUTO_SHARE * all as f64 + 1e-9,
+                "{auto} of {all} labels {label} of {id} are automatic"
+            );
         }
         assert_eq!(data.digest(), batch.batch.0, "the name of a batch is the digest of its content");
         assert_eq!(batch.parent.as_ref().map(|parent| parent.0.clone()), self.last_batch, "the parent of {id}");
@@ -279,7 +283,8 @@ impl Checker {
 
     /// The run has a stored evaluation, and it is a Pass by rules that are computed here anew.
     fn passed(&self, run: &Run) {
-        let report = &self.evaluations.get(&run.id.to_string()).unwrap_or_else(|| panic!("{} was not evaluated", run.id));
+        let report =
+            &self.evaluations.get(&run.id.to_string()).unwrap_or_else(|| panic!("{} was not evaluated", run.id));
         let Profile::Confirm(rules) = &self.profile else { return };
         assert_eq!(find(report, "verdict"), Some(&Value::from("pass")), "{} was promoted without a Pass", run.id);
         let count = |paired: &Value, side: &str| paired[side].as_u64().unwrap();
@@ -366,4 +371,3 @@ fn the_e_value_is_what_the_book_says() {
     // E(w, 0) = (2^(w+1) - 1) / (w + 1).
     assert!((e_value(6, 0) - 127.0 / 7.0).abs() < 1e-6 && (e_value(7, 0) - 255.0 / 8.0).abs() < 1e-6);
 }
-

@@ -1,9 +1,9 @@
 //! What is found and decided does not depend on how the stream was cut, nor on a restart in between.
 
 use feedloop::{
-    Alarm, Ask, Chunk, Deduplicate, Event, Feedback, Findings, Kind, KsDrift, Label, Level, LowConfidence,
-    Mahalanobis, ManualClock, MemoryStore, ModelVersion, Observation, Opinion, Outcome, OutputDrift, Pipeline,
-    PredictionError, Route, RouteContext, Sample, SchemaGate, UserFeedback, detector_fn, router_fn,
+    Alarm, Ask, Chunk, Deduplicate, Event, Feedback, Findings, Kind, KsDrift, Label, Level, LowConfidence, Mahalanobis,
+    ManualClock, MemoryStore, ModelVersion, Observation, Opinion, Outcome, OutputDrift, Pipeline, PredictionError,
+    Route, RouteContext, Sample, SchemaGate, UserFeedback, detector_fn, router_fn,
 };
 
 use super::NAME;

@@ -170,9 +170,11 @@ impl Outside {
             after: None,
             limit: usize::MAX,
         });
-        let made = known.unwrap_or_default().into_iter().filter_map(|r| serde_json::from_slice(&r.body).ok()).any(
-            |model: ModelRecord| model.run == Some(job.run) && model.recipe == Some(job.recipe),
-        );
+        let made = known
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|r| serde_json::from_slice(&r.body).ok())
+            .any(|model: ModelRecord| model.run == Some(job.run) && model.recipe == Some(job.recipe));
         self.demand(!made, || format!("{} was started again after its model was stored", job.key));
         let data = job.data.digest();
         if let Some(before) = self.trainings.get(&job.key).map(|training| training.data.clone()) {
@@ -208,11 +210,9 @@ impl Outside {
             Fate::Fickle => (self.rng.unit() * 1.2).to_string(),
             _ => good,
         };
-        let left = if self.rng.chance(0.3) { self.rng.below(6) as u32 } else { 0 };
-        self.trainings.insert(
-            job.key.clone(),
-            Training { data, fate, left, artifact: artifact.into_bytes(), lost: false },
-        );
+        let left = if self.rng.chance(0.2) { self.rng.below(4) as u32 } else { 0 };
+        self.trainings
+            .insert(job.key.clone(), Training { data, fate, left, artifact: artifact.into_bytes(), lost: false });
     }
 }
 

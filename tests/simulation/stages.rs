@@ -1,11 +1,11 @@
 //! Stages that err and panic now and then.
 
+use feedloop::References;
 use feedloop::{
     Admission, Audit, Audited, BatchDraft, BoxError, Chunk, CohortVerdict, ConfidenceRouter, Decision, Detector,
     Findings, GateContext, LabelRouter, LoopStatus, Memory, QualityGate, Reason, RetrainTrigger, Route, RouteContext,
     Sample, Snapshot, Stage,
 };
-use feedloop::References;
 
 use super::checker::Marks;
 use super::outside::{Shared, lock};
@@ -30,7 +30,8 @@ impl Stage for Marker {
 impl Detector for Marker {
     fn inspect(&mut self, chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
         let marked = |row: &usize| chunk.values(1)[*row] > MARKED;
-        let marked: Vec<_> = (0..chunk.len()).filter(marked).map(|row| (chunk.ids()[row], chunk.sequence()[row])).collect();
+        let marked: Vec<_> =
+            (0..chunk.len()).filter(marked).map(|row| (chunk.ids()[row], chunk.sequence()[row])).collect();
         marked.iter().for_each(|(id, _)| findings.flag(*id, 1.0, 0.5));
         lock(&self.outside).trouble("detector fails", 0.01)?;
         self.flagged.lock().map_err(|_| "poisoned")?.extend(marked);
