@@ -67,7 +67,7 @@ impl Simulation {
         let mut rng = Rng(seed);
         let confirm = |likely| Profile::Confirm(ConfirmRules { likely, ..ConfirmRules::default() });
         let profile = [Profile::adaptive(), Profile::adaptive(), confirm(false), confirm(true)][rng.below(4)].clone();
-        let mode = [Mode::Unattended, Mode::Unattended, Mode::Unattended, Mode::Approval, Mode::Advisory][rng.below(5)];
+        let mode = [Mode::Approval, Mode::Approval, Mode::Advisory].get(rng.below(12)).copied().unwrap_or_default();
         let disk = Disk::new(MemoryStore::new());
         let outside = Outside::new(seed, disk.content().clone());
         // Every fifth loop lives among people and machines that do their work.
@@ -310,8 +310,8 @@ impl Simulation {
     }
 
     fn operator(&mut self) {
-        match self.rng.below(16) {
-            0 => drop(self.process(|pipeline| pipeline.rollback("test"))),
+        match self.rng.below(18) {
+            0 | 16 | 17 => drop(self.process(|pipeline| pipeline.rollback("test"))),
             1 => drop(self.process(|pipeline| pipeline.freeze("test"))),
             2 | 3 => drop(self.process(|pipeline| pipeline.cancel_run("test"))),
             4 | 5 => drop(self.process(|pipeline| pipeline.retrain_now("test"))),
@@ -353,7 +353,12 @@ impl Simulation {
         match self.rng.below(44) {
             0..=11 => self.predict(),
             12..=16 => self.outcomes(),
-            17..=26 => self.annotators(),
+            17..=26 => {
+                self.annotators();
+                if self.rng.chance(0.6) {
+                    self.poll();
+                }
+            }
             27..=32 => self.poll(),
             33 | 34 => {
                 let by = match self.rng.below(10) {

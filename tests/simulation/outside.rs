@@ -210,7 +210,7 @@ impl Outside {
             Fate::Fickle => (self.rng.unit() * 1.2).to_string(),
             _ => good,
         };
-        let left = if self.rng.chance(0.3) { self.rng.below(6) as u32 } else { 0 };
+        let left = if self.rng.chance(0.2) { self.rng.below(4) as u32 } else { 0 };
         self.trainings
             .insert(job.key.clone(), Training { data, fate, left, artifact: artifact.into_bytes(), lost: false });
     }
