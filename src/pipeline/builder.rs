@@ -233,7 +233,8 @@ impl PipelineBuilder {
     /// Share of the predictions that a candidate serves while it is judged, if the host routes them by
     /// [`ModelSlot::route`](crate::ModelSlot::route) or its deployer does; 0 unless told. A canary has passed the smoke
     /// test and nothing else. It ends with the run, with a rollback, and while the loop is frozen; an unusable output of it
-    /// that the served model does not share ends it at once. Advisory mode has no canary.
+    /// that the served model does not share ends it at once. Advisory mode has no canary; in approval mode it goes on until
+    /// the person has decided.
     pub fn canary(mut self, share: f64) -> Self {
         self.parts.canary = self.share("canary", share);
         self

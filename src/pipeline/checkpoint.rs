@@ -73,6 +73,7 @@ impl Pipeline {
             counters: self.counters.clone(),
             stage_model: self.stage_model,
             stages,
+            cohorts: self.retraining.cohorts().to_vec(),
         };
         let indexed = Indexed { state: "saved", rank: 0, due: None };
         let stages = self.outbox.json(Kind::Checkpoint, "stages", indexed.clone(), &checkpoint)?;
@@ -86,7 +87,9 @@ impl Pipeline {
 
     /// Takes over what an earlier process left in the store.
     pub(super) fn reopen(&mut self) -> Result<(), Error> {
-        let saved: Option<Checkpoint> = self.outbox.read(Kind::Checkpoint, "stages")?;
+        let mut saved: Option<Checkpoint> = self.outbox.read(Kind::Checkpoint, "stages")?;
+        let cohorts = saved.as_mut().map(|saved| std::mem::take(&mut saved.cohorts));
+        self.retraining.restore_cohorts(cohorts.unwrap_or_default());
         let mut newest = 0;
         if let Some(saved) = saved {
             newest = saved.sequence;

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Feedback, ModelVersion, Outcome, PredictionId};
+use crate::retrain::maturity::Cohort;
 use crate::router::CohortVerdict;
 use crate::schema::{Row, Schema};
 use crate::stage::Snapshot;
@@ -91,4 +92,6 @@ pub(super) struct Checkpoint {
     pub(super) counters: super::Counters,
     pub(super) stage_model: ModelVersion,
     pub(super) stages: BTreeMap<String, Snapshot>,
+    #[serde(default)]
+    pub(super) cohorts: Vec<Cohort>,
 }

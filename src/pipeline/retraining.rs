@@ -212,9 +212,6 @@ struct LoopState {
     /// Median time that the champion's predecessor took to predict, as the host recorded it.
     #[serde(default)]
     latency_before: Option<Duration>,
-    /// What production says of the champion, and of the version before it.
-    #[serde(default)]
-    cohorts: Vec<Cohort>,
 }
 
 /// Parts that the builder hands over.
@@ -287,6 +284,9 @@ pub(super) struct Retraining {
     interrupted: bool,
     /// An unusable output in production that is being looked into.
     suspicion: Option<incident::Suspicion>,
+    /// What production says of the champion, and of the version before it. Saved with the ledger, so that no outcome of a log
+    /// that is replayed counts twice.
+    cohorts: Vec<Cohort>,
     /// How long the champion takes, as the host recorded it.
     timings: Timings,
     pub(super) decision: Option<Decision>,
@@ -335,7 +335,6 @@ impl Retraining {
                 tally: Tally::default(),
                 live_rows: Vec::new(),
                 latency_before: None,
-                cohorts: vec![Cohort::new(ModelVersion::FIRST)],
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
@@ -363,6 +362,7 @@ impl Retraining {
             offered: None,
             interrupted: false,
             suspicion: None,
+            cohorts: Vec::new(),
             timings: Timings::default(),
             decision: None,
             trigger_error: None,
@@ -614,16 +614,14 @@ impl Pipeline {
     pub(super) fn reopen_retraining(&mut self) -> Result<(), Error> {
         let saved: Option<LoopState> = self.outbox.read(Kind::Control, "loop")?;
         let fresh = saved.is_none();
+        let aliases = saved.as_ref().unwrap_or(&self.retraining.state).aliases();
         if let Some(mut saved) = saved {
             if saved.schema != self.schema.fingerprint() {
                 self.take_over_schema(&mut saved)?;
             }
-            if saved.cohorts.is_empty() {
-                saved.cohorts.push(Cohort::new(saved.champion));
-            }
             self.retraining.state = saved;
         }
-        self.reopen_aliases()?;
+        self.reopen_aliases(aliases)?;
         self.first_version()?;
         if let Some(artifact) = self.retraining.parts.first_model.clone() {
             let record = ModelRecord {

@@ -107,7 +107,7 @@ pub struct Status {
     pub power: Option<String>,
     /// What outcomes, feedback and the models' own probabilities say of the served version beside the version before it,
     /// at the same label age, and how much of it is still to come. It describes; only the watch decides, on labels that both
-    /// models have. After a crash, what came since the loop last saved its state is not in it.
+    /// models have. After a crash, what came since the last checkpoint is not in it.
     #[serde(default)]
     pub maturity: Option<String>,
     /// How the race of the recipes stands (profile `adaptive`), in one line.

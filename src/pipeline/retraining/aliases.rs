@@ -45,7 +45,7 @@ pub struct AliasRecord {
 }
 
 impl LoopState {
-    fn aliases(&self) -> Aliases {
+    pub(super) fn aliases(&self) -> Aliases {
         let challenger = self.run.as_ref().and_then(|run| run.candidate);
         Aliases { champion: self.champion, challenger, previous: self.previous, kept: self.kept }
     }
@@ -74,11 +74,10 @@ impl Retraining {
 }
 
 impl Pipeline {
-    /// Takes the aliases over that an earlier process wrote. If they do not say what the loop says, somebody else has changed
-    /// them: the loop freezes, and restores what it knows.
-    pub(super) fn reopen_aliases(&mut self) -> Result<(), Error> {
+    /// Takes the aliases over that an earlier process wrote. If they are not the `expected` ones, which it saved with its state,
+    /// somebody else has changed them: the loop freezes, and restores what it knows.
+    pub(super) fn reopen_aliases(&mut self, expected: Aliases) -> Result<(), Error> {
         let stored: Option<AliasRecord> = self.outbox.read(Kind::Control, RECORD)?;
-        let expected = self.retraining.state.aliases();
         if let Some(stored) = stored.as_ref().filter(|stored| stored.aliases != expected) {
             self.retraining.state.frozen = Some(changed_outside(&stored.aliases, &expected));
         }

@@ -17,7 +17,7 @@ pub(in crate::pipeline) struct Made {
 
 impl Retraining {
     fn cohort(&mut self, model: ModelVersion) -> Option<&mut Cohort> {
-        self.state.cohorts.iter_mut().find(|cohort| cohort.model == model)
+        self.cohorts.iter_mut().find(|cohort| cohort.model == model)
     }
 
     /// The served version claims an accuracy for itself.
@@ -49,15 +49,29 @@ impl Retraining {
 
     /// Another version serves: its cohort and that of the version before it are kept.
     pub(super) fn cohorts_change(&mut self, from: ModelVersion, to: ModelVersion) {
-        let cohorts = std::mem::take(&mut self.state.cohorts);
+        let cohorts = std::mem::take(&mut self.cohorts);
         let known = |model| cohorts.iter().find(|cohort| cohort.model == model).cloned();
-        self.state.cohorts = [to, from].map(|model| known(model).unwrap_or_else(|| Cohort::new(model))).into();
+        self.cohorts = [to, from].map(|model| known(model).unwrap_or_else(|| Cohort::new(model))).into();
+    }
+
+    /// The cohorts for a checkpoint.
+    pub(in crate::pipeline) fn cohorts(&self) -> &[Cohort] {
+        &self.cohorts
+    }
+
+    /// Takes over the cohorts of a checkpoint, which may be older than the last change of the champion.
+    pub(in crate::pipeline) fn restore_cohorts(&mut self, cohorts: Vec<Cohort>) {
+        self.cohorts = cohorts;
+        let champion = self.state.champion;
+        if self.cohorts.first().is_none_or(|cohort| cohort.model != champion) {
+            self.cohorts_change(self.state.previous.unwrap_or(champion), champion);
+        }
     }
 
     /// The served version beside the one before it.
     pub(super) fn maturity(&self) -> Option<String> {
-        match self.state.cohorts.as_slice() {
-            [served, before, ..] => served.against(before),
+        match self.cohorts.as_slice() {
+            [served, before, ..] if served.model != before.model => served.against(before),
             _ => None,
         }
     }
