@@ -264,7 +264,7 @@ pub(super) struct Retraining {
     /// The smoke test under way.
     smoking: Option<Smoke>,
     /// The full validation under way, the evaluation of the run in flight, and how its requirements stand.
-    validating: Option<Validation>,
+    validating: Option<Arc<Validation>>,
     evaluation: Option<Evaluation>,
     checked: Option<Checked>,
     /// Smoke tests in a row in which the candidate was too slow.

@@ -69,7 +69,7 @@ impl LiveRows {
             self.rows.push(LiveRow {
                 id: sample.id(),
                 label,
-                weight: 1.0 / sample.inclusion,
+                weight: if sample.inclusion > 0.0 { 1.0 / sample.inclusion } else { 1.0 },
                 slices: slices.to_vec(),
                 outputs: outputs.concat(),
             });
@@ -109,7 +109,10 @@ impl Retraining {
         });
         let named = self.parts.evaluation.slices.iter();
         let named = named.filter(|(_, holds)| isolate(|| Ok(holds(schema, row))).unwrap_or(false));
-        segment.into_iter().chain(named.map(|(name, _)| name.clone())).collect()
+        let mut names: Vec<String> = segment.into_iter().chain(named.map(|(name, _)| name.clone())).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     pub(super) fn tabulate(&self, schema: &Schema) -> Tabulate {

@@ -8,9 +8,9 @@ use super::evaluation::{SALT, add, most_rows};
 use super::rounds::Scored;
 use super::training::row_key;
 use crate::dataset::Dataset;
-use crate::error::{Error, StageError};
+use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
-use crate::retrain::{Evaluation, JobStatus, LabelledRows, Manifest, MetricTable, RunId, Scores, Tabulate};
+use crate::retrain::{Evaluation, JobStatus, LabelledRows, Manifest, RunId, Scores, Tabulate};
 use crate::sample::{Reason, SampleState};
 use crate::schema::Row;
 use crate::stats::sampling::{Reservoir, keyed};
@@ -21,7 +21,7 @@ const AUDIT_ROWS: usize = 10_000;
 const TRAINING_ROWS: usize = 2_000;
 
 /// The rows of the full validation while they are scored: those of the audit set first.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Validation {
     key: String,
     inputs: Arc<Vec<Row>>,
@@ -41,9 +41,9 @@ impl Pipeline {
         let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
             return Err(Error::Corrupt("a validation without a candidate".into()));
         };
-        let validation = match self.retraining.validating.take() {
-            Some(validation) => validation,
-            None => self.validation(run)?,
+        let validation = match &self.retraining.validating {
+            Some(validation) => validation.clone(),
+            None => Arc::new(self.validation(run)?),
         };
         self.retraining.validating = Some(validation.clone());
         let models = self.retraining.judged_models();
@@ -59,7 +59,7 @@ impl Pipeline {
                         let text = format!("{candidate} failed on base data, batches or the audit set: {why}");
                         return self.refuse(candidate, Reason::new("validation", text)).map(|()| true);
                     }
-                    self.validated(&mut evaluation, &validation, &models, &scores)?;
+                    self.validated(&mut evaluation, &validation, &models, &scores);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Pipeline {
         validation: &Validation,
         models: &[ModelVersion],
         scores: &[Scores],
-    ) -> Result<(), Error> {
+    ) {
         let width = self.schema.target().output_width();
         let cut = validation.audit.labels.len() * width;
         let (mut of_audit, mut of_training) = (Vec::new(), Vec::new());
@@ -92,20 +92,20 @@ impl Pipeline {
             }
         }
         if of_training.first().map(|(model, _)| *model) != Some(evaluation.candidate) {
-            return Ok(());
+            return;
         }
         let tabulate = self.retraining.tabulate(&self.schema);
-        let table = |tabulate: &Tabulate, rows: &LabelledRows, models: &[(ModelVersion, &[f64])]| {
-            let made: Option<MetricTable> = (!rows.labels.is_empty())
-                .then(|| tabulate.table(rows, models))
-                .transpose()
-                .map_err(|source| StageError { stage: "evaluation".into(), what: "measure", source })?;
-            Ok::<_, Error>(made)
+        let mut table = |tabulate: &Tabulate, rows: &LabelledRows, models: &[(ModelVersion, &[f64])]| {
+            if rows.labels.is_empty() {
+                return None;
+            }
+            let made = tabulate.table(rows, models);
+            made.map_err(|error| evaluation.notes.push(Reason::new("not_measured", error.to_string()))).ok()
         };
-        evaluation.audit = table(&tabulate, &validation.audit, &of_audit)?;
+        let audit = table(&tabulate, &validation.audit, &of_audit);
         // Intervals would promise what rows seen in training cannot hold.
-        evaluation.training = table(&tabulate.repetitions(0), &validation.training, &of_training)?;
-        Ok(())
+        let training = table(&tabulate.repetitions(0), &validation.training, &of_training);
+        (evaluation.audit, evaluation.training) = (audit, training);
     }
 
     /// Chooses the rows of the full validation.

@@ -320,13 +320,14 @@ impl Part {
         let at = |model: usize| model * self.metrics + slot;
         let of = |all: &[f64]| all[at(model)] - less.map_or(0.0, |other| all[at(other)]);
         let value = of(&self.estimates);
-        if value.is_nan() {
+        if !value.is_finite() {
             let unusable = self.models[model].unusable.max(less.map_or(0, |other| self.models[other].unusable));
-            let reason = Some(metric.undefined(self.group.rows(), unusable));
-            return Measured { metric, value: None, interval: None, reason };
+            let undefined = || metric.undefined(self.group.rows(), unusable);
+            let reason = if value.is_nan() { undefined() } else { "it is too large for a number".into() };
+            return Measured { metric, value: None, interval: None, reason: Some(reason) };
         }
         let width = self.estimates.len().max(1);
-        let mut sorted: Vec<f64> = self.repeated.chunks_exact(width).map(of).filter(|x| !x.is_nan()).collect();
+        let mut sorted: Vec<f64> = self.repeated.chunks_exact(width).map(of).filter(|x| x.is_finite()).collect();
         let resamples = self.repeated.len() / width;
         let enough = sorted.len() as f64 >= (1.0 - MOST_UNDEFINED) * resamples as f64;
         sorted.sort_unstable_by(f64::total_cmp);

@@ -94,6 +94,11 @@ fn what_rows_do_not_determine_is_told_with_the_reason() {
     let table = Tabulate::new(Target::Value).table(&constant, &[(NEW, &outputs)]).unwrap().all;
     assert_eq!(table.of(NEW, Metric::RSquared).unwrap().reason.as_deref(), Some("the labels do not vary"));
     assert_eq!(value(&table, Metric::MeanAbsoluteError), Some(2.0));
+    let far = rows(vec![Label::Value(1e300), Label::Value(0.0)], vec![1.0; 2]);
+    let outputs = [-1e300, f64::NAN, f64::NAN, 0.0, f64::NAN, f64::NAN];
+    let table = Tabulate::new(Target::Value).table(&far, &[(NEW, &outputs)]).unwrap().all;
+    let found = table.of(NEW, Metric::RootMeanSquaredError).unwrap();
+    assert_eq!(found.reason.as_deref(), Some("it is too large for a number"), "infinity cannot be stored");
 }
 
 #[test]
