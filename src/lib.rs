@@ -168,7 +168,7 @@ pub use pipeline::{
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
     AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, Deployer, Evaluator, Evidence,
-    Flapping, FnTrainer, JobStatus, Judgement, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
+    Flapping, FnTrainer, JobStatus, Judgement, LabelCheck, LabelChecks, LabelFaults, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
     Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
     Verdict, Watch, WatchVerdict,
 };

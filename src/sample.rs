@@ -9,6 +9,9 @@ use crate::retrain::{BatchId, RunId};
 /// Code of the step by which a sample whose label is in doubt goes back to the review queue.
 pub(crate) const ADJUDICATED: &str = "adjudicate";
 
+/// Code of the quarantine of labels that a label-fault check found to be wrong.
+pub(crate) const LABEL_FAULT: &str = "label_fault";
+
 /// A reason that a person can read and a program can count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reason {
@@ -264,6 +267,9 @@ pub struct Sample {
     /// Has its label judged the models that were live when it came? Only then may it be trained on.
     #[serde(default)]
     pub judged: bool,
+    /// Has its label passed the label-fault check? Only then may it judge or be trained on, if that check is on.
+    #[serde(default)]
+    pub checked: bool,
     /// The run whose candidate was compared on it, if the comparison lane drew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<RunId>,
@@ -298,6 +304,7 @@ impl Sample {
             label: None,
             overlap: 1,
             judged: false,
+            checked: false,
             compared: None,
             cohort: None,
             weight: 1.0,
@@ -315,6 +322,11 @@ impl Sample {
     /// Was its label in doubt once, so that a majority of people decided it?
     pub fn is_adjudicated(&self) -> bool {
         self.history.iter().any(|step| step.reason.code == ADJUDICATED)
+    }
+
+    /// Is it in quarantine because a label-fault check doubts its label?
+    pub(crate) fn is_label_fault(&self) -> bool {
+        self.state == SampleState::Quarantined && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
     }
 
     /// Moves the sample; an illegal move is refused and changes nothing.

@@ -14,6 +14,7 @@ use feedloop::{
 };
 
 use super::data::Stream;
+use super::fault::{Crowd, Fault};
 use super::model::{Kind, Model};
 use super::protocol::{Split, TRAINING_CAP, train};
 
@@ -33,6 +34,8 @@ pub struct Setting {
     pub auto_label_error: f64,
     /// This run trains on labels with shifted classes, as a broken labelling script would make them.
     pub sabotage: Option<RunId>,
+    /// What is wrong with the labels.
+    pub fault: Fault,
 }
 
 /// What can be counted at the end.
@@ -64,6 +67,7 @@ pub struct Production<'a> {
     rows: HashMap<PredictionId, usize>,
     seed: u64,
     people: usize,
+    crowd: Crowd,
 }
 
 fn load(record: &ModelRecord) -> Result<Model, BoxError> {
@@ -141,8 +145,9 @@ impl<'a> Production<'a> {
             .seed(setting.seed)
             .store(store.clone())
             .build()?;
+        let crowd = Crowd::new(stream, split, setting.fault, setting.seed);
         let queue = ReviewQueue::open(store, "production", schema.target().clone(), Arc::new(clock.clone()));
-        Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0 })
+        Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0, crowd })
     }
 
     /// Serves a batch: every row is predicted by the model of the moment. Returns how many predictions were right.
@@ -174,18 +179,39 @@ impl<'a> Production<'a> {
         Ok(right)
     }
 
-    /// People answer up to `labels` questions with the true label, the most urgent first. Returns how many were answered.
+    /// People answer up to `labels` questions, the most urgent first. Returns how many were answered.
     ///
     /// # Errors
     /// If the review queue cannot be used.
     pub fn answer(&mut self, labels: usize) -> Result<usize, BoxError> {
         let annotator = format!("annotator-{}", self.people % 3);
         self.people += 1;
-        let tickets = self.queue.claim(&annotator, labels, TimeDelta::minutes(10))?;
+        self.answer_as(&annotator, labels)
+    }
+
+    /// A second person answers what the label-fault check asks, one question at a time, while `allowed` says so. Returns how
+    /// many were answered.
+    ///
+    /// # Errors
+    /// If the review queue or the loop cannot be used.
+    pub fn answer_check(&mut self, mut allowed: impl FnMut() -> bool) -> Result<usize, BoxError> {
+        let mut answered = 0;
+        while self.pipeline.status()?.label_check.is_some_and(|check| check.asked > 0) && allowed() {
+            match self.answer_as("second-annotator", 1)? {
+                0 => break,
+                more => answered += more,
+            }
+            self.poll()?;
+        }
+        Ok(answered)
+    }
+
+    fn answer_as(&mut self, annotator: &str, labels: usize) -> Result<usize, BoxError> {
+        let tickets = self.queue.claim(annotator, labels, TimeDelta::minutes(10))?;
         for ticket in &tickets {
             let row = self.rows[&ticket.task.sample];
-            let label = Label::Class(self.stream.labels[row] as u32);
-            self.queue.annotate(ticket.task.sample, &annotator, label, 1.0, None)?;
+            let label = Label::Class(self.crowd.says(row) as u32);
+            self.queue.annotate(ticket.task.sample, annotator, label, 1.0, None)?;
         }
         Ok(tickets.len())
     }

@@ -21,7 +21,7 @@ use crate::event::ModelVersion;
 use crate::gate::QualityGate;
 use crate::reference::{Reference, References};
 use crate::retrain::recipe::MOST_ROWS;
-use crate::retrain::{Artifact, Deployer, Evaluator, Trainer};
+use crate::retrain::{Artifact, Deployer, Evaluator, LabelFaults, Trainer};
 use crate::router::LabelRouter;
 use crate::schema::{FieldKind, Row, Schema, Target};
 use crate::stage::isolate;
@@ -57,6 +57,7 @@ pub struct PipelineBuilder {
     ledger: usize,
     rows: usize,
     parts: Parts,
+    label_faults: Option<Option<LabelFaults>>,
     segment: Option<String>,
     false_alarms_per_day: Option<f64>,
     mistakes: Vec<String>,
@@ -106,7 +107,9 @@ impl PipelineBuilder {
                 seed: 0,
                 segment: None,
                 weight_clip: None,
+                label_faults: None,
             },
+            label_faults: None,
             segment: None,
             false_alarms_per_day: None,
             mistakes: Vec::new(),
@@ -249,6 +252,20 @@ impl PipelineBuilder {
         self
     }
 
+    /// Rules of the label-fault check. Unless told otherwise it works by its defaults wherever there is an evaluator and the
+    /// target has classes.
+    pub fn label_faults(mut self, rules: LabelFaults) -> Self {
+        self.label_faults = Some(Some(rules));
+        self
+    }
+
+    /// Takes every label as it is given: no label-fault check. A loop whose labels turn wrong then learns them, and promotes
+    /// what agrees with them.
+    pub fn without_label_faults(mut self) -> Self {
+        self.label_faults = Some(None);
+        self
+    }
+
     /// Directory that sealed batches are exported to.
     pub fn export(mut self, directory: impl Into<PathBuf>) -> Self {
         self.parts.export = Some(directory.into());
@@ -349,6 +366,7 @@ impl PipelineBuilder {
         let reference = self.reference_or_fit(&mut mistakes);
         self.check_parts(&mut mistakes);
         self.share_budget(&mut mistakes);
+        self.settle_label_faults(&mut mistakes);
         let references = References::starting_with(reference);
         let mut detectors: Vec<_> = self.detectors.into_iter().map(Isolated::new).collect();
         let mut gates: Vec<_> = self.gates.into_iter().map(Isolated::new).collect();
@@ -456,6 +474,19 @@ impl PipelineBuilder {
             1 => {}
             holders => drop(give(budget / f64::from(holders))),
         }
+    }
+
+    fn settle_label_faults(&mut self, mistakes: &mut Vec<String>) {
+        let classes = matches!(self.schema.target(), Target::Classes(_));
+        let by_default = || (classes && self.parts.evaluator.is_some()).then(LabelFaults::default);
+        let rules = self.label_faults.take().unwrap_or_else(by_default);
+        if let Some(rules) = &rules {
+            mistakes.extend(rules.mistakes());
+            if !classes {
+                mistakes.push("label_faults: labels that are values cannot be checked, only classes".into());
+            }
+        }
+        self.parts.label_faults = rules;
     }
 
     fn check_parts(&mut self, mistakes: &mut Vec<String>) {

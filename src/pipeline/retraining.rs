@@ -7,6 +7,7 @@ mod audit;
 mod deploy;
 mod evolution;
 mod judging;
+mod label_faults;
 mod rounds;
 mod run;
 mod training;
@@ -26,9 +27,10 @@ use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::{
-    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, Manifest, ModelRecord, Race, Recipe, Run, RunId,
-    RunState, Trainer, Watch,
+    Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, LabelFaults, Manifest, ModelRecord, Race, Recipe, Run,
+    RunId, RunState, Trainer, Watch,
 };
+use crate::retrain::label_faults::Checking;
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
 use crate::stage::isolate;
@@ -164,6 +166,9 @@ struct LoopState {
     /// The batch that waits for a person, or was signed off and waits for its run.
     #[serde(default)]
     held: Option<HeldBatch>,
+    /// The label-fault check.
+    #[serde(default)]
+    checking: Checking,
 }
 
 /// Parts that the builder hands over.
@@ -181,6 +186,7 @@ pub(super) struct Parts {
     pub(super) seed: u64,
     pub(super) segment: Option<usize>,
     pub(super) weight_clip: Option<f64>,
+    pub(super) label_faults: Option<LabelFaults>,
 }
 
 /// Everything about runs, models and the labels that wait for them.
@@ -193,6 +199,8 @@ pub(super) struct Retraining {
     ready: BTreeMap<(u64, PredictionId), bool>,
     /// Labelled samples of judging lanes that have yet to judge.
     unjudged: BTreeSet<(u64, PredictionId)>,
+    /// Labelled samples whose labels the label-fault check has yet to see.
+    unchecked: BTreeMap<(u64, PredictionId), DateTime<Utc>>,
     /// The newest rows of all batches.
     labelled: Dataset,
     coverage: CoverageTracker,
@@ -251,10 +259,12 @@ impl Retraining {
                 failures_in_a_row: 0,
                 round_failures: 0,
                 held: None,
+                checking: Checking::default(),
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
             unjudged: BTreeSet::new(),
+            unchecked: BTreeMap::new(),
             labelled: Dataset::new(schema.clone()),
             coverage,
             pool: Vec::new(),
@@ -312,6 +322,7 @@ impl Retraining {
         let key = (sample.sequence, sample.id());
         self.ready.remove(&key);
         self.unjudged.remove(&key);
+        self.unchecked.remove(&key);
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match sample.state {
             SampleState::Labelled => {}
@@ -322,7 +333,9 @@ impl Retraining {
         // Users correct what is wrong more often than what is right: their labels train, but do not judge.
         let fair =
             sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
-        if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
+        if self.waits_for_check(sample) {
+            // It comes again when it is cleared.
+        } else if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
             self.unjudged.insert(key);
         } else {
             self.ready.insert(key, independent);
@@ -449,6 +462,9 @@ impl Pipeline {
         }
         // A frozen loop still goes back: that is what a person wants when something is wrong.
         let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
+        if self.retraining.is_held_by_labels() {
+            return Ok(false);
+        }
         if self.retraining.state.frozen.is_some() && !going_back {
             return Ok(false);
         }
