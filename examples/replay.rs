@@ -22,6 +22,7 @@
 //! `--fault` makes the people of `loop` wrong in three bursts of a tenth of the batches each: with `random`, 60 % of their
 //! labels are drawn at random, with `swap` each is the next class. Whoever is asked for a second opinion about a row says
 //! the truth nine times out of ten, with every fault and with none. All answers count towards the budget.
+//! With `--no-label-check`, `loop` takes every label as it is.
 //!
 //! `--seeds N` replays it N times, with the seeds from `--seed` on.
 //!
@@ -51,6 +52,7 @@ usage: replay --csv FILE [options]
   --budget SHARE      share of the rows that people label   [default: 0.05]
   --model MODEL       logistic or forest                    [default: logistic]
   --fault FAULT       none, random or swap (loop)           [default: none]
+  --no-label-check    takes every label as it is (loop)
   --seed SEED         a whole number                        [default: 1]
   --seeds N           replays, each with the next seed      [default: 1]
   -h, --help          print this";
@@ -63,6 +65,7 @@ struct Arguments {
     budget: f64,
     model: Kind,
     fault: Fault,
+    label_check: bool,
     seed: u64,
     seeds: NonZeroU64,
 }
@@ -76,6 +79,7 @@ impl Arguments {
         let mut budget = 0.05;
         let mut model = Kind::Logistic;
         let mut fault = Fault::None;
+        let mut label_check = true;
         let mut seed = 1;
         let mut seeds = NonZeroU64::MIN;
         while let Some(given) = options.next() {
@@ -87,12 +91,23 @@ impl Arguments {
                 "--budget" => budget = options.share(&given)?,
                 "--model" => model = options.value(&given)?.parse()?,
                 "--fault" => fault = options.value(&given)?.parse()?,
+                "--no-label-check" => label_check = false,
                 "--seed" => seed = options.number(&given, "a whole number of at least 0")?,
                 "--seeds" => seeds = options.number(&given, "a whole number of at least 1")?,
                 unknown => return Err(format!("unknown argument '{unknown}'")),
             }
         }
-        Ok(Some(Self { csv: csv.ok_or("--csv FILE is missing")?, policy, profile, budget, model, fault, seed, seeds }))
+        Ok(Some(Self {
+            csv: csv.ok_or("--csv FILE is missing")?,
+            policy,
+            profile,
+            budget,
+            model,
+            fault,
+            label_check,
+            seed,
+            seeds,
+        }))
     }
 }
 
@@ -116,8 +131,8 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
     );
     let mut outcomes = Vec::new();
     for seed in (0..arguments.seeds.get()).map(|more| arguments.seed.wrapping_add(more)) {
-        let Arguments { policy, profile, budget, model, fault, .. } = *arguments;
-        let outcome = protocol::run(&stream, policy, profile, budget, model, fault, seed)?;
+        let Arguments { policy, profile, budget, model, fault, label_check, .. } = *arguments;
+        let outcome = protocol::run(&stream, policy, profile, budget, model, fault, label_check, seed)?;
         println!(
             "{} with {}: accuracy {:.4} with {} labels ({:.1} % of the rows) in {:.1} s",
             outcome.policy,

@@ -168,9 +168,9 @@ pub use pipeline::{
 pub use reference::{Half, REFERENCE_ROWS, Reference, ReferenceBuilder, ReferenceRow, References};
 pub use retrain::{
     AdaptiveRules, Artifact, BatchId, CommandTrainer, Comparison, ConfirmRules, Deployer, Evaluator, Evidence,
-    Flapping, FnTrainer, JobStatus, Judgement, LabelCheck, LabelChecks, LabelFaults, Manifest, Model, ModelRecord, ModelSlot, Paired, PairedEvaluator,
-    Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, TrainJob, Trained, Trainer,
-    Verdict, Watch, WatchVerdict,
+    Flapping, FnTrainer, JobStatus, Judgement, LabelCheck, LabelChecks, LabelFaults, Manifest, Model, ModelRecord,
+    ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Run, RunId, RunState, ScoreJob, Scores, Served,
+    SliceEvidence, TrainJob, Trained, Trainer, Verdict, Watch, WatchVerdict,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,

@@ -185,7 +185,8 @@ impl Pipeline {
         let saved = self.save_router().and_then(|()| self.checkpoint_if_due());
         let finished = self.outbox.commit();
         let (applied, has_moved) = (annotations.as_ref().map_or(0, |n| *n), matches!(moved, Ok(true)));
-        let steps = [expired, annotations.map(drop), retried, released, checked, committed, moved.map(drop), saved, finished];
+        let steps =
+            [expired, annotations.map(drop), retried, released, checked, committed, moved.map(drop), saved, finished];
         let failed = steps.into_iter().find_map(Result::err);
         self.poll_error = failed.as_ref().map(describe);
         match failed {

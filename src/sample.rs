@@ -326,7 +326,8 @@ impl Sample {
 
     /// Is it in quarantine because a label-fault check doubts its label?
     pub(crate) fn is_label_fault(&self) -> bool {
-        self.state == SampleState::Quarantined && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
+        self.state == SampleState::Quarantined
+            && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
     }
 
     /// Moves the sample; an illegal move is refused and changes nothing.

@@ -91,6 +91,11 @@ impl Crowd {
         Crowd { first, truth: stream.labels.clone(), classes: stream.classes, asked: HashSet::new(), rng }
     }
 
+    /// Has anybody been asked about a row?
+    pub fn was_asked(&self, row: usize) -> bool {
+        self.asked.contains(&row)
+    }
+
     /// What the next person says of a row.
     pub fn says(&mut self, row: usize) -> usize {
         if self.asked.insert(row) {

@@ -12,7 +12,8 @@ use super::production::{Production, Setting};
 use super::progress::Progress;
 use super::protocol::{Allowance, Outcome, Policy, Profile, Split};
 
-/// Replays `stream` through a feedloop pipeline with the given promotion profile; people make the mistakes of `fault`.
+/// Replays `stream` through a feedloop pipeline with the given promotion profile; people make the mistakes of `fault`,
+/// which `label_check` looks for.
 ///
 /// A loop that froze after too many rollbacks is let go on after the batch, as a person would who was told.
 ///
@@ -27,6 +28,7 @@ pub fn run(
     budget: f64,
     kind: Kind,
     fault: Fault,
+    label_check: bool,
     seed: u64,
 ) -> Result<Outcome, BoxError> {
     let split = Split::of(stream)?;
@@ -44,6 +46,7 @@ pub fn run(
         auto_label_error: 0.05,
         sabotage: None,
         fault,
+        label_check,
     };
     let mut production = Production::start(stream, &split, &setting, Arc::new(MemoryStore::default()))?;
     let mut allowance = Allowance::new(budget);

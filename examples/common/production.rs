@@ -9,8 +9,8 @@ use feedloop::uuid::Uuid;
 use feedloop::{
     Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer, KsDrift, Label,
     LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, Output, OutputDrift,
-    PairedEvaluator, Pipeline, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState, Schema,
-    SchemaGate, Store, Target, any, drift, new_labels,
+    PairedEvaluator, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState,
+    Schema, SchemaGate, Store, Target, any, drift, new_labels,
 };
 
 use super::data::Stream;
@@ -36,6 +36,8 @@ pub struct Setting {
     pub sabotage: Option<RunId>,
     /// What is wrong with the labels.
     pub fault: Fault,
+    /// Are the labels checked for faults?
+    pub label_check: bool,
 }
 
 /// What can be counted at the end.
@@ -117,8 +119,12 @@ impl<'a> Production<'a> {
                 Ok(())
             })
         });
+        let checked = |builder: PipelineBuilder| match setting.label_check {
+            true => builder,
+            false => builder.without_label_faults(),
+        };
         let per_batch = (setting.budget * split.judged() as f64 / split.batches.len() as f64).max(2.0);
-        let pipeline = Pipeline::builder("production", schema.clone())
+        let pipeline = checked(Pipeline::builder("production", schema.clone()))
             .training_data(base)
             .first_model(Artifact::Inline(first.to_bytes()?))
             .detect(LowConfidence::below(0.9))
@@ -147,7 +153,17 @@ impl<'a> Production<'a> {
             .build()?;
         let crowd = Crowd::new(stream, split, setting.fault, setting.seed);
         let queue = ReviewQueue::open(store, "production", schema.target().clone(), Arc::new(clock.clone()));
-        Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0, crowd })
+        Ok(Production {
+            stream,
+            pipeline,
+            slot,
+            queue,
+            clock,
+            rows: HashMap::new(),
+            seed: setting.seed,
+            people: 0,
+            crowd,
+        })
     }
 
     /// Serves a batch: every row is predicted by the model of the moment. Returns how many predictions were right.
@@ -186,7 +202,13 @@ impl<'a> Production<'a> {
     pub fn answer(&mut self, labels: usize) -> Result<usize, BoxError> {
         let annotator = format!("annotator-{}", self.people % 3);
         self.people += 1;
-        self.answer_as(&annotator, labels)
+        let tickets = self.queue.claim(&annotator, labels, TimeDelta::minutes(10))?;
+        for ticket in &tickets {
+            let row = self.rows[&ticket.task.sample];
+            let label = Label::Class(self.crowd.says(row) as u32);
+            self.queue.annotate(ticket.task.sample, &annotator, label, 1.0, None)?;
+        }
+        Ok(tickets.len())
     }
 
     /// A second person answers what the label-fault check asks, one question at a time, while `allowed` says so. Returns how
@@ -195,25 +217,22 @@ impl<'a> Production<'a> {
     /// # Errors
     /// If the review queue or the loop cannot be used.
     pub fn answer_check(&mut self, mut allowed: impl FnMut() -> bool) -> Result<usize, BoxError> {
+        const WHO: &str = "second-annotator";
         let mut answered = 0;
-        while self.pipeline.status()?.label_check.is_some_and(|check| check.asked > 0) && allowed() {
-            match self.answer_as("second-annotator", 1)? {
-                0 => break,
-                more => answered += more,
+        while self.pipeline.status()?.label_check.is_some_and(|check| check.asked > 0) {
+            let Some(ticket) = self.queue.claim(WHO, 1, TimeDelta::minutes(10))?.pop() else { break };
+            let sample = ticket.task.sample;
+            let row = self.rows[&sample];
+            if !self.crowd.was_asked(row) || !allowed() {
+                self.queue.release(sample, WHO)?;
+                break;
             }
+            let label = Label::Class(self.crowd.says(row) as u32);
+            self.queue.annotate(sample, WHO, label, 1.0, None)?;
+            answered += 1;
             self.poll()?;
         }
         Ok(answered)
-    }
-
-    fn answer_as(&mut self, annotator: &str, labels: usize) -> Result<usize, BoxError> {
-        let tickets = self.queue.claim(annotator, labels, TimeDelta::minutes(10))?;
-        for ticket in &tickets {
-            let row = self.rows[&ticket.task.sample];
-            let label = Label::Class(self.crowd.says(row) as u32);
-            self.queue.annotate(ticket.task.sample, annotator, label, 1.0, None)?;
-        }
-        Ok(tickets.len())
     }
 
     /// Lets the loop do what is due.

@@ -233,13 +233,14 @@ pub fn run(
     budget: f64,
     kind: Kind,
     fault: Fault,
+    label_check: bool,
     seed: u64,
 ) -> Result<Outcome, BoxError> {
     match policy {
         Policy::Never => Ok(never(stream, &Split::of(stream)?, kind, seed)),
         Policy::Scheduled => Ok(scheduled(stream, &Split::of(stream)?, budget, kind, seed)),
         Policy::Oracle => Ok(oracle(stream, &Split::of(stream)?, kind, seed)),
-        Policy::Loop => loop_policy::run(stream, profile, budget, kind, fault, seed),
+        Policy::Loop => loop_policy::run(stream, profile, budget, kind, fault, label_check, seed),
     }
 }
 

@@ -26,11 +26,11 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
+use crate::retrain::label_faults::Checking;
 use crate::retrain::{
     Artifact, BatchId, Deployer, Evaluator, Evidence, Flapping, LabelFaults, Manifest, ModelRecord, Race, Recipe, Run,
     RunId, RunState, Trainer, Watch,
 };
-use crate::retrain::label_faults::Checking;
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema};
 use crate::stage::isolate;

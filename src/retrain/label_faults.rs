@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Label, PredictionId};
-use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, judge, ln_collapse};
+use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, collapsed, judge, ln_collapse, ln_ratio};
 
 /// Labels that wait because they are suspect; with more of them, second opinions are asked for anyway.
 const MOST_WAITING: usize = 64;
@@ -14,8 +14,10 @@ const MOST_WAITING: usize = 64;
 const MOST_ASKED: usize = 8;
 /// Second opinions come to at most one in so many labels, beside those of one check.
 const LABELS_PER_OPINION: u64 = 10;
-/// The likelihood ratio at which a source is believed again, or was never in doubt.
-const BELIEVED: f64 = 20.0;
+/// The likelihood ratio at which people are believed again.
+const BELIEVED: f64 = 50.0;
+/// The likelihood ratio at which labels of one person are not taken for wrong together with those of others.
+const SPARED: f64 = 10.0;
 /// Labels of a distrusted source after which it is asked about again; twice as many each time.
 const LOOK_AFTER: u64 = 16;
 /// The longest such interval, and the most labels that a look can release.
@@ -159,6 +161,8 @@ pub(crate) struct Distrust {
     pub(crate) why: String,
     /// Evidence that they agree again as before.
     recovery: Excursion,
+    /// How often what they say contradicts the model while they are wrong.
+    levels: Levels,
     /// What was refused since the last look.
     refused: Vec<Entry>,
     labels: u64,
@@ -224,12 +228,12 @@ impl Checking {
     /// Takes a label. Nothing may be taken while a check is open.
     pub(crate) fn observe(&mut self, entry: Entry, rules: &LabelFaults) -> Moved {
         self.labels += 1;
-        let ln = entry.sure.map_or(0.0, |sure| ln_collapse(self.levels.chance(sure), entry.contradicts));
         let distrusted = self.distrust.as_ref().is_some_and(|distrust| distrust.covers(&entry.by));
         let allowed = self.told.second_opinions + FIRST_LOOK <= self.labels / LABELS_PER_OPINION + MOST_ASKED as u64;
         if distrusted {
-            return self.observe_distrusted(entry, ln, allowed);
+            return self.observe_distrusted(entry, allowed);
         }
+        let ln = entry.sure.map_or(0.0, |sure| ln_collapse(self.levels.chance(sure), entry.contradicts));
         let cleared = self.suspicion.observe(entry, ln);
         self.learn(&cleared);
         let waiting = &self.suspicion.entries;
@@ -239,10 +243,15 @@ impl Checking {
         Moved { cleared, ask: allowed && (collapsed || full), ..Moved::default() }
     }
 
-    fn observe_distrusted(&mut self, entry: Entry, ln: f64, allowed: bool) -> Moved {
+    fn observe_distrusted(&mut self, entry: Entry, allowed: bool) -> Moved {
         let Some(distrust) = &mut self.distrust else { return Moved::default() };
         distrust.labels += 1;
-        let refused = distrust.recovery.observe(entry, -ln);
+        let ln = entry.sure.map_or(0.0, |sure| {
+            let usual = self.levels.mean(sure, 1.0 - sure);
+            let wrong = distrust.levels.mean(sure, collapsed(usual)).max(usual);
+            ln_ratio(usual, wrong, entry.contradicts)
+        });
+        let refused = distrust.recovery.observe(entry, ln);
         distrust.refuse(&refused);
         if distrust.recovery.ln >= BELIEVED.ln() {
             let cleared = distrust.recovery.end();
@@ -263,8 +272,8 @@ impl Checking {
         }
     }
 
-    /// Opens a check, or goes on with the one that is open: the rows to be asked about next, in the order of `draw`.
-    pub(crate) fn next_rows(&self, again: bool, draw: impl Fn(PredictionId) -> u64) -> Vec<Entry> {
+    /// The rows to be asked about next: the newest, because the collapse may have begun later than estimated.
+    pub(crate) fn next_rows(&self, again: bool) -> Vec<Entry> {
         let known: BTreeSet<PredictionId> =
             self.asking.iter().flat_map(|asking| &asking.rows).map(|row| row.id).collect();
         let suspects: Vec<&Entry> = match (&self.distrust, again) {
@@ -272,10 +281,8 @@ impl Checking {
             _ => self.suspicion.entries.iter().collect(),
         };
         let fits = |entry: &&&Entry| entry.contradicts && !known.contains(&entry.id);
-        let mut rows: Vec<&Entry> = suspects.iter().filter(fits).copied().collect();
-        rows.sort_by_key(|entry| (draw(entry.id), entry.id));
-        rows.truncate((FIRST_LOOK as usize).min(MOST_ASKED.saturating_sub(known.len())));
-        rows.into_iter().cloned().collect()
+        let most = (FIRST_LOOK as usize).min(MOST_ASKED.saturating_sub(known.len()));
+        suspects.iter().rev().filter(fits).take(most).map(|entry| (*entry).clone()).collect()
     }
 
     /// What the answers so far come to; `more`: there are rows left to ask about. Fewer than four opinions of those that
@@ -340,7 +347,9 @@ impl Checking {
                     refused.splice(0..0, before.recovery.end());
                     distrust.refused = before.refused;
                 }
+                // Those that were asked about twice are settled.
                 distrust.refuse(&refused);
+                distrust.refused.retain(|entry| !asking.rows.iter().any(|row| row.id == entry.id));
                 // Nobody else has shown that it is not they: it may be anybody, or the tool that all of them use.
                 distrust.people = (!innocent.is_empty()).then_some(people);
                 self.distrust = Some(distrust);
@@ -351,12 +360,12 @@ impl Checking {
 
     /// People whose labels among `entries` agree with the model as they are expected to.
     fn innocent(&self, entries: &[Entry]) -> BTreeSet<String> {
-        let mut collapse: BTreeMap<&str, f64> = BTreeMap::new();
-        for entry in entries {
-            let ln = entry.sure.map_or(0.0, |sure| ln_collapse(self.levels.chance(sure), entry.contradicts));
-            *collapse.entry(&entry.by).or_default() += ln;
+        let mut usual: BTreeMap<&str, f64> = BTreeMap::new();
+        for (entry, sure) in entries.iter().filter_map(|entry| Some((entry, entry.sure?))) {
+            let level = self.levels.mean(sure, 1.0 - sure);
+            *usual.entry(&entry.by).or_default() += ln_ratio(level, collapsed(level), entry.contradicts);
         }
-        collapse.into_iter().filter(|(_, ln)| *ln <= -BELIEVED.ln()).map(|(by, _)| by.to_owned()).collect()
+        usual.into_iter().filter(|(_, ln)| *ln >= SPARED.ln()).map(|(by, _)| by.to_owned()).collect()
     }
 
     /// The world has changed, say these rows.
@@ -384,6 +393,13 @@ impl Checking {
         self.suspicion.entries.iter().chain(recovery)
     }
 
+    /// Every sample that a verdict can move.
+    pub(crate) fn ids(&self) -> Vec<PredictionId> {
+        let refused = self.distrust.iter().flat_map(|distrust| &distrust.refused);
+        let asked = self.asking.iter().flat_map(|asking| &asking.rows).map(|row| row.id);
+        self.waiting().chain(refused).map(|entry| entry.id).chain(asked).collect()
+    }
+
     /// A label that waits was changed or taken back: it is looked at anew when it comes again.
     pub(crate) fn forget(&mut self, id: PredictionId) {
         self.suspicion.entries.retain(|entry| entry.id != id);
@@ -405,6 +421,11 @@ impl Distrust {
     }
 
     fn refuse(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Some(sure) = entry.sure {
+                self.levels.observe(sure, entry.contradicts);
+            }
+        }
         self.refused.extend_from_slice(entries);
         self.refused.drain(..self.refused.len().saturating_sub(MOST_BETWEEN_LOOKS));
     }
@@ -413,3 +434,7 @@ impl Distrust {
         self.refused.iter().chain(&self.recovery.entries)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

@@ -10,7 +10,7 @@ const EDGES: [f64; 3] = [0.6, 0.8, 0.95];
 /// What the model says of itself counts as much as so many labels.
 const CLAIM: f64 = 8.0;
 /// An older label counts this much of the next one in its bin.
-const DISCOUNT: f64 = 0.99;
+const DISCOUNT: f64 = 0.97;
 /// The true chance is below its level with this probability, given what was seen.
 const CONFIDENCE: f64 = 0.95;
 /// No level is nearer to 0 or 1.
@@ -38,7 +38,13 @@ impl Levels {
         beta_upper_quantile(1.0 - CONFIDENCE, a.max(0.05), b.max(0.05)).clamp(MARGIN, 1.0 - MARGIN)
     }
 
-    /// Counts a label that nobody doubts.
+    /// The expected chance of a contradiction, if what is not known yet is like `prior`.
+    pub(crate) fn mean(&self, sure: f64, prior: f64) -> f64 {
+        let (labels, contradicted) = self.bins[Self::bin(sure.clamp(0.0, 1.0))];
+        ((contradicted + CLAIM * prior) / (labels + CLAIM)).clamp(MARGIN, 1.0 - MARGIN)
+    }
+
+    /// Counts a label.
     pub(crate) fn observe(&mut self, sure: f64, contradicts: bool) {
         let (labels, contradicted) = &mut self.bins[Self::bin(sure)];
         *labels = *labels * DISCOUNT + 1.0;
@@ -63,8 +69,17 @@ impl Levels {
 /// factor has an expectation of at most 1 given the past, so at least c labels pass on average until the sum first
 /// reaches ln c (e-detectors: Shin, Ramdas and Rinaldo 2024).
 pub(crate) fn ln_collapse(level: f64, contradicts: bool) -> f64 {
-    let collapsed = f64::midpoint(1.0, level);
-    if contradicts { (collapsed / level).ln() } else { ((1.0 - collapsed) / (1.0 - level)).ln() }
+    ln_ratio(collapsed(level), level, contradicts)
+}
+
+/// The chance of a contradiction where half of the agreement that goes with `level` is lost.
+pub(crate) fn collapsed(level: f64) -> f64 {
+    f64::midpoint(1.0, level)
+}
+
+/// Natural logarithm of the likelihood ratio of chance `first` to chance `second` of a contradiction, for one label.
+pub(crate) fn ln_ratio(first: f64, second: f64, contradicts: bool) -> f64 {
+    if contradicts { (first / second).ln() } else { ((1.0 - first) / (1.0 - second)).ln() }
 }
 
 /// The chance that of `asked` second opinions at least `contradicted` contradict right labels, if each is wrong with
@@ -115,3 +130,7 @@ pub(crate) fn judge(answered: u64, contradicted: u64, error: f64, last: bool) ->
         false => SecondOpinions::Ask,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

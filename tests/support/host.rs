@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Chunk, Event, Findings, ManualClock, MemoryStore, ModelSlot, Pipeline, PipelineBuilder, PredictionId, ReviewQueue,
-    RunId, RunState, detector_fn,
+    Chunk, Event, Findings, Label, ManualClock, MemoryStore, ModelSlot, Pipeline, PipelineBuilder, PredictionId,
+    ReviewQueue, RunId, RunState, detector_fn,
 };
 
 use super::{Rng, base, first_model, load, observation, schema, start, truth};
@@ -40,6 +40,11 @@ impl Host {
 
     /// Serves `rows` rows whose truth lies at `concept`; two people in turn answer every question.
     pub fn turn(&mut self, rows: usize, concept: f64) {
+        self.turn_with(rows, concept, |_, _, truth| Some(truth));
+    }
+
+    /// As `turn`; `say` makes an answer of who is asked, how many are to answer, and the truth, or leaves the question.
+    pub fn turn_with(&mut self, rows: usize, concept: f64, mut say: impl FnMut(&str, u32, Label) -> Option<Label>) {
         self.clock.advance(TimeDelta::minutes(10));
         let mut events = Vec::new();
         for _ in 0..rows {
@@ -59,7 +64,10 @@ impl Host {
             let share = if turn == 0 { waiting / 2 } else { waiting };
             for ticket in self.queue.claim(who, share, TimeDelta::minutes(5)).unwrap() {
                 let id = ticket.task.sample;
-                self.queue.annotate(id, who, truth(&self.rows[&id], concept), 1.0, None).unwrap();
+                match say(who, ticket.task.ask.overlap, truth(&self.rows[&id], concept)) {
+                    Some(label) => drop(self.queue.annotate(id, who, label, 1.0, None).unwrap()),
+                    None => self.queue.release(id, who).unwrap(),
+                }
             }
         }
         self.pipeline.poll().unwrap();

@@ -11,7 +11,6 @@ use crate::retrain::label_faults::{Asked, Asking, CheckVerdict, Checking, Entry,
 use crate::retrain::{LabelCheck, LabelChecks, LabelFaults};
 use crate::router::Ask;
 use crate::sample::{Annotator, LABEL_FAULT, Lane, Reason, Sample, SampleState};
-use crate::stats::sampling::keyed;
 
 /// Who moves samples and raises alarms.
 const CHECK: &str = "label_faults";
@@ -96,12 +95,11 @@ impl Pipeline {
                 }
             };
             let ask = moved.ask;
-            self.carry_out(moved, "the labels disagree with the model as those before them")?;
-            if ask {
-                self.open_check()?;
-            }
+            let carried = self.carry_out(moved, "the labels disagree with the model as those before them");
+            let opened = if ask { self.open_check() } else { Ok(()) };
             self.save_loop(Vec::new())?;
             self.outbox.commit()?;
+            carried.and(opened)?;
         }
     }
 
@@ -133,11 +131,13 @@ impl Pipeline {
     /// Opens the check, and asks.
     fn open_check(&mut self) -> Result<(), Error> {
         let again = self.retraining.state.checking.distrust.is_some() && self.retraining.state.checking.looks_again();
-        let rows = self.rows_to_ask(again);
+        let rows = self.retraining.state.checking.next_rows(again);
         let waiting = self.retraining.state.checking.waiting().count();
         let contradict = self.retraining.state.checking.waiting().filter(|entry| entry.contradicts).count();
         let text = match again {
-            false => format!("{contradict} of the newest {waiting} labels contradict the served model, more than expected"),
+            false => {
+                format!("{contradict} of the newest {waiting} labels contradict the served model, more than expected")
+            }
             true => "the labels of people who are distrusted still contradict the served model".to_owned(),
         };
         let checking = &mut self.retraining.state.checking;
@@ -147,11 +147,6 @@ impl Pipeline {
         self.tell_check("label_check", text)
     }
 
-    fn rows_to_ask(&self, again: bool) -> Vec<Entry> {
-        let seed = self.retraining.parts.seed ^ 3;
-        self.retraining.state.checking.next_rows(again, |id| keyed(seed, id.bytes()))
-    }
-
     /// Asks a second person about rows that are labelled.
     fn ask_second(&mut self, rows: Vec<Entry>) -> Result<(), Error> {
         let now = self.now;
@@ -159,7 +154,8 @@ impl Pipeline {
             let Some(sample) = self.outbox.sample(entry.id)? else { continue };
             let before: Vec<String> = people(sample).iter().map(|answer| annotator_name(&answer.annotator)).collect();
             let reason = || Reason::new("label_check", "a second person is asked");
-            let back = sample.state != SampleState::Quarantined || sample.advance(SampleState::Admitted, CHECK, reason(), now);
+            let back =
+                sample.state != SampleState::Quarantined || sample.advance(SampleState::Admitted, CHECK, reason(), now);
             if !back || !sample.advance(SampleState::Queued, CHECK, reason(), now) {
                 continue;
             }
@@ -179,6 +175,7 @@ impl Pipeline {
     /// Reads the second opinions that have come. `true`: the check is closed.
     fn step_check(&mut self, rules: &LabelFaults) -> Result<bool, Error> {
         let Some(asking) = self.retraining.state.checking.asking.clone() else { return Ok(true) };
+        self.read_suspects()?;
         let (mut answered, mut contradicted, mut open) = (0, 0, 0);
         for row in &asking.rows {
             let Some(sample) = self.outbox.sample(row.id)? else { continue };
@@ -194,7 +191,7 @@ impl Pipeline {
         if open > 0 && !expired {
             return Ok(false);
         }
-        let more = if expired { Vec::new() } else { self.rows_to_ask(asking.again) };
+        let more = if expired { Vec::new() } else { self.retraining.state.checking.next_rows(asking.again) };
         let unanswered = asking.rows.len() as u64 - answered;
         let Some(verdict) = Checking::judge(answered, contradicted, unanswered, rules, !more.is_empty()) else {
             self.ask_second(more)?;
@@ -212,7 +209,7 @@ impl Pipeline {
             let known: Vec<PredictionId> = moved.refused.iter().map(|entry| entry.id).collect();
             moved.again = asked.filter(|id| !known.contains(id)).collect();
         }
-        self.carry_out(moved, &text)?;
+        let carried = self.carry_out(moved, &text);
         let code = match verdict {
             CheckVerdict::Fault => LABEL_FAULT,
             CheckVerdict::Drift => "label_drift",
@@ -221,7 +218,7 @@ impl Pipeline {
         self.tell_check(code, text)?;
         self.save_loop(Vec::new())?;
         self.outbox.commit()?;
-        Ok(true)
+        carried.map(|()| true)
     }
 
     /// Lets labels count, or puts them into quarantine.
@@ -229,11 +226,21 @@ impl Pipeline {
         let told = &mut self.retraining.state.checking.told;
         told.quarantined += moved.refused.len() as u64;
         told.released += moved.released.len() as u64;
+        // A question that does not reach the queue, or stays in it, does not stop the others.
+        let mut failed = Ok(());
         for entry in moved.cleared.iter().chain(&moved.released) {
-            self.clear_label(entry.id)?;
+            failed = failed.and(self.clear_label(entry.id));
         }
         for id in moved.refused.iter().map(|entry| entry.id).chain(moved.again) {
-            self.refuse_label(id, why)?;
+            failed = failed.and(self.refuse_label(id, why));
+        }
+        failed
+    }
+
+    /// Reads every sample that a verdict can move, so that nothing has changed yet if the store fails.
+    fn read_suspects(&mut self) -> Result<(), Error> {
+        for id in self.retraining.state.checking.ids() {
+            self.outbox.sample(id)?;
         }
         Ok(())
     }
@@ -306,13 +313,14 @@ impl Pipeline {
     /// # Errors
     /// The store fails.
     pub fn trust_labels(&mut self, who: &str) -> Result<usize, Error> {
+        self.read_suspects()?;
         let moved = self.retraining.state.checking.trust();
         let labels = moved.cleared.len() + moved.released.len();
-        self.carry_out(moved, who)?;
+        let carried = self.carry_out(moved, who);
         self.tell_check("labels_trusted", format!("{labels} labels count, says {who}"))?;
         self.save_loop(Vec::new())?;
         self.outbox.commit()?;
-        Ok(labels)
+        carried.map(|()| labels)
     }
 }
 
