@@ -24,6 +24,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::fault::Fault;
 use common::model::Kind;
 use common::production::{Production, Setting};
 use common::progress::Progress;
@@ -71,6 +72,8 @@ fn main() -> Result<(), BoxError> {
         retrain_on: 1,
         auto_label_error: 0.05,
         sabotage: Some(SABOTAGED),
+        fault: Fault::None,
+        label_check: true,
     };
     let mut production = Production::start(&stream, &split, &setting, Arc::new(SqliteStore::open(&file)?))?;
     let mut allowance = Allowance::new(BUDGET);

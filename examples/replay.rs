@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo run --release --example replay -- --csv FILE [--policy never|scheduled|loop|oracle]
-//!     [--profile adaptive|confirm|likely] [--budget 0.05] [--model logistic|forest] [--seed 1] [--seeds 1]
+//!     [--profile adaptive|confirm|likely] [--budget 0.05] [--model logistic|forest] [--fault none|random|swap]
+//!     [--seed 1] [--seeds 1]
 //! ```
 //!
 //! FILE is plain or gzip CSV with a header `x0..xk,y`, one row per observation in stream order; `y` is an integer
@@ -18,6 +19,11 @@
 //!   what is only likely to be.
 //! - `oracle`: every label is known. The better of two training windows, chosen in hindsight: what no policy can know.
 //!
+//! `--fault` makes the people of `loop` wrong in three bursts of a tenth of the batches each: with `random`, 60 % of their
+//! labels are drawn at random, with `swap` each is the next class. Whoever is asked for a second opinion about a row says
+//! the truth nine times out of ten, with every fault and with none. All answers count towards the budget.
+//! With `--no-label-check`, `loop` takes every label as it is.
+//!
 //! `--seeds N` replays it N times, with the seeds from `--seed` on.
 //!
 //! The last lines are JSON, one for each replay; `rows` are the rows that were predicted and scored, and `accuracy` and `budget`
@@ -32,6 +38,7 @@ use std::process::ExitCode;
 
 use common::arguments::{self, Options};
 use common::data;
+use common::fault::Fault;
 use common::model::Kind;
 use common::protocol::{self, Policy, Profile, Split};
 use feedloop::BoxError;
@@ -44,6 +51,8 @@ usage: replay --csv FILE [options]
   --profile PROFILE   adaptive, confirm or likely (loop)    [default: adaptive]
   --budget SHARE      share of the rows that people label   [default: 0.05]
   --model MODEL       logistic or forest                    [default: logistic]
+  --fault FAULT       none, random or swap (loop)           [default: none]
+  --no-label-check    takes every label as it is (loop)
   --seed SEED         a whole number                        [default: 1]
   --seeds N           replays, each with the next seed      [default: 1]
   -h, --help          print this";
@@ -55,6 +64,8 @@ struct Arguments {
     profile: Profile,
     budget: f64,
     model: Kind,
+    fault: Fault,
+    label_check: bool,
     seed: u64,
     seeds: NonZeroU64,
 }
@@ -67,6 +78,8 @@ impl Arguments {
         let mut profile = Profile::Adaptive;
         let mut budget = 0.05;
         let mut model = Kind::Logistic;
+        let mut fault = Fault::None;
+        let mut label_check = true;
         let mut seed = 1;
         let mut seeds = NonZeroU64::MIN;
         while let Some(given) = options.next() {
@@ -77,12 +90,24 @@ impl Arguments {
                 "--profile" => profile = options.value(&given)?.parse()?,
                 "--budget" => budget = options.share(&given)?,
                 "--model" => model = options.value(&given)?.parse()?,
+                "--fault" => fault = options.value(&given)?.parse()?,
+                "--no-label-check" => label_check = false,
                 "--seed" => seed = options.number(&given, "a whole number of at least 0")?,
                 "--seeds" => seeds = options.number(&given, "a whole number of at least 1")?,
                 unknown => return Err(format!("unknown argument '{unknown}'")),
             }
         }
-        Ok(Some(Self { csv: csv.ok_or("--csv FILE is missing")?, policy, profile, budget, model, seed, seeds }))
+        Ok(Some(Self {
+            csv: csv.ok_or("--csv FILE is missing")?,
+            policy,
+            profile,
+            budget,
+            model,
+            fault,
+            label_check,
+            seed,
+            seeds,
+        }))
     }
 }
 
@@ -106,8 +131,8 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
     );
     let mut outcomes = Vec::new();
     for seed in (0..arguments.seeds.get()).map(|more| arguments.seed.wrapping_add(more)) {
-        let Arguments { policy, profile, budget, model, .. } = *arguments;
-        let outcome = protocol::run(&stream, policy, profile, budget, model, seed)?;
+        let Arguments { policy, profile, budget, model, fault, label_check, .. } = *arguments;
+        let outcome = protocol::run(&stream, policy, profile, budget, model, fault, label_check, seed)?;
         println!(
             "{} with {}: accuracy {:.4} with {} labels ({:.1} % of the rows) in {:.1} s",
             outcome.policy,

@@ -192,6 +192,7 @@ impl Pipeline {
         let released = self.release_auto_labels();
         let logged = self.log_status();
         let retained = self.step_retention();
+        let checked = self.check_labels();
         let committed = self.outbox.commit();
         let moved = self.step_retraining();
         let saved = self.save_router().and_then(|()| self.checkpoint_if_due());
@@ -204,6 +205,7 @@ impl Pipeline {
             released,
             logged,
             retained,
+            checked,
             committed,
             moved.map(drop),
             saved,

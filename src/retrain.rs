@@ -8,6 +8,7 @@ pub(crate) mod evaluation;
 mod http;
 pub(crate) mod jobs;
 pub(crate) mod judge;
+pub(crate) mod label_faults;
 pub(crate) mod latency;
 pub(crate) mod maturity;
 pub(crate) mod orders;
@@ -45,6 +46,7 @@ pub use evaluation::{
 #[cfg(feature = "http")]
 pub use http::HttpTrainer;
 pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
+pub use label_faults::{LabelCheck, LabelChecks, LabelFaults};
 pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;
 pub use race::Race;

@@ -13,6 +13,8 @@ pub(crate) const ADJUDICATED: &str = "adjudicate";
 
 /// State of the records whose content was erased with their sample.
 pub(crate) const ERASED: &str = "erased";
+/// Code of the quarantine of labels that a label-fault check found to be wrong.
+pub(crate) const LABEL_FAULT: &str = "label_fault";
 
 /// A reason that a person can read and a program can count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -303,6 +305,9 @@ pub struct Sample {
     /// Has its label judged the models that were live when it came? Only then may it be trained on.
     #[serde(default)]
     pub judged: bool,
+    /// Has its label passed the label-fault check? Only then may it judge or be trained on, if that check is on.
+    #[serde(default)]
+    pub checked: bool,
     /// The run whose candidate was compared on it, if the comparison lane drew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<RunId>,
@@ -341,6 +346,7 @@ impl Sample {
             label: None,
             overlap: 1,
             judged: false,
+            checked: false,
             compared: None,
             cohort: None,
             weight: 1.0,
@@ -375,6 +381,12 @@ impl Sample {
             }
         }
         self.erased = Some(erasure);
+    }
+
+    /// Is it in quarantine because a label-fault check doubts its label?
+    pub(crate) fn is_label_fault(&self) -> bool {
+        self.state == SampleState::Quarantined
+            && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
     }
 
     /// Moves the sample; an illegal move is refused and changes nothing.

@@ -12,6 +12,7 @@ pub(crate) mod bootstrap;
 pub(crate) mod categorical;
 pub(crate) mod cbpe;
 pub(crate) mod cholesky;
+pub(crate) mod collapse;
 pub(crate) mod confident;
 pub(crate) mod covariance;
 pub(crate) mod cramer_von_mises;

@@ -6,20 +6,31 @@ use std::time::Instant;
 use feedloop::{BoxError, ConfirmRules, MemoryStore};
 
 use super::data::Stream;
+use super::fault::Fault;
 use super::model::Kind;
 use super::production::{Production, Setting};
 use super::progress::Progress;
 use super::protocol::{Allowance, Outcome, Policy, Profile, Split};
 
-/// Replays `stream` through a feedloop pipeline with the given promotion profile.
+/// Replays `stream` through a feedloop pipeline with the given promotion profile; people make the mistakes of `fault`,
+/// which `label_check` looks for.
 ///
 /// A loop that froze after too many rollbacks is let go on after the batch, as a person would who was told.
 ///
-/// At most `budget` of the rows after the initial ones get a label from people, audits and second opinions included.
+/// At most `budget` of the rows after the initial ones get a label from people, audits and second opinions included. What
+/// the label-fault check asks is answered at once, in advance on the labels of later batches.
 ///
 /// # Errors
 /// If the stream is too short, or the pipeline cannot work.
-pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64) -> Result<Outcome, BoxError> {
+pub fn run(
+    stream: &Stream,
+    profile: Profile,
+    budget: f64,
+    kind: Kind,
+    fault: Fault,
+    label_check: bool,
+    seed: u64,
+) -> Result<Outcome, BoxError> {
     let split = Split::of(stream)?;
     let started = Instant::now();
     let setting = Setting {
@@ -34,6 +45,8 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         retrain_on: 1,
         auto_label_error: 0.05,
         sabotage: None,
+        fault,
+        label_check,
     };
     let mut production = Production::start(stream, &split, &setting, Arc::new(MemoryStore::default()))?;
     let mut allowance = Allowance::new(budget);
@@ -43,6 +56,7 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         right += production.serve(batch)?;
         labels += production.answer(allowance.grant(batch.len()))?;
         production.poll()?;
+        labels += production.answer_check(|| allowance.advance(split.judged()))?;
         if production.pipeline.status()?.frozen.is_some() {
             production.pipeline.unfreeze()?;
             freezes += 1;
@@ -57,6 +71,7 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         stream: stream.name.clone(),
         policy: Policy::Loop,
         profile: Some(profile),
+        fault: Some(fault),
         model: kind,
         budget,
         seed,
@@ -68,6 +83,8 @@ pub fn run(stream: &Stream, profile: Profile, budget: f64, kind: Kind, seed: u64
         rejected: status.rejected as usize,
         rollbacks: status.rollbacks as usize,
         freezes,
+        second_opinions: status.label_checks.second_opinions as usize,
+        label_faults: (status.label_checks.faults as usize, status.label_checks.drifts as usize),
         flagged: census.flagged,
         quarantined: census.quarantined,
         auto_labelled: census.auto_labelled,

@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod data;
+pub mod fault;
 pub mod loop_policy;
 pub mod model;
 pub mod production;

@@ -9,11 +9,12 @@ use feedloop::uuid::Uuid;
 use feedloop::{
     Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer, KsDrift, Label,
     LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, Output, OutputDrift,
-    PairedEvaluator, Pipeline, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState, Schema,
-    SchemaGate, Store, Target, any, drift, new_labels,
+    PairedEvaluator, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState,
+    Schema, SchemaGate, Store, Target, any, drift, new_labels,
 };
 
 use super::data::Stream;
+use super::fault::{Crowd, Fault};
 use super::model::{Kind, Model};
 use super::protocol::{Split, TRAINING_CAP, train};
 
@@ -33,6 +34,10 @@ pub struct Setting {
     pub auto_label_error: f64,
     /// This run trains on labels with shifted classes, as a broken labelling script would make them.
     pub sabotage: Option<RunId>,
+    /// What is wrong with the labels.
+    pub fault: Fault,
+    /// Are the labels checked for faults?
+    pub label_check: bool,
 }
 
 /// What can be counted at the end.
@@ -64,6 +69,7 @@ pub struct Production<'a> {
     rows: HashMap<PredictionId, usize>,
     seed: u64,
     people: usize,
+    crowd: Crowd,
 }
 
 fn load(record: &ModelRecord) -> Result<Model, BoxError> {
@@ -113,8 +119,12 @@ impl<'a> Production<'a> {
                 Ok(())
             })
         });
+        let checked = |builder: PipelineBuilder| match setting.label_check {
+            true => builder,
+            false => builder.without_label_faults(),
+        };
         let per_batch = (setting.budget * split.judged() as f64 / split.batches.len() as f64).max(2.0);
-        let pipeline = Pipeline::builder("production", schema.clone())
+        let pipeline = checked(Pipeline::builder("production", schema.clone()))
             .training_data(base)
             .first_model(Artifact::Inline(first.to_bytes()?))
             .detect(LowConfidence::below(0.9))
@@ -141,8 +151,19 @@ impl<'a> Production<'a> {
             .seed(setting.seed)
             .store(store.clone())
             .build()?;
+        let crowd = Crowd::new(stream, split, setting.fault, setting.seed);
         let queue = ReviewQueue::open(store, "production", schema.target().clone(), Arc::new(clock.clone()));
-        Ok(Production { stream, pipeline, slot, queue, clock, rows: HashMap::new(), seed: setting.seed, people: 0 })
+        Ok(Production {
+            stream,
+            pipeline,
+            slot,
+            queue,
+            clock,
+            rows: HashMap::new(),
+            seed: setting.seed,
+            people: 0,
+            crowd,
+        })
     }
 
     /// Serves a batch: every row is predicted by the model of the moment. Returns how many predictions were right.
@@ -174,7 +195,7 @@ impl<'a> Production<'a> {
         Ok(right)
     }
 
-    /// People answer up to `labels` questions with the true label, the most urgent first. Returns how many were answered.
+    /// People answer up to `labels` questions, the most urgent first. Returns how many were answered.
     ///
     /// # Errors
     /// If the review queue cannot be used.
@@ -184,10 +205,34 @@ impl<'a> Production<'a> {
         let tickets = self.queue.claim(&annotator, labels, TimeDelta::minutes(10))?;
         for ticket in &tickets {
             let row = self.rows[&ticket.task.sample];
-            let label = Label::Class(self.stream.labels[row] as u32);
+            let label = Label::Class(self.crowd.says(row) as u32);
             self.queue.annotate(ticket.task.sample, &annotator, label, 1.0, None)?;
         }
         Ok(tickets.len())
+    }
+
+    /// A second person answers what the label-fault check asks, one question at a time, while `allowed` says so. Returns how
+    /// many were answered.
+    ///
+    /// # Errors
+    /// If the review queue or the loop cannot be used.
+    pub fn answer_check(&mut self, mut allowed: impl FnMut() -> bool) -> Result<usize, BoxError> {
+        const WHO: &str = "second-annotator";
+        let mut answered = 0;
+        while self.pipeline.status()?.label_check.is_some_and(|check| check.asked > 0) {
+            let Some(ticket) = self.queue.claim(WHO, 1, TimeDelta::minutes(10))?.pop() else { break };
+            let sample = ticket.task.sample;
+            let row = self.rows[&sample];
+            if !self.crowd.was_asked(row) || !allowed() {
+                self.queue.release(sample, WHO)?;
+                break;
+            }
+            let label = Label::Class(self.crowd.says(row) as u32);
+            self.queue.annotate(sample, WHO, label, 1.0, None)?;
+            answered += 1;
+            self.poll()?;
+        }
+        Ok(answered)
     }
 
     /// Lets the loop do what is due.

@@ -16,6 +16,7 @@ use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
 use super::data::Stream;
+use super::fault::Fault;
 use super::loop_policy;
 use super::model::{Kind, Model};
 use super::progress::Progress;
@@ -125,6 +126,8 @@ pub struct Outcome {
     pub policy: Policy,
     /// The promotion profile; null for a policy that has none.
     pub profile: Option<Profile>,
+    /// What was wrong with the labels; null for the other policies, whose labels are right.
+    pub fault: Option<Fault>,
     /// The kind of model.
     pub model: Kind,
     /// The share of `rows` that people could be asked to label: 0 for never, 1 for oracle.
@@ -147,6 +150,10 @@ pub struct Outcome {
     pub rollbacks: usize,
     /// Times that the loop froze after too many rollbacks and a person let it go on before the next batch.
     pub freezes: usize,
+    /// Second opinions that the label-fault check asked for; they are among the labels.
+    pub second_opinions: usize,
+    /// Its checks that found the labels wrong, and those that found them right.
+    pub label_faults: (usize, usize),
     /// Rows that were flagged.
     pub flagged: usize,
     /// Rows that a gate refused.
@@ -225,13 +232,15 @@ pub fn run(
     profile: Profile,
     budget: f64,
     kind: Kind,
+    fault: Fault,
+    label_check: bool,
     seed: u64,
 ) -> Result<Outcome, BoxError> {
     match policy {
         Policy::Never => Ok(never(stream, &Split::of(stream)?, kind, seed)),
         Policy::Scheduled => Ok(scheduled(stream, &Split::of(stream)?, budget, kind, seed)),
         Policy::Oracle => Ok(oracle(stream, &Split::of(stream)?, kind, seed)),
-        Policy::Loop => loop_policy::run(stream, profile, budget, kind, seed),
+        Policy::Loop => loop_policy::run(stream, profile, budget, kind, fault, label_check, seed),
     }
 }
 
@@ -299,6 +308,7 @@ impl Tally {
             stream: stream.name.clone(),
             policy,
             profile: None,
+            fault: None,
             model,
             budget,
             seed,
@@ -310,6 +320,8 @@ impl Tally {
             rejected: 0,
             rollbacks: 0,
             freezes: 0,
+            second_opinions: 0,
+            label_faults: (0, 0),
             flagged: 0,
             quarantined: 0,
             auto_labelled: 0,
@@ -382,6 +394,13 @@ impl Allowance {
         let granted = allowed.saturating_sub(self.granted).min(rows);
         self.granted += granted;
         granted
+    }
+
+    /// One label in advance on what later batches bring; never beyond the budget of `all` rows of the stream.
+    pub fn advance(&mut self, all: usize) -> bool {
+        let grant = self.granted < (self.budget * all as f64) as usize;
+        self.granted += usize::from(grant);
+        grant
     }
 }
 

@@ -24,7 +24,7 @@ use crate::event::ModelVersion;
 use crate::gate::QualityGate;
 use crate::reference::{Reference, References};
 use crate::retrain::recipe::MOST_ROWS;
-use crate::retrain::{Artifact, Deployer, Evaluator, LatencyBound, Trainer};
+use crate::retrain::{Artifact, Deployer, Evaluator, LabelFaults, LatencyBound, Trainer};
 use crate::router::LabelRouter;
 use crate::schema::{FieldKind, Row, Schema, Target};
 use crate::stage::isolate;
@@ -61,6 +61,7 @@ pub struct PipelineBuilder {
     ledger: usize,
     rows: usize,
     pub(super) parts: Parts,
+    label_faults: Option<Option<LabelFaults>>,
     segment: Option<String>,
     false_alarms_per_day: Option<f64>,
     mistakes: Vec<String>,
@@ -115,7 +116,9 @@ impl PipelineBuilder {
                 segment: None,
                 weight_clip: None,
                 evaluation: EvaluationSettings::default(),
+                label_faults: None,
             },
+            label_faults: None,
             segment: None,
             false_alarms_per_day: None,
             mistakes: Vec::new(),
@@ -279,6 +282,20 @@ impl PipelineBuilder {
         self
     }
 
+    /// Rules of the label-fault check. Unless told otherwise it works by its defaults wherever there is an evaluator and the
+    /// target has classes.
+    pub fn label_faults(mut self, rules: LabelFaults) -> Self {
+        self.label_faults = Some(Some(rules));
+        self
+    }
+
+    /// Takes every label as it is given: no label-fault check. A loop whose labels turn wrong then learns them, and promotes
+    /// what agrees with them.
+    pub fn without_label_faults(mut self) -> Self {
+        self.label_faults = Some(None);
+        self
+    }
+
     /// Directory that sealed batches are exported to, each in a directory of its name: rows as JSON Lines (with feature `parquet`
     /// also as Parquet), their schema, and last the manifest. [`verify_batch`](crate::verify_batch) checks one.
     pub fn export(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -422,6 +439,7 @@ impl PipelineBuilder {
         self.check_parts(&mut mistakes);
         self.check_evaluation(&mut mistakes);
         self.share_budget(&mut mistakes);
+        self.settle_label_faults(&mut mistakes);
         let references = References::starting_with(reference);
         let mut detectors: Vec<_> = self.detectors.into_iter().map(Isolated::new).collect();
         let mut gates: Vec<_> = self.gates.into_iter().map(Isolated::new).collect();
@@ -531,6 +549,19 @@ impl PipelineBuilder {
             1 => {}
             holders => drop(give(budget / f64::from(holders))),
         }
+    }
+
+    fn settle_label_faults(&mut self, mistakes: &mut Vec<String>) {
+        let classes = matches!(self.schema.target(), Target::Classes(_));
+        let by_default = || (classes && self.parts.evaluator.is_some()).then(LabelFaults::default);
+        let rules = self.label_faults.take().unwrap_or_else(by_default);
+        if let Some(rules) = &rules {
+            mistakes.extend(rules.mistakes());
+            if !classes {
+                mistakes.push("label_faults: labels that are values cannot be checked, only classes".into());
+            }
+        }
+        self.parts.label_faults = rules;
     }
 
     fn check_parts(&mut self, mistakes: &mut Vec<String>) {

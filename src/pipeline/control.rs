@@ -139,6 +139,15 @@ impl Control {
         self.with(|pipeline| pipeline.alias_history())?
     }
 
+    /// Lets every label count that the label-fault check holds back.
+    ///
+    /// # Errors
+    /// See [`Pipeline::trust_labels`].
+    pub fn trust_labels(&self, who: &str) -> Result<usize, Error> {
+        let who = who.to_owned();
+        self.with(move |pipeline| pipeline.trust_labels(&who))?
+    }
+
     /// Rolls back to the version before the served one.
     ///
     /// # Errors

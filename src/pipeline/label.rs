@@ -63,7 +63,8 @@ impl Pipeline {
             _ => {}
         }
         let open = matches!(sample.state, SampleState::Queued | SampleState::AutoLabelled);
-        let mut disputed = human && open && is_disputed(sample);
+        // A second opinion that a check asked for is judged by the check.
+        let mut disputed = human && open && is_disputed(sample) && !self.retraining.asks_again(id);
         let asked = people(sample).len();
         if disputed && asked >= MOST_PEOPLE {
             let reason = Reason::new(NO_CONSENSUS, format!("no label has a majority among {asked} people"));
@@ -281,7 +282,10 @@ impl Pipeline {
     /// # Errors
     /// There is no such sample, it is not quarantined, or the store fails.
     pub fn readmit(&mut self, id: PredictionId, who: &str) -> Result<(), Error> {
-        let state = self.outbox.sample(id)?.map(|sample| sample.state);
+        let state = self.outbox.sample(id)?.map(|sample| {
+            sample.checked |= sample.is_label_fault();
+            sample.state
+        });
         match state {
             Some(SampleState::Quarantined) => {
                 self.note("readmitted", id.to_string(), Some(who), None);

@@ -20,9 +20,9 @@ pub(super) fn is_disputed(sample: &Sample) -> bool {
     review::consensus(&people, sample.overlap) == review::Consensus::Disputed
 }
 
-/// Was the sample put aside because people do not agree?
+/// Was the sample put aside because people do not agree, or because what they say is in doubt?
 pub(super) fn is_undecided(sample: &Sample) -> bool {
-    sample.history.last().is_some_and(|step| step.reason.code == NO_CONSENSUS)
+    sample.is_label_fault() || sample.history.last().is_some_and(|step| step.reason.code == NO_CONSENSUS)
 }
 
 /// What each person said last, if it was a label.

@@ -14,6 +14,7 @@ mod evaluation;
 mod evolution;
 mod incident;
 mod judging;
+mod label_faults;
 mod labels;
 mod power;
 mod rounds;
@@ -39,11 +40,12 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
+use crate::retrain::label_faults::Checking;
 use crate::retrain::latency::Timings;
 use crate::retrain::maturity::Cohort;
 use crate::retrain::{
-    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluation, Evaluator, Evidence, Flapping, LatencyBound,
-    ModelRecord, Race, Recipe, Run, RunId, RunState, Trainer, Watch,
+    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluation, Evaluator, Evidence, Flapping, LabelFaults,
+    LatencyBound, ModelRecord, Race, Recipe, Run, RunId, RunState, Trainer, Watch,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema, Target};
@@ -212,6 +214,9 @@ struct LoopState {
     /// Median time that the champion's predecessor took to predict, as the host recorded it.
     #[serde(default)]
     latency_before: Option<Duration>,
+    /// The label-fault check.
+    #[serde(default)]
+    checking: Checking,
 }
 
 /// Parts that the builder hands over.
@@ -232,6 +237,7 @@ pub(super) struct Parts {
     pub(super) segment: Option<usize>,
     pub(super) weight_clip: Option<f64>,
     pub(super) evaluation: EvaluationSettings,
+    pub(super) label_faults: Option<LabelFaults>,
 }
 
 /// Everything about runs, models and the labels that wait for them.
@@ -246,6 +252,8 @@ pub(super) struct Retraining {
     unjudged: BTreeSet<(u64, PredictionId)>,
     /// How good the labels are that wait.
     labels: LabelTracker,
+    /// Labelled samples whose labels the label-fault check has yet to see.
+    unchecked: BTreeMap<(u64, PredictionId), DateTime<Utc>>,
     /// The newest rows of all batches.
     labelled: Dataset,
     /// The batches that these rows come from, oldest first.
@@ -335,11 +343,13 @@ impl Retraining {
                 tally: Tally::default(),
                 live_rows: Vec::new(),
                 latency_before: None,
+                checking: Checking::default(),
             },
             models: HashMap::new(),
             ready: BTreeMap::new(),
             unjudged: BTreeSet::new(),
             labels: LabelTracker::default(),
+            unchecked: BTreeMap::new(),
             labelled: Dataset::new(schema.clone()),
             sources: Vec::new(),
             base: None,
@@ -432,6 +442,7 @@ impl Retraining {
             self.state.tally.label_quarantined();
             self.log.unsaved = true;
         }
+        self.unchecked.remove(&key);
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match sample.state {
             SampleState::Labelled => {}
@@ -442,7 +453,9 @@ impl Retraining {
         // Users correct what is wrong more often than what is right: their labels train, but do not judge.
         let fair =
             sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
-        if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
+        if self.waits_for_check(sample) {
+            // It comes again when it is cleared.
+        } else if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
             self.unjudged.insert(key);
         } else {
             self.ready.insert(key, independent);
@@ -563,6 +576,9 @@ impl Pipeline {
         let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
         if self.retraining.redeploy && !going_back {
             return self.step_redeploy();
+        }
+        if self.retraining.is_held_by_labels() && !going_back {
+            return Ok(false);
         }
         if self.retraining.state.frozen.is_some() && !going_back {
             return Ok(false);

@@ -10,7 +10,7 @@ use super::isolated::StageStatus;
 use super::retraining::HeldBatch;
 use crate::detector::Reading;
 use crate::event::ModelVersion;
-use crate::retrain::{Run, RunId};
+use crate::retrain::{LabelCheck, LabelChecks, Run, RunId};
 use crate::sample::SampleState;
 use crate::store::Kind;
 use crate::trigger::{Decision, LoopStatus};
@@ -125,6 +125,12 @@ pub struct Status {
     /// The batch that a gate held last, until it is sealed, [signed off](crate::Pipeline::sign_off) or
     /// [refused](crate::Pipeline::refuse_batch).
     pub held: Option<HeldBatch>,
+    /// The label-fault check that is open, or the people whose labels it holds back.
+    #[serde(default)]
+    pub label_check: Option<LabelCheck>,
+    /// What the label-fault check has counted.
+    #[serde(default)]
+    pub label_checks: LabelChecks,
     /// Why the loop does not retrain by itself at present, if so.
     pub frozen: Option<String>,
     /// Changes that are not durable yet.
@@ -153,7 +159,7 @@ impl super::Pipeline {
     /// # Errors
     /// The store cannot be read.
     pub fn status(&self) -> Result<Status, crate::error::Error> {
-        let view = self.retraining.view();
+        let (view, checks) = (self.retraining.view(), self.retraining.check_view());
         let stages = self.detectors.iter().map(super::isolated::Isolated::status);
         let stages = stages.chain(self.gates.iter().map(super::isolated::Isolated::status));
         let stages = stages.chain(self.router.iter().map(super::isolated::Isolated::status)).collect();
@@ -182,6 +188,8 @@ impl super::Pipeline {
             rollbacks: view.rollbacks,
             rejected: view.rejected,
             held: view.held,
+            label_check: checks.open,
+            label_checks: checks.told,
             frozen: view.frozen,
             pending: self.outbox.pending() as u64,
             poll_error: self.poll_error.clone(),

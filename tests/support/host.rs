@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Chunk, Event, Findings, ManualClock, MemoryStore, ModelSlot, Observation, Pipeline, PipelineBuilder, PredictionId,
-    ReviewQueue, RunId, RunState, Store, detector_fn,
+    Chunk, Event, Findings, Label, ManualClock, MemoryStore, ModelSlot, Observation, Pipeline, PipelineBuilder,
+    PredictionId, ReviewQueue, RunId, RunState, Store, detector_fn,
 };
 
 use super::{Rng, base, first_model, load, observation, schema, start, truth};
@@ -54,10 +54,7 @@ impl<S: Store + 'static> Host<S> {
 
     /// Serves `rows` rows whose truth lies at `concept`; two people in turn answer every question.
     pub fn turn(&mut self, rows: usize, concept: f64) {
-        self.turn_by(rows, concept, |slot, n, values| {
-            let served = slot.get();
-            vec![observation(n, served.version, served.model, values)]
-        });
+        self.turn_by(rows, concept, served);
     }
 
     /// The same, with what `serve` records of a row: its number and its values.
@@ -65,7 +62,22 @@ impl<S: Store + 'static> Host<S> {
         &mut self,
         rows: usize,
         concept: f64,
+        serve: impl FnMut(&ModelSlot<f64>, u64, &[f64]) -> Vec<Box<Observation>>,
+    ) {
+        self.work(rows, concept, serve, |_, _, truth| Some(truth));
+    }
+
+    /// As `turn`; `say` makes an answer of who is asked, how many are to answer, and the truth, or leaves the question.
+    pub fn turn_with(&mut self, rows: usize, concept: f64, say: impl FnMut(&str, u32, Label) -> Option<Label>) {
+        self.work(rows, concept, served, say);
+    }
+
+    fn work(
+        &mut self,
+        rows: usize,
+        concept: f64,
         mut serve: impl FnMut(&ModelSlot<f64>, u64, &[f64]) -> Vec<Box<Observation>>,
+        mut say: impl FnMut(&str, u32, Label) -> Option<Label>,
     ) {
         self.clock.advance(TimeDelta::minutes(10));
         let mut events = Vec::new();
@@ -86,7 +98,10 @@ impl<S: Store + 'static> Host<S> {
             let share = if turn == 0 { waiting / 2 } else { waiting };
             for ticket in self.queue.claim(who, share, TimeDelta::minutes(5)).unwrap() {
                 let id = ticket.task.sample;
-                self.queue.annotate(id, who, truth(&self.rows[&id], concept), 1.0, None).unwrap();
+                match say(who, ticket.task.ask.overlap, truth(&self.rows[&id], concept)) {
+                    Some(label) => drop(self.queue.annotate(id, who, label, 1.0, None).unwrap()),
+                    None => self.queue.release(id, who).unwrap(),
+                }
             }
         }
         self.pipeline.poll().unwrap();
@@ -96,6 +111,12 @@ impl<S: Store + 'static> Host<S> {
         let runs = self.pipeline.status().unwrap().runs;
         (1..=runs).map(|id| self.pipeline.run(RunId(id)).unwrap().unwrap().state).collect()
     }
+}
+
+/// The prediction of the served model.
+fn served(slot: &ModelSlot<f64>, n: u64, values: &[f64]) -> Vec<Box<Observation>> {
+    let served = slot.get();
+    vec![observation(n, served.version, served.model, values)]
 }
 
 fn open(

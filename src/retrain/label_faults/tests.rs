@@ -1,0 +1,229 @@
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::*;
+use crate::gate::testing::{at, id};
+
+/// A stream of labels about a model that knows how sure it may be, and the people who give them.
+struct Crowd {
+    checking: Checking,
+    rules: LabelFaults,
+    rng: StdRng,
+    next: u64,
+    cleared: Vec<u64>,
+    refused: Vec<u64>,
+    released: Vec<u64>,
+    verdicts: Vec<CheckVerdict>,
+}
+
+impl Crowd {
+    fn new(seed: u64) -> Self {
+        Crowd {
+            checking: Checking::default(),
+            rules: LabelFaults::default(),
+            rng: StdRng::seed_from_u64(seed),
+            next: 0,
+            cleared: Vec::new(),
+            refused: Vec::new(),
+            released: Vec::new(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, moved: Moved) {
+        let numbers = |entries: &[Entry]| entries.iter().map(|e| e.time.timestamp() as u64).collect::<Vec<_>>();
+        self.cleared.extend(numbers(&moved.cleared));
+        self.refused.extend(numbers(&moved.refused));
+        self.released.extend(numbers(&moved.released));
+    }
+
+    /// `labels` labels of `by`. The model is right with the probability that it says times `skill`; the labels are wrong
+    /// with probability `wrong`. Second opinions are wrong one time in ten.
+    fn say(&mut self, labels: usize, by: &str, skill: f64, wrong: f64) {
+        for _ in 0..labels {
+            let sure = self.rng.random_range(0.5..1.0);
+            let agrees = self.rng.random::<f64>() < sure * skill;
+            let swapped = self.rng.random::<f64>() < wrong;
+            let n = self.next;
+            self.next += 1;
+            // Two classes: what contradicts the model is wrong if and only if it was swapped.
+            let entry = Entry {
+                id: id(u128::from(n)),
+                by: by.into(),
+                time: at(n as i64),
+                label: Label::Class(u32::from(swapped)),
+                contradicts: agrees == swapped,
+                sure: Some(sure),
+            };
+            let moved = self.checking.observe(entry, &self.rules);
+            let ask = moved.ask;
+            self.take(moved);
+            if ask {
+                self.check();
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let again = self.checking.looks_again();
+        let (opened, text) = (at(self.next as i64), String::new());
+        self.checking.asking = Some(Asking { opened, rows: Vec::new(), again, text: text.clone() });
+        self.checking.told.opened += 1;
+        let (mut answered, mut contradicted) = (0, 0);
+        loop {
+            for entry in self.checking.next_rows(again) {
+                let mistaken = self.rng.random::<f64>() < 0.1;
+                let was_swapped = entry.label == Label::Class(1);
+                answered += 1;
+                contradicted += u64::from(was_swapped != mistaken);
+                self.checking.told.second_opinions += 1;
+                let asked = Asked { id: entry.id, label: entry.label, before: vec![entry.by] };
+                self.checking.asking.as_mut().unwrap().rows.push(asked);
+            }
+            let more = !self.checking.next_rows(again).is_empty();
+            if let Some(verdict) = Checking::judge(answered, contradicted, 0, &self.rules, more) {
+                self.verdicts.push(verdict);
+                let moved = self.checking.conclude(verdict, at(self.next as i64), text);
+                return self.take(moved);
+            }
+        }
+    }
+
+    fn faults(&self) -> usize {
+        self.verdicts.iter().filter(|verdict| **verdict == CheckVerdict::Fault).count()
+    }
+}
+
+#[test]
+fn clean_labels_open_few_checks_and_all_count() {
+    let (mut opened, mut faults, mut waiting) = (0, 0, 0);
+    for seed in 0..40 {
+        let mut crowd = Crowd::new(seed);
+        crowd.say(1_000, "ann", 1.0, 0.0);
+        opened += crowd.verdicts.len();
+        faults += crowd.faults();
+        waiting += crowd.checking.waiting().count();
+    }
+    // 40,000 labels: at most one in 50 opens a check. It is far less, because levels are upper limits.
+    assert!(opened <= 400, "{opened} checks in 40,000 labels");
+    // Each check is a fault with a chance of at most .01: 4 and more of 400 checks would be seen in 98 % of such tests.
+    assert!(faults <= 4 + opened / 50, "{faults} of {opened} checks took right labels for wrong");
+    assert!(waiting < 40 * 10, "{waiting} labels wait at the end of 40 streams");
+}
+
+#[test]
+fn swapped_labels_are_found_soon_and_kept_out() {
+    let (mut found, mut leaked, mut faulty) = (0, 0, 0);
+    for seed in 0..60 {
+        let mut crowd = Crowd::new(seed);
+        crowd.say(150, "ann", 1.0, 0.0);
+        crowd.say(40, "ann", 1.0, 1.0);
+        found += usize::from(crowd.faults() > 0);
+        crowd.say(150, "ann", 1.0, 0.0);
+        let swapped = |numbers: &[u64]| numbers.iter().filter(|n| (150..190).contains(*n)).count();
+        leaked += swapped(&crowd.cleared) + swapped(&crowd.released);
+        faulty += 40;
+        let lost = crowd.refused.iter().filter(|n| **n >= 215).count();
+        assert!(lost < 60, "seed {seed}: {lost} of the right labels after the fault were refused");
+    }
+    assert!(found >= 57, "{found} of 60 faults were found");
+    assert!(leaked * 5 < faulty, "{leaked} of {faulty} swapped labels count");
+}
+
+#[test]
+fn people_who_are_right_again_are_believed_again() {
+    let mut believed = 0;
+    for seed in 0..60 {
+        let mut crowd = Crowd::new(seed);
+        crowd.say(150, "ann", 1.0, 0.0);
+        crowd.say(60, "ann", 1.0, 1.0);
+        crowd.say(60, "ann", 1.0, 0.0);
+        believed += usize::from(crowd.checking.distrust.is_none());
+    }
+    assert!(believed >= 54, "{believed} of 60");
+}
+
+#[test]
+fn drift_is_not_taken_for_a_fault() {
+    let (mut checks, mut faults, mut refused) = (0, 0, 0);
+    for seed in 0..300 {
+        let mut crowd = Crowd::new(seed);
+        crowd.say(100, "ann", 1.0, 0.0);
+        // The model is right on a third of what it was right on before.
+        crowd.say(100, "ann", 0.3, 0.0);
+        checks += crowd.verdicts.len();
+        faults += crowd.faults();
+        refused += usize::from(!crowd.refused.is_empty());
+    }
+    assert!(checks >= 270, "{checks} checks in 300 drifts");
+    // Binomial bound: of 300 to 600 checks with a chance of .01 each, more than 14 have a chance below 1 %.
+    assert!(faults <= 14, "{faults} of {checks} checks; in {refused} streams labels were refused");
+}
+
+#[test]
+fn who_agrees_as_before_is_spared() {
+    let entry = |n: u64, by: &str, contradicts: bool| {
+        let (id, time, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
+        Entry { id, by: by.into(), time, label, contradicts, sure: Some(0.9) }
+    };
+    for (agreements, spared) in [(2, false), (6, true)] {
+        let mut checking = Checking::default();
+        let entries = (0..5).map(|n| entry(n, "bob", true)).chain((5..5 + agreements).map(|n| entry(n, "ann", false)));
+        checking.suspicion.entries = entries.collect();
+        checking.asking = Some(Asking { opened: at(20), rows: Vec::new(), again: false, text: String::new() });
+        let moved = checking.conclude(CheckVerdict::Fault, at(20), String::new());
+        let people = checking.distrust.unwrap().people;
+        // An agreement at a level of 0.1 speaks for ann by a factor of 0.9 / 0.45: six of them make 64, two make 4.
+        assert_eq!(people, spared.then(|| BTreeSet::from(["bob".to_owned()])), "{agreements} agreements");
+        assert_eq!(moved.cleared.len(), if spared { 6 } else { 0 });
+        assert_eq!(moved.refused.len(), if spared { 5 } else { 7 });
+    }
+}
+
+#[test]
+fn second_opinions_are_a_small_share_of_the_labels() {
+    for seed in 0..20 {
+        let mut crowd = Crowd::new(seed);
+        for _ in 0..10 {
+            crowd.say(60, "ann", 1.0, 1.0);
+            crowd.say(60, "ann", 0.5, 0.0);
+        }
+        let asked = crowd.checking.told.second_opinions;
+        assert!(asked <= 1_200 / LABELS_PER_OPINION + 2 * MOST_ASKED as u64, "{asked} second opinions of 1,200 labels");
+    }
+}
+
+#[test]
+fn a_restart_changes_nothing() {
+    for seed in 0..5 {
+        let (mut whole, mut parts) = (Crowd::new(seed), Crowd::new(seed));
+        for (labels, wrong) in [(120, 0.0), (23, 1.0), (40, 1.0), (9, 0.0), (80, 0.0)] {
+            whole.say(labels, "ann", 1.0, wrong);
+            parts.say(labels, "ann", 1.0, wrong);
+            let stored = serde_json::to_string(&parts.checking).unwrap();
+            parts.checking = serde_json::from_str(&stored).unwrap();
+        }
+        assert_eq!((&whole.checking, &whole.cleared), (&parts.checking, &parts.cleared));
+        assert_eq!((&whole.refused, &whole.verdicts), (&parts.refused, &parts.verdicts));
+    }
+}
+
+#[test]
+fn no_label_is_lost() {
+    for seed in 0..20 {
+        let mut crowd = Crowd::new(seed);
+        for wrong in [0.0, 1.0, 0.0, 0.3, 0.0] {
+            crowd.say(100, "ann", 1.0, wrong);
+        }
+        let mut seen: Vec<u64> = crowd.cleared.iter().chain(&crowd.refused).copied().collect();
+        seen.extend(crowd.checking.waiting().map(|entry| entry.time.timestamp() as u64));
+        seen.sort_unstable();
+        assert_eq!(seen, (0..500).collect::<Vec<_>>(), "each label counts, was refused or waits");
+    }
+}
+
+#[test]
+fn impossible_rules_are_mistakes() {
+    assert!(LabelFaults::default().mistakes().is_empty());
+    let wrong = LabelFaults { labels_per_opening: f64::NAN, second_annotator_error: 0.5, patience: TimeDelta::zero() };
+    assert_eq!(wrong.mistakes().len(), 3);
+}
