@@ -17,15 +17,15 @@ pub(super) fn walk(store: &dyn Store, pipeline: &str, start: LineageStart, limit
     let mut walk =
         Walk { store, pipeline, limit, lineage: Lineage::default(), names: HashMap::new(), promotions: None };
     match start {
-        LineageStart::Prediction(id) => walk.from_prediction(id)?,
+        LineageStart::Prediction(id) => walk.around_prediction(id)?,
         LineageStart::Batch(id) => {
             if let Some(manifest) = walk.read::<Manifest>(Kind::Batch, &id.0)? {
                 walk.samples(&manifest)?;
                 walk.onward(manifest)?;
             }
         }
-        LineageStart::Run(id) => walk.from_run(id)?,
-        LineageStart::Model(version) => walk.from_model(version)?,
+        LineageStart::Run(id) => walk.around_run(id)?,
+        LineageStart::Model(version) => walk.around_model(version)?,
         LineageStart::Promotion(number) => {
             let found = walk.promotions(|promotion| promotion.number == number)?;
             for promotion in found {
@@ -69,7 +69,7 @@ impl Walk<'_> {
         read(self.store, self.pipeline, kind, id)
     }
 
-    fn from_prediction(&mut self, id: PredictionId) -> Result<(), Error> {
+    fn around_prediction(&mut self, id: PredictionId) -> Result<(), Error> {
         let Some(sample) = self.read::<Sample>(Kind::Sample, &id.to_string())? else { return Ok(()) };
         self.model_alone(sample.observation.model)?;
         let batch = sample.batch.clone();
@@ -94,7 +94,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn from_run(&mut self, id: RunId) -> Result<(), Error> {
+    fn around_run(&mut self, id: RunId) -> Result<(), Error> {
         let Some(run) = self.read::<Run>(Kind::Run, &id.to_string())? else { return Ok(()) };
         if let Some(batch) = &run.batch {
             let manifest = need(self.store, self.pipeline, Kind::Batch, &batch.0)?;
@@ -113,7 +113,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn from_model(&mut self, version: ModelVersion) -> Result<(), Error> {
+    fn around_model(&mut self, version: ModelVersion) -> Result<(), Error> {
         let Some(model) = self.read::<ModelRecord>(Kind::Model, &version.to_string())? else { return Ok(()) };
         for BatchId(batch) in &model.batches {
             let manifest: Manifest = need(self.store, self.pipeline, Kind::Batch, batch)?;
