@@ -38,6 +38,8 @@
 //! | a candidate is promoted without a verdict | run-1 was promoted without a Pass |
 //! | approval is not waited for | v6 was promoted, and nobody approved |
 //! | a label that was taken back leaves its sample labelled | … is labelled without a label |
+//! | rows that judge are auto-labelled | … of a judging lane was auto-labelled |
+//! | a batch takes every automatic label | 2 of 4 labels 0 of … are automatic |
 //! | a failed commit is forgotten | … was flagged and is not in the store |
 //! | the cursor is committed behind the samples (as it was) | two samples at position 125 |
 //! | the promotion record is a unit of its own (as it was) | the champion changes with a promotion record, and only so |
@@ -114,7 +116,10 @@ fn live_all(seeds: Range<u64>, threads: u64) -> (Life, BTreeMap<&'static str, u6
 
 #[test]
 fn the_invariants_hold_whatever_happens() {
-    live_all(0..200, 1);
+    let (total, seen) = live_all(0..200, 1);
+    // Were these small, the simulation would have shown nothing.
+    assert!(total.samples > 5_000 && total.batches > 100 && total.kills > 50 && total.promotions > 0, "{total:?}");
+    assert!(seen.contains_key("auto-label") && seen.contains_key("training hangs"), "{seen:?}");
 }
 
 #[test]
