@@ -27,7 +27,7 @@ use disk::{Disk, Kill, Killed};
 use support::{Rng, World, base, check, evaluator, first_model, load, observation, schema, start, truth};
 
 const NAME: &str = "killed";
-const TURNS: u64 = 6;
+const TURNS: u64 = 7;
 const ROWS: u64 = 24;
 /// From this turn on the world is again what it was at first, if it is to end with a rollback.
 const TURNED: u64 = 3;

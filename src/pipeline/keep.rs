@@ -313,11 +313,12 @@ impl Pipeline {
                     seconds: None,
                     blind: false,
                 };
+                // First the label: a crash in between must not leave a sample that is released without one.
+                self.annotate(annotation, true)?;
                 match audit {
-                    Some(ask) => self.enqueue(id, ask, SampleState::AutoLabelled, &by, reason)?,
-                    None => self.advance(id, SampleState::AutoLabelled, &by, reason)?,
+                    Some(ask) => self.enqueue(id, ask, SampleState::AutoLabelled, &by, reason),
+                    None => self.advance(id, SampleState::AutoLabelled, &by, reason),
                 }
-                self.annotate(annotation, true)
             }
         }
     }

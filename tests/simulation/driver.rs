@@ -28,6 +28,7 @@ pub struct Simulation {
     profile: Profile,
     mode: Mode,
     overlap: u32,
+    generous: bool,
     pipeline: Option<Pipeline>,
     checker: Checker,
     made: u64,
@@ -66,7 +67,7 @@ impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let confirm = |likely| Profile::Confirm(ConfirmRules { likely, ..ConfirmRules::default() });
-        let profile = [Profile::adaptive(), Profile::adaptive(), confirm(false), confirm(true)][rng.below(4)].clone();
+        let profile = [confirm(false), confirm(true)].get(rng.below(5)).cloned().unwrap_or_else(Profile::adaptive);
         let mode = [Mode::Approval, Mode::Approval, Mode::Advisory].get(rng.below(12)).copied().unwrap_or_default();
         let disk = Disk::new(MemoryStore::new());
         let outside = Outside::new(seed, disk.content().clone());
@@ -80,6 +81,7 @@ impl Simulation {
             profile,
             mode,
             overlap: 1 + u32::from(rng.chance(0.2)),
+            generous: rng.chance(0.3),
             disk,
             pipeline: None,
             made: 0,
@@ -112,7 +114,7 @@ impl Simulation {
             .gate(LabelConsistency::default())
             .gate(Relevance::default())
             .gate(Moody(outside.clone()))
-            .route(Shaky { inner: router, outside: outside.clone() })
+            .route(Shaky { inner: router, generous: self.generous, newest: 0, outside: outside.clone() })
             .trigger(trigger.cooldown(COOLDOWN))
             .train(Remote(outside.clone()))
             .evaluate(Judge::new(self.profile.clone(), outside.clone()))

@@ -128,6 +128,15 @@ impl Outside {
         *self.seen.entry(what).or_default() += 1;
     }
 
+    /// Something that happens with this probability.
+    pub fn happens(&mut self, what: &'static str, probability: f64) -> bool {
+        let happens = self.rng.chance(probability);
+        if happens {
+            self.count(what);
+        }
+        happens
+    }
+
     /// Something that happens with this probability while the world is wicked.
     pub fn mishap(&mut self, what: &'static str, probability: f64) -> bool {
         let happens = self.rng.chance(probability) && self.wicked;
