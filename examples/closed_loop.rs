@@ -73,7 +73,7 @@ fn main() -> Result<(), BoxError> {
         auto_label_error: 0.05,
         sabotage: Some(SABOTAGED),
         fault: Fault::None,
-        label_check: true,
+        label_check: false,
     };
     let mut production = Production::start(&stream, &split, &setting, Arc::new(SqliteStore::open(&file)?))?;
     let mut allowance = Allowance::new(BUDGET);

@@ -5,9 +5,7 @@
 mod support;
 
 use feedloop::chrono::TimeDelta;
-use feedloop::{
-    FnTrainer, Label, LabelFaults, PipelineBuilder, Profile, Sample, SampleState, TrainJob, new_labels,
-};
+use feedloop::{FnTrainer, Label, LabelFaults, PipelineBuilder, Profile, Sample, SampleState, TrainJob, new_labels};
 use support::host::Host;
 use support::{Rng, evaluator, fit};
 
@@ -17,6 +15,7 @@ fn loop_of(profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder {
             .trigger(new_labels(40))
             .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
             .evaluate(evaluator(profile.clone()))
+            .label_faults(LabelFaults::default())
     }
 }
 

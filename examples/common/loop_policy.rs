@@ -27,8 +27,7 @@ pub fn run(
     profile: Profile,
     budget: f64,
     kind: Kind,
-    fault: Fault,
-    label_check: bool,
+    (fault, label_check): (Fault, bool),
     seed: u64,
 ) -> Result<Outcome, BoxError> {
     let split = Split::of(stream)?;

@@ -222,7 +222,7 @@ pub struct TooShort {
     initial: usize,
 }
 
-/// Replays a stream under a policy.
+/// Replays a stream under a policy; `labels` are what is wrong with them, and whether the loop looks for it.
 ///
 /// # Errors
 /// If the stream is too short, or the loop cannot work.
@@ -232,15 +232,14 @@ pub fn run(
     profile: Profile,
     budget: f64,
     kind: Kind,
-    fault: Fault,
-    label_check: bool,
+    labels: (Fault, bool),
     seed: u64,
 ) -> Result<Outcome, BoxError> {
     match policy {
         Policy::Never => Ok(never(stream, &Split::of(stream)?, kind, seed)),
         Policy::Scheduled => Ok(scheduled(stream, &Split::of(stream)?, budget, kind, seed)),
         Policy::Oracle => Ok(oracle(stream, &Split::of(stream)?, kind, seed)),
-        Policy::Loop => loop_policy::run(stream, profile, budget, kind, fault, label_check, seed),
+        Policy::Loop => loop_policy::run(stream, profile, budget, kind, labels, seed),
     }
 }
 

@@ -61,7 +61,6 @@ pub struct PipelineBuilder {
     ledger: usize,
     rows: usize,
     pub(super) parts: Parts,
-    label_faults: Option<Option<LabelFaults>>,
     segment: Option<String>,
     false_alarms_per_day: Option<f64>,
     mistakes: Vec<String>,
@@ -118,7 +117,6 @@ impl PipelineBuilder {
                 evaluation: EvaluationSettings::default(),
                 label_faults: None,
             },
-            label_faults: None,
             segment: None,
             false_alarms_per_day: None,
             mistakes: Vec::new(),
@@ -282,17 +280,13 @@ impl PipelineBuilder {
         self
     }
 
-    /// Rules of the label-fault check. Unless told otherwise it works by its defaults wherever there is an evaluator and the
-    /// target has classes.
+    /// Checks the labels that people give: when they stop agreeing with the served model, they wait, others are asked about a
+    /// few of them, and labels found to be wrong are quarantined (`label_fault`). Off unless asked for; classes only.
+    ///
+    /// It needs two people who label: with one, a fault and a drift cannot be told apart, and the labels in doubt wait until
+    /// somebody calls [`Pipeline::trust_labels`].
     pub fn label_faults(mut self, rules: LabelFaults) -> Self {
-        self.label_faults = Some(Some(rules));
-        self
-    }
-
-    /// Takes every label as it is given: no label-fault check. A loop whose labels turn wrong then learns them, and promotes
-    /// what agrees with them.
-    pub fn without_label_faults(mut self) -> Self {
-        self.label_faults = Some(None);
+        self.parts.label_faults = Some(rules);
         self
     }
 
@@ -439,7 +433,7 @@ impl PipelineBuilder {
         self.check_parts(&mut mistakes);
         self.check_evaluation(&mut mistakes);
         self.share_budget(&mut mistakes);
-        self.settle_label_faults(&mut mistakes);
+        self.check_label_faults(&mut mistakes);
         let references = References::starting_with(reference);
         let mut detectors: Vec<_> = self.detectors.into_iter().map(Isolated::new).collect();
         let mut gates: Vec<_> = self.gates.into_iter().map(Isolated::new).collect();
@@ -551,17 +545,12 @@ impl PipelineBuilder {
         }
     }
 
-    fn settle_label_faults(&mut self, mistakes: &mut Vec<String>) {
-        let classes = matches!(self.schema.target(), Target::Classes(_));
-        let by_default = || (classes && self.parts.evaluator.is_some()).then(LabelFaults::default);
-        let rules = self.label_faults.take().unwrap_or_else(by_default);
-        if let Some(rules) = &rules {
-            mistakes.extend(rules.mistakes());
-            if !classes {
-                mistakes.push("label_faults: labels that are values cannot be checked, only classes".into());
-            }
+    fn check_label_faults(&self, mistakes: &mut Vec<String>) {
+        let Some(rules) = &self.parts.label_faults else { return };
+        mistakes.extend(rules.mistakes());
+        if !matches!(self.schema.target(), Target::Classes(_)) {
+            mistakes.push("label_faults: labels that are values cannot be checked, only classes".into());
         }
-        self.parts.label_faults = rules;
     }
 
     fn check_parts(&mut self, mistakes: &mut Vec<String>) {

@@ -152,14 +152,17 @@ impl Pipeline {
                     self.outbox.push(vec![Write { indexed, body: STUB.into(), ..done }]);
                     continue;
                 }
+                // One that fails half way is part of its sample already: it must not come a second time.
+                let mut outcome = Ok(());
                 if let Some(annotation) = usable {
                     self.counters.human_labels += u64::from(annotation.label.is_some());
-                    self.annotate(annotation, false)?;
+                    outcome = self.annotate(annotation, false);
                     applied += 1;
                 } else {
                     self.counters.unusable_labels += 1;
                 }
                 self.outbox.push_with_samples(vec![done])?;
+                outcome?;
             }
             self.outbox.commit()?;
         }

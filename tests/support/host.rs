@@ -114,6 +114,7 @@ impl<S: Store + 'static> Host<S> {
 }
 
 /// The prediction of the served model.
+#[allow(clippy::vec_box)]
 fn served(slot: &ModelSlot<f64>, n: u64, values: &[f64]) -> Vec<Box<Observation>> {
     let served = slot.get();
     vec![observation(n, served.version, served.model, values)]

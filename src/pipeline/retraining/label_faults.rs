@@ -341,6 +341,7 @@ fn entry(sample: &Sample) -> Option<Entry> {
 
 /// What was said of a row since it was asked about again: by the world, or by somebody who had not labelled it before.
 fn second_opinion(sample: &Sample, row: &Asked) -> Option<Label> {
-    let others = people(sample).into_iter().filter(|answer| !row.before.contains(&annotator_name(&answer.annotator)));
-    world_says(sample).or(others.last().and_then(|answer| answer.label))
+    let mut others =
+        people(sample).into_iter().filter(|answer| !row.before.contains(&annotator_name(&answer.annotator)));
+    world_says(sample).or_else(|| others.next_back().and_then(|answer| answer.label))
 }
