@@ -395,16 +395,31 @@ pub mod retraining {
     //! [`Mode::Advisory`](crate::Mode::Advisory) trains and judges and says what it would promote;
     //! [`Mode::Approval`](crate::Mode::Approval) waits for [`Control::approve`](crate::Control::approve);
     //! [`Mode::Unattended`](crate::Mode::Unattended), the default, promotes by itself. A rollback by the watch waits for
-    //! nobody. [`Control::freeze`](crate::Control::freeze) stops training, promotion and rollback at once; recording,
-    //! flagging and labelling go on.
+    //! nobody. [`Control::freeze`](crate::Control::freeze) stops training, promotion and rollback at once, and auto-labels; recording,
+    //! flagging and people's labels go on. [`Control::kill`](crate::Control::kill) also ends the run in flight.
+    //!
+    //! # Before and after the switch
+    //!
+    //! [`Control::evaluation`](crate::Control::evaluation) shows every metric of a run's candidate with its interval, per slice, why the
+    //! verdict is what it is and how many labels are missing for one; [`require`](crate::PipelineBuilder::require) sets bounds.
+    //! [`Control::explain`](crate::Control::explain) says what retraining waits for, and [`simulate`](crate::simulate) when another policy
+    //! would have fired in the last two weeks. While a candidate is judged the host may predict with it
+    //! [in the shadow](crate::ModelSlot::shadow) or let it serve a [canary](crate::PipelineBuilder::canary) share.
+    //!
+    //! Wrong labels pass every judge that believes them. [`label_faults`](crate::PipelineBuilder::label_faults) makes the loop ask other people
+    //! about a few rows when new labels stop agreeing with the model; it needs at least two people who label, and is off unless asked for.
 }
 
 pub mod lineage {
     //! Where a prediction went, and how the loop is doing.
     //!
-    //! [`Control::lineage`](crate::Control::lineage) walks from a prediction to the model that made it, its flags and labels,
-    //! its batch, the run, the models it helped to train and their promotions;
-    //! [`Control::model_lineage`](crate::Control::model_lineage) walks back. Both are read from the store.
+    //! [`Control::lineage`](crate::Control::lineage) walks from a prediction, a batch, a run or a model to all that it came from and all
+    //! that came of it: a graph of samples, labels, batches, runs, evaluations, models and promotions, as text, DOT or JSON.
+    //!
+    //! Whatever changes the loop is entered into a journal, a chain of digests that is committed with the change;
+    //! [`Control::verify_journal`](crate::Control::verify_journal) compares it with what is stored. The content of one sample is taken out
+    //! by [`Control::erase`](crate::Control::erase), which names the batches and models that were made with it; the chain still verifies.
+    //! [`retain`](crate::PipelineBuilder::retain) bounds what is kept, [`redact`](crate::PipelineBuilder::redact) changes it before it is stored.
     //!
     //! [`Status`](crate::Status) tells what was counted, the samples by state, what each stage cannot see, what the trigger waits for,
     //! the run in flight, the watch, and why the loop is frozen, if it is. It is plain serde: serve it as JSON.

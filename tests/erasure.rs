@@ -84,7 +84,7 @@ fn what_was_erased_is_not_in_the_file_any_more_and_not_trained_on() {
 
     let erased = host.pipeline.erase(batched.id(), "ann", "the customer asked for it").unwrap();
     let batch = batched.batch.clone().unwrap();
-    assert_eq!(erased.batches, [batch.clone()]);
+    assert_eq!(erased.batches, std::slice::from_ref(&batch));
     assert!(erased.scrubbed && !erased.runs.is_empty() && !erased.models.is_empty(), "{erased:?}");
     let manifest_run = host.pipeline.run(erased.runs[0]).unwrap().unwrap();
     assert_eq!(manifest_run.batch, Some(batch.clone()), "the first is the one that the batch was sealed for");

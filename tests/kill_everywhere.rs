@@ -140,7 +140,9 @@ impl Host {
             self.served += 1;
         }
         self.act(|pipeline| assert_eq!(pipeline.ingest(rows.clone()).unwrap().pending, 0));
-        self.act(|pipeline| drop(pipeline.poll().unwrap()));
+        self.act(|pipeline| {
+            pipeline.poll().unwrap();
+        });
         // Two people in a process of their own, each of whom has an own half of the world to judge.
         let store = Arc::new(SqliteStore::open(&self.file).unwrap());
         let queue = ReviewQueue::open(store, NAME, schema().target().clone(), Arc::new(self.clock.clone()));
@@ -153,7 +155,9 @@ impl Host {
                 }
             }
         }
-        self.act(|pipeline| drop(pipeline.poll().unwrap()));
+        self.act(|pipeline| {
+            pipeline.poll().unwrap();
+        });
     }
 }
 

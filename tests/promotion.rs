@@ -406,6 +406,7 @@ fn shadow_of(served: &Observation, model: ModelVersion, threshold: f64, n: u64, 
 }
 
 /// Serves with a canary and lets the other model predict in the shadow.
+#[allow(clippy::vec_box)]
 fn with_shadow(slot: &ModelSlot<f64>, n: u64, values: &[f64]) -> Vec<Box<Observation>> {
     let served = slot.route(support::id(n), |threshold, version| observation(n, version, *threshold, values));
     let shadow = slot.shadow(served.model, |threshold, version| shadow_of(&served, version, *threshold, n, values));
