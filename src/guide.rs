@@ -339,7 +339,8 @@ pub mod retraining {
     //! a key that makes the call idempotent, so a restarted process goes on where it was.
     //!
     //! Trainers run away from the worker: [`FnTrainer`](crate::FnTrainer) on a thread,
-    //! [`CommandTrainer`](crate::CommandTrainer) as a process with a timeout and a log. A [`Recipe`](crate::Recipe) chooses rows
+    //! [`CommandTrainer`](crate::CommandTrainer) as a process with a timeout and a log (`examples/train.py` reads the
+    //! batches as Parquet and fits scikit-learn), `HttpTrainer` (feature `http`) by a service. A [`Recipe`](crate::Recipe) chooses rows
     //! and weights. Labels of the judging lanes **judge, then train**: they score every model that was trained before they
     //! came, and only then may they be trained on. So no holdout starves the training. Every row weighs the same, unless
     //! [`inclusion_weights`](crate::PipelineBuilder::inclusion_weights) are asked for: then the training data stands for the live
