@@ -193,6 +193,10 @@ fn loop_ends(ends_with_rollback: bool, kill: Option<(u64, Kill)>) -> End {
     let mut world = check(&SqliteStore::open(&host.file).unwrap(), NAME);
     assert_eq!(host.slot.version(), world.champion, "the champion serves");
     world.samples.values_mut().for_each(|sample| sample.sequence = 0);
+    // How sure production was of a model is counted from the last checkpoint on; it is told with the verdict.
+    for (_, reason) in world.runs.values_mut().flat_map(|run| &mut run.notes).filter(|(_, r)| r.code == "kept") {
+        reason.detail.clear();
+    }
     let trainings = host.trainings.lock().unwrap().clone();
     let commits = host.disk.map_or(0, |disk| disk.commits());
     End { world, trainings, turned, commits }
