@@ -17,7 +17,7 @@ use super::checker::{COOLDOWN, Checker};
 use super::disk::{Disk, Kill, Killed};
 use super::outside::{Judge, Outside, Remote, Service, Shared, Threshold, bits, lock, slot};
 use super::stages::{MARKED, Marker, Moods, Moody, Shaky};
-use crate::support::{Rng, base, first_model, id, observation_of, records, schema, start, truth};
+use crate::support::{Rng, base, check_journal, first_model, id, observation_of, records, schema, start, truth};
 
 pub struct Simulation {
     rng: Rng,
@@ -406,6 +406,7 @@ impl Simulation {
         (0..steps).for_each(|_| self.step());
         self.come_to_rest();
         self.checker.whole(&self.disk);
+        check_journal(self.disk.content(), NAME);
         self.walk_the_lineage();
         let world = &self.checker.world;
         let back = |change: &&PromotionRecord| change.kind == PromotionKind::Rollback;

@@ -152,10 +152,13 @@ impl Pipeline {
     /// The store cannot be read.
     ///
     /// # Examples
-    /// ```no_run
-    /// use feedloop::{Pipeline, TriggerExt, any, drift, hours, new_labels, simulate};
-    /// # fn main() -> Result<(), feedloop::Error> {
-    /// # let pipeline: Pipeline = unimplemented!();
+    /// ```
+    /// use feedloop::{TriggerExt, any, drift, hours, new_labels, simulate};
+    /// # use feedloop::*;
+    /// # fn main() -> Result<(), BoxError> {
+    /// # let schema = std::sync::Arc::new(Schema::numeric(1, Target::classes(["no", "yes"]))?);
+    /// # let training = Dataset::from_values(schema.clone(), (0..100_u32).map(|i| ([f64::from(i)], Label::Class(i % 2))))?;
+    /// # let pipeline = Pipeline::builder("log", schema).training_data(training).build()?;
     /// let policy = any([new_labels(200), drift()]).cooldown(hours(6));
     /// for firing in simulate(&policy, &pipeline.trigger_log()?, hours(1))? {
     ///     println!("{} with {} labels: {}", firing.time, firing.labels, firing.why);
