@@ -62,7 +62,7 @@ fn work(queue: &ReviewQueue, name: &str, seed: u64, log: &mut dyn Write) {
             thread::sleep(Duration::from_millis(10));
         }
         for ticket in &tickets {
-            let (sample, until) = (ticket.task.sample, ticket.expires.timestamp_micros());
+            let (sample, until) = (ticket.task.sample, ticket.expires.timestamp_nanos_opt().unwrap());
             writeln!(log, "claimed {sample} {name} {} {until}", ticket.rev).unwrap();
         }
         for ticket in tickets {
@@ -233,14 +233,17 @@ fn check_claims(sample: &PredictionId, people: &[&str], log: &Log) -> usize {
     for pair in claims.windows(2) {
         let ((rev, holder, until), (next_rev, next, next_until)) = (&pair[0], &pair[1]);
         assert!(rev < next_rev, "{holder} and {next} got {sample} by one claim");
-        let asked = next_until - LEASE.num_microseconds().unwrap();
+        let asked = next_until - LEASE.num_nanoseconds().unwrap();
         let place = |name: &str| people.iter().position(|person| *person == name);
         let answered = match (place(holder), place(next)) {
             (Some(first), Some(second)) => first < second,
             (first, _) => first.is_some(),
         };
         let released = log.released.contains(&(*sample, holder.clone(), *rev));
-        assert!(answered || released || asked > *until, "{next} got {sample} while {holder} held it");
+        assert!(
+            answered || released || asked > *until,
+            "{next} got {sample} at {asked} while {holder} held it: answers {people:?}, claims {claims:?}"
+        );
         ran_out += usize::from(!answered && !released);
     }
     ran_out
@@ -250,7 +253,7 @@ fn check_claims(sample: &PredictionId, people: &[&str], log: &Log) -> usize {
 #[derive(Default)]
 struct Log {
     answered: BTreeMap<PredictionId, Vec<String>>,
-    /// Revision, holder, end of the lease.
+    /// Revision, holder, end of the lease in nanoseconds: somebody may get a task within a microsecond after that.
     claimed: BTreeMap<PredictionId, Vec<(u64, String, i64)>>,
     released: BTreeSet<(PredictionId, String, u64)>,
 }
