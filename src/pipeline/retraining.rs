@@ -103,8 +103,8 @@ pub struct PromotionRecord {
     pub reason: Reason,
 }
 
-/// Key of a smoke test, and its rows with their labels where known.
-type Smoke = (String, Vec<(Row, Option<Label>)>);
+/// Key of a smoke test, and its rows; those that the candidate was trained on with their labels and weights.
+type Smoke = (String, Vec<(Row, Option<(Label, f64)>)>);
 
 /// One training job of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -39,6 +39,25 @@ impl Paired {
         }
     }
 
+    /// Comparisons of unequal weight, as so many rows of equal weight as tell the same (Kish 1965: the square of the sum over
+    /// the sum of the squares), rounded.
+    pub(crate) fn weighted(comparisons: impl Iterator<Item = (Comparison, f64)>) -> Paired {
+        let (mut wins, mut losses, mut squares) = (0.0, 0.0, 0.0);
+        for (comparison, weight) in comparisons {
+            match comparison {
+                Comparison::Win => wins += weight,
+                Comparison::Loss => losses += weight,
+                Comparison::Tie => continue,
+            }
+            squares += weight * weight;
+        }
+        if squares <= 0.0 {
+            return Paired::default();
+        }
+        let each = (wins + losses) / squares;
+        Paired { wins: (wins * each).round() as u64, losses: (losses * each).round() as u64 }
+    }
+
     /// Number of decisive rows.
     pub fn decisive(&self) -> u64 {
         self.wins + self.losses

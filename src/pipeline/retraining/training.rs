@@ -194,9 +194,10 @@ impl Pipeline {
             return self.after_smoke(candidate, profile).map(|()| true);
         }
         if self.retraining.smoking.is_none() {
-            let trained = self.trained_rows(candidate)?.into_iter().map(|(row, label)| (row, Some(label)));
+            let trained = self.trained_rows(candidate)?;
+            let trained = trained.into_iter().map(|(row, label, weight)| (row, Some((label, weight))));
             let recent = self.ledger.recent().take(SMOKE_ROWS).map(|observation| (observation.row.clone(), None));
-            let rows: Vec<(Row, Option<Label>)> = trained.chain(recent).collect();
+            let rows: Vec<(Row, Option<(Label, f64)>)> = trained.chain(recent).collect();
             if rows.is_empty() {
                 // Right after a restart there is nothing to try it on: the next observations serve.
                 return Ok(false);
@@ -251,14 +252,12 @@ impl Pipeline {
             let text = format!("{candidate} takes {mine:?} a row at the median, {champion} takes {theirs:?}");
             return self.refuse(candidate, Reason::new("latency", text)).map(|()| true);
         }
-        let mut paired = Paired::default();
-        for (row, (_, label)) in rows.iter().enumerate() {
-            if let (Some(label), Some(theirs), Some(ours)) =
-                (label, scored.output(candidate, row), scored.output(champion, row))
-            {
-                paired.count(Comparison::of(&target, theirs, ours, *label));
-            }
-        }
+        let compared = rows.iter().enumerate().filter_map(|(row, (_, taught))| {
+            let (label, weight) = (*taught)?;
+            let (theirs, ours) = (scored.output(candidate, row)?, scored.output(champion, row)?);
+            Some((Comparison::of(&target, theirs, ours, label), weight))
+        });
+        let paired = Paired::weighted(compared);
         if candidate != ModelVersion::FIRST && 1.0 - paired.posterior_better() > BROKEN {
             let (wins, losses) = (paired.wins, paired.losses);
             let text = format!("{candidate} loses {wins} : {losses} to {champion} on rows that it was trained on");
@@ -267,22 +266,17 @@ impl Pipeline {
         self.start_validation().map(|()| true)
     }
 
-    /// The newest rows that a candidate was trained on with at least half of their usual weight, and their labels: those
-    /// labelled in production, and with few of them the end of the base data. A model that loses to the served one even
-    /// there is broken. Nothing for the first model, whose data lies far back.
-    fn trained_rows(&self, candidate: ModelVersion) -> Result<Vec<(Row, Label)>, Error> {
+    /// The newest rows that a candidate was trained on, with their labels and weights: those labelled in production, and with
+    /// few of them the end of the base data. A model that loses to the served one even there, by the weights that it was
+    /// fitted with, is broken. Nothing for the first model, whose data lies far back.
+    fn trained_rows(&self, candidate: ModelVersion) -> Result<Vec<(Row, Label, f64)>, Error> {
         let Some(recipe) = self.retraining.models.get(&candidate).and_then(|record| record.recipe) else {
             return Ok(Vec::new());
         };
         let data = self.training_data(recipe)?;
         let newest = self.retraining.labelled.len().clamp(TRAINED_ROWS.0, TRAINED_ROWS.1).min(data.len());
-        let first = data.len() - newest;
-        // Not the largest weight: one row that stands for many copies must not put all others aside.
-        let mut weights = data.weights()[first..].to_vec();
-        weights.sort_by(f64::total_cmp);
-        let usual = weights.get(newest / 2).copied().unwrap_or(0.0);
-        let heavy = (first..data.len()).rev().filter(|&row| data.weights()[row] >= usual / 2.0);
-        Ok(heavy.map(|row| (data.rows()[row].clone(), data.labels()[row])).collect())
+        let rows = (data.len() - newest..data.len()).rev();
+        Ok(rows.map(|row| (data.rows()[row].clone(), data.labels()[row], data.weights()[row])).collect())
     }
 
     /// Refuses a candidate for good: the run is rejected, the version quarantined.

@@ -21,6 +21,22 @@ fn likely() -> ConfirmRules {
 }
 
 #[test]
+fn weighted_rows_count_as_their_effective_number() {
+    use Comparison::{Loss, Tie, Win};
+    let of = |rows: &[(Comparison, f64)]| Paired::weighted(rows.iter().copied());
+    assert_eq!(
+        of(&[(Win, 2.0), (Win, 2.0), (Loss, 2.0), (Tie, 9.0)]),
+        Paired { wins: 2, losses: 1 },
+        "any equal weight"
+    );
+    // One of weight 8 and sixteen of weight 1/2: 16² / (64 + 4) = 3.8 rows, half of them wins.
+    let old = std::iter::repeat_n((Loss, 0.5), 16);
+    let rows: Vec<_> = std::iter::once((Win, 8.0)).chain(old).collect();
+    assert_eq!(of(&rows), Paired { wins: 2, losses: 2 });
+    assert_eq!(of(&[(Win, 0.0), (Tie, 1.0)]), Paired::default());
+}
+
+#[test]
 fn an_e_value_of_twenty_per_candidate_confirms() {
     // E(w, 0) = (2^(w+1) - 1) / (w + 1): 18.1 at 6 : 0, 31.9 at 7 : 0, 56.8 at 8 : 0.
     assert!((Paired { wins: 7, losses: 0 }.e_value() - 255.0 / 8.0).abs() < 1e-9);

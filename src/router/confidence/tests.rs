@@ -431,8 +431,8 @@ fn priorities_rank_judging_rows_audits_unusable_outputs_and_uncertainty() {
     judging.lane = Lane::Comparison;
     let audit = bench.sample(chosen, 0, 0.99);
     let unusable = sample(&bench.schema, 3);
-    let (unsure, surer) = (bench.sample(left(100), 0, 0.36), bench.sample(left(200), 0, 0.4));
-    let samples = [judging, audit, unusable, unsure, surer];
+    let doubtful = bench.sample(left(100), 0, 0.36);
+    let samples = [judging, audit, unusable, doubtful];
     let priorities: Vec<f64> = samples
         .iter()
         .map(|sample| match bench.route(sample) {
@@ -444,6 +444,31 @@ fn priorities_rank_judging_rows_audits_unusable_outputs_and_uncertainty() {
         })
         .collect();
     assert!(priorities.windows(2).all(|pair| pair[0] > pair[1]), "{priorities:?}");
+}
+
+/// People who have time for a tenth of the questions get mostly the doubtful ones, not all of them alike, and of those that
+/// only calibrate their share.
+#[test]
+fn where_people_have_little_time_doubt_decides_and_calibration_takes_its_share() {
+    const SHARE: f64 = 0.05;
+    let mut bench = Bench::new(ConfidenceRouter::max_error(0.05).audit(SHARE));
+    let mut asked = Vec::new();
+    for n in 0..4_000 {
+        let doubt = unit(7, n, 0) * 2.0 / 3.0;
+        let sample = bench.sample(n, 0, 1.0 - doubt);
+        let Route::Ask { ask, .. } = bench.route(&sample) else { panic!("nothing is certified") };
+        asked.push((ask.priority, doubt, unit_interval(SEED, id(n).bytes()) < SHARE));
+    }
+    asked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    assert!(asked[0].0 < 1.0, "unusable outputs come before");
+    let top = &asked[..400];
+    let calibrate = top.iter().filter(|(.., calibrates)| *calibrates).count();
+    // 20 of 400 would be the share; beyond three deviations on either side is not chance.
+    assert!((4..=34).contains(&calibrate), "{calibrate} of 400 calibrate");
+    let doubts: Vec<f64> = top.iter().filter(|(.., calibrates)| !calibrates).map(|(_, doubt, _)| *doubt).collect();
+    let mean = doubts.iter().sum::<f64>() / doubts.len() as f64;
+    assert!(mean > 0.5, "the mean over all is 1/3, that of the most doubtful tenth .63: {mean}");
+    assert!(doubts.iter().any(|doubt| *doubt < 0.45), "rows of less doubt are asked as well");
 }
 
 #[test]
