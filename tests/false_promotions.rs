@@ -14,8 +14,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Artifact, BoxError, Clock, Dataset, Event, FnTrainer, Label, ManualClock, ModelRecord, ModelSlot, Outcome,
-    PairedEvaluator, Pipeline, PredictionId, Profile, ReviewQueue, Row, RunId, RunState, TrainJob, new_labels,
+    Artifact, BoxError, Clock, ConfirmRules, Dataset, Event, FnTrainer, Label, ManualClock, ModelRecord, ModelSlot,
+    Outcome, PairedEvaluator, Pipeline, PredictionId, Profile, ReviewQueue, Row, RunId, RunState, TrainJob, new_labels,
     plan_promotion,
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 use support::{Rng, id, observation_of, schema, start, truth};
 
 const CONCEPT: f64 = 0.5;
+/// Label batches are small here, and there are many of them: what is promised holds however often one looks.
+const MOST_ROUNDS: u32 = 30;
 
 /// A model that is wrong on a share of the rows, by a coin of its own. The second value of a row is the state of the world.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,6 +95,7 @@ impl Life {
             let candidate = Coin { seed, errors: case.candidate, by_heart: by_heart.collect() };
             Ok(if case.identical { trained.artifact() } else { candidate.artifact() })
         });
+        let rules = ConfirmRules { most_rounds: MOST_ROUNDS, ..ConfirmRules::default() };
         let evaluator = PairedEvaluator::new(|record: &ModelRecord| {
             let model = Coin::load(record)?;
             Ok(move |row: &Row, output: &mut [f64]| {
@@ -106,7 +109,7 @@ impl Life {
             (values, truth(&values, CONCEPT))
         });
         let base = Dataset::from_values(schema(), base.collect::<Vec<_>>()).unwrap();
-        let label_batch = [8, 12, 20][rng.below(3)];
+        let label_batch = [2, 4, 8][rng.below(3)];
         let pipeline = Pipeline::builder("coins", schema())
             .training_data(base)
             .first_model(first.artifact())
@@ -116,7 +119,7 @@ impl Life {
             .learn_from_outcomes(0.1)
             .trigger(new_labels(10))
             .train(train)
-            .evaluate(evaluator.profile(Profile::confirm()).inline())
+            .evaluate(evaluator.profile(Profile::Confirm(rules)).inline())
             .deploy(slot.clone())
             .seed(seed)
             .clock(clock.clone())
@@ -208,28 +211,28 @@ impl Life {
 fn at_most(rate: f64, found: u64, of: u64, what: &str) {
     println!("{what}: {found} of {of}, at most {rate} are promised");
     let chance = Binomial::new(rate, of).unwrap().sf(found.max(1) - 1);
-    assert!(found == 0 || chance > 1e-4, "{what}: {found} of {of}, at most {rate} are promised");
+    assert!(found == 0 || chance > 1e-3, "{what}: {found} of {of}, at most {rate} are promised");
 }
 
 /// Fails if `found` of `of` can hardly be so few, were each of them to come with probability `rate` at least.
 fn at_least(rate: f64, found: u64, of: u64, what: &str) {
     println!("{what}: {found} of {of}, at least {rate} are promised");
     let chance = Binomial::new(rate, of).unwrap().cdf(found);
-    assert!(chance > 1e-4, "{what}: {found} of {of}, at least {rate} are promised");
+    assert!(chance > 1e-3, "{what}: {found} of {of}, at least {rate} are promised");
 }
-
-/// A comparison lane beside a small random one, or a random lane alone, which then has to bring all labels.
-const LANES: [(f64, f64); 2] = [(0.2, 1.0), (0.8, 0.0)];
 
 /// Of a candidate that is as good as the first model and knows its training rows by heart.
 fn equal(seed: u64) -> Case {
-    let errors = [0.1, 0.3, 0.45][seed as usize % 3];
-    Case { first: [errors; 2], candidate: [errors; 2], identical: false, lanes: LANES[seed as usize / 3 % 2] }
+    let errors = [0.3, 0.45][seed as usize % 2];
+    // A comparison lane beside a small random one, or a random lane that has to bring all labels.
+    let lanes = [(0.05, 1.0), (0.1, 0.0)][seed as usize / 2 % 2];
+    Case { first: [errors; 2], candidate: [errors; 2], identical: false, lanes }
 }
 
 /// Of a candidate that is better by ten points, until the world changes to the second state.
 fn better(then: [f64; 2]) -> Case {
-    Case { first: [0.15, then[0]], candidate: [0.05, then[1]], identical: false, lanes: LANES[0] }
+    let (first, candidate, lanes) = ([0.15, then[0]], [0.05, then[1]], (0.2, 1.0));
+    Case { first, candidate, identical: false, lanes }
 }
 
 fn false_promotions(lives: u64) {
@@ -273,7 +276,7 @@ fn true_rollbacks(lives: u64) {
 
 #[test]
 fn an_equally_good_candidate_is_rarely_promoted() {
-    false_promotions(40);
+    false_promotions(50);
 }
 
 #[test]
@@ -284,6 +287,17 @@ fn a_better_one_is_promoted_as_planned_and_rarely_taken_back() {
 #[test]
 fn a_promoted_model_that_becomes_worse_is_taken_back() {
     true_rollbacks(6);
+}
+
+#[test]
+fn a_promoted_model_that_never_differs_again_is_kept_unproven_and_blocks_nothing() {
+    let mut life = Life::new(1, better([0.0, 0.0]));
+    assert!(life.is_promoted(0));
+    assert!(!life.is_rolled_back(1));
+    assert_eq!(life.pipeline.run(RunId(1)).unwrap().unwrap().state, RunState::KeptUnproven);
+    let runs = life.pipeline.status().unwrap().runs;
+    (0..30).for_each(|_| life.turn(1));
+    assert!(life.pipeline.status().unwrap().runs > runs, "the loop goes on");
 }
 
 #[test]
