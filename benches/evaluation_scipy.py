@@ -4,6 +4,7 @@
     python benches/evaluation_scipy.py
 """
 
+import os
 import time
 
 import numpy as np
@@ -31,7 +32,7 @@ def interval(x, y, method, batch):
                      rng=np.random.default_rng(1)).confidence_interval
 
 
-print("scipy", scipy.__version__, "numpy", np.__version__)
+print("scipy", scipy.__version__, "numpy", np.__version__, "load", *os.getloadavg())
 for name, (x, y_) in figures.items():
     start = time.process_time()
     print(interval(x, y_, "percentile", 50))

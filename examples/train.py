@@ -59,6 +59,8 @@ unusable = [field["name"] for field in fields if kind_of(field) not in NUMERIC]
 if unusable:
     sys.exit(f"this script knows numbers only, not {', '.join(unusable)}: one-hot encode categories, leave texts out")
 names = [field["name"] for field in fields]
+if not isinstance(job["schema"]["target"], dict):
+    sys.exit("this script knows classes only: a value takes a regression")
 classes = job["schema"]["target"]["classes"]
 
 table = rows_of(job)

@@ -3,12 +3,15 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use feedloop::{
-    Artifact, ConfirmRules, Dataset, Error, EvaluatedOn, FnTrainer, Leakage, LineageNode, Metric, Pipeline,
-    PipelineBuilder, Profile, Requirement, Row, RunId, RunState, TrainJob, Verdict, new_labels,
+    Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, FnTrainer, Label, Leakage,
+    LineageNode, Metric, ModelRecord, Observation, Outcome, Output, PairedEvaluator, Pipeline, PipelineBuilder,
+    Profile, Requirement, Row, RunId, RunState, Schema, Target, TrainJob, Verdict, new_labels,
 };
 use support::host::Host;
-use support::{Rng, base, evaluator, first_model, schema, truth};
+use support::{Rng, base, evaluator, first_model, id, schema, start, truth};
 
 /// Every run trains the same `threshold`, and is judged by `profile`.
 fn training(threshold: &'static str, profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder + Clone {
@@ -119,6 +122,106 @@ fn a_better_candidate_that_misses_a_requirement_is_refused() {
     assert_eq!(run(EvaluatedOn::Audit), (RunState::Rejected, "requirement_failed".into()));
     assert_eq!(run(EvaluatedOn::Live), (RunState::Rejected, "requirement_failed".into()));
     assert_eq!(run(EvaluatedOn::Training).0, RunState::Rejected);
+}
+
+#[test]
+fn every_run_validates_the_base_data_and_all_batches_anew() {
+    let mut host = Host::new(training("0.8", Profile::confirm()));
+    (0..16).for_each(|_| host.turn(80, 0.65));
+    let world = support::check(&*host.store, "closed");
+    let mut rows = base().len() as u64;
+    let mut validated = Vec::new();
+    for run in world.runs.values() {
+        let Some(batch) = &run.batch else { continue };
+        rows += world.batches[&batch.0].rows;
+        let Some(evaluation) = host.pipeline.evaluation(run.id).unwrap() else { continue };
+        // at most 2,000 rows are drawn
+        assert_eq!(evaluation.training.unwrap().all.rows, rows.min(2_000), "{}", run.id);
+        validated.push(rows);
+    }
+    assert!(validated.len() >= 3 && validated[2] < 2_000, "{validated:?}");
+}
+
+#[test]
+fn a_candidate_whose_decisions_cost_too_much_is_refused() {
+    // A model that says yes too seldom is wrong as often as one that says it too often, and that costs ten times as much.
+    let costs = CostMatrix::new(vec![vec![0.0, 1.0], vec![10.0, 0.0]]).unwrap();
+    let run = |threshold: &'static str| {
+        let mut host = Host::new(|builder| {
+            training(threshold, Profile::confirm())(builder)
+                .costs(costs.clone())
+                .audit_set(audit_set(0.8))
+                .require(Requirement::new(Metric::Accuracy, 0.7).on(EvaluatedOn::Audit))
+                .require(Requirement::new(Metric::Cost, 0.4).on(EvaluatedOn::Audit))
+        });
+        let open =
+            |host: &Host| host.pipeline.evaluation(RunId(1)).unwrap().is_none_or(|found| found.verdict.is_none());
+        while open(&host) && host.served < 2_000 {
+            host.turn(40, 0.8);
+        }
+        let evaluation = host.pipeline.evaluation(RunId(1)).unwrap().unwrap();
+        let cost =
+            evaluation.audit.as_ref().unwrap().all.of(evaluation.candidate, Metric::Cost).unwrap().value.unwrap();
+        (evaluation.verdict, cost, evaluation.to_string())
+    };
+    let (verdict, cost, shown) = run("0.68");
+    assert!(verdict == Some(Verdict::Pass) && cost < 0.3, "{cost}\n{shown}");
+    let (verdict, cost, shown) = run("0.92");
+    assert!(verdict == Some(Verdict::Fail) && cost > 0.7 && shown.contains("cost"), "{cost}\n{shown}");
+}
+
+/// A loop whose models predict a value: the truth is twice the row's, a model multiplies by a factor of its own.
+#[test]
+fn a_model_of_values_is_judged_by_the_nearer_one_and_measured_by_its_errors() {
+    let schema = Arc::new(Schema::numeric(1, Target::Value).unwrap());
+    let factor = |record: &ModelRecord| -> Result<f64, BoxError> {
+        let Artifact::Inline(bytes) = &record.artifact else { return Err("not a factor".into()) };
+        Ok(std::str::from_utf8(bytes)?.parse()?)
+    };
+    let run = |bound: f64| {
+        let evaluator = PairedEvaluator::new(move |record: &ModelRecord| {
+            let factor = factor(record)?;
+            Ok(move |row: &Row, output: &mut [f64]| {
+                output.copy_from_slice(&[factor * row.values()[0], f64::NAN, f64::NAN]);
+                Ok(())
+            })
+        });
+        let mut rng = Rng(3);
+        let base: Vec<_> = (0..50).map(|_| ([rng.unit()], Label::Value(1.0))).collect();
+        let mut pipeline = Pipeline::builder("values", schema.clone())
+            .training_data(Dataset::from_values(schema.clone(), base).unwrap())
+            .first_model(Artifact::Inline(b"1.0".to_vec()))
+            .explore(1.0)
+            .trigger(new_labels(20))
+            .train(FnTrainer::inline(|_: &TrainJob| Ok(Artifact::Inline(b"1.9".to_vec()))))
+            .evaluate(evaluator.inline())
+            .require(Requirement::new(Metric::MeanAbsoluteError, bound))
+            .require(Requirement::no_worse(Metric::RSquared, 0.0))
+            .build()
+            .unwrap();
+        for n in 0..300 {
+            let value = rng.unit();
+            let mut observation = Box::new(Observation::new(&schema));
+            (observation.id, observation.time) = (id(n), start());
+            observation.row.copy_values(&[value]).unwrap();
+            observation.set_output(Output::Value { value, interval: None });
+            let truth = Outcome::truth(id(n), Label::Value(2.0 * value));
+            pipeline.ingest([Event::Prediction(observation), Event::Outcome(truth)]).unwrap();
+            pipeline.poll().unwrap();
+        }
+        (pipeline.promotions().unwrap().len(), pipeline.evaluation(RunId(1)).unwrap().unwrap())
+    };
+    let (promotions, evaluation) = run(0.1);
+    assert_eq!((promotions, evaluation.verdict), (1, Some(Verdict::Pass)), "{evaluation}");
+    let live = &evaluation.live.as_ref().unwrap().all;
+    let error = |metric| live.of(evaluation.candidate, metric).unwrap().value.unwrap();
+    // A tenth of a value between 0 and 1, whose mean is 1/2 and whose mean square is 1/3.
+    assert!((error(Metric::MeanAbsoluteError) - 0.05).abs() < 0.02, "{evaluation}");
+    assert!((error(Metric::RootMeanSquaredError) - 0.1 / 3.0_f64.sqrt()).abs() < 0.02, "{evaluation}");
+    assert!(error(Metric::RSquared) > 0.97, "{evaluation}");
+    assert!(live.difference(evaluation.champion, Metric::MeanAbsoluteError).unwrap().interval.unwrap().1 < 0.0);
+    let (promotions, evaluation) = run(0.01);
+    assert_eq!((promotions, evaluation.verdict), (0, Some(Verdict::Fail)), "{evaluation}");
 }
 
 #[test]

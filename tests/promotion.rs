@@ -334,6 +334,32 @@ fn a_rollback_waits_a_label_batch_and_the_second_freezes() {
 }
 
 #[test]
+fn a_candidate_must_beat_the_last_kept_model_while_the_served_one_is_watched() {
+    let mut host = Host::new(|builder| {
+        let builder = builder.trigger(new_labels(20)).compare(1.0).train(always("0.8"));
+        builder.evaluate(evaluator(Profile::confirm()))
+    });
+    let promoted = promote(&mut host);
+    // The same threshold again is as good as the served model and better than the kept one.
+    let mut found = None;
+    while found.is_none() && host.served < 8_000 {
+        host.turn(40, 0.8);
+        let run = RunId(host.pipeline.status().unwrap().runs);
+        let evaluation = host.pipeline.evaluation(run).unwrap();
+        found = evaluation.filter(|evaluation| {
+            let evidence = evaluation.evidence.as_ref();
+            evaluation.champion == promoted && evidence.is_some_and(|evidence| evidence.against_kept.is_some())
+        });
+    }
+    let found = found.expect("no run was judged while the promotion was watched");
+    let evidence = found.evidence.as_ref().unwrap();
+    assert_eq!((found.kept, evidence.against_current.decisive()), (Some(ModelVersion(0)), 0), "{found}");
+    assert_eq!(evidence.against_kept.unwrap().losses, 0, "{found}");
+    (0..6).for_each(|_| host.turn(40, 0.8));
+    assert_eq!(host.pipeline.promotions().unwrap().len(), 1, "one of the two is not enough");
+}
+
+#[test]
 fn outcomes_of_a_young_model_are_compared_at_their_age() {
     let mut host = Host::new(confirming("0.8"));
     let tell = |host: &mut Host, ids: std::ops::Range<u64>| {

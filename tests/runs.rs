@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use feedloop::{
     Artifact, Audit, BatchDraft, BoxError, Chunk, Dataset, Deployer, Error, Evaluator, Event, Findings, FnTrainer,
     GateContext, JobStatus, Label, MemoryStore, Mode, ModelRecord, ModelVersion, Outcome, PairedEvaluator, Pipeline,
-    PipelineBuilder, Profile, QualityGate, RunId, RunState, ScoreJob, Scores, Snapshot, Stage, TrainJob, Trained,
-    Trainer, detector_fn, new_labels, verify_batch,
+    PipelineBuilder, Profile, QualityGate, Recipe, RunId, RunState, SampleState, ScoreJob, Scores, Snapshot, Stage,
+    TrainJob, Trained, Trainer, detector_fn, new_labels, verify_batch,
 };
 use support::host::Host;
 use support::{Flaky, base, evaluator, fit, id, prediction, schema};
@@ -77,6 +77,40 @@ fn what_every_model_was_trained_on_is_made_again_from_the_store_and_from_the_fil
     host.restart(|builder| build(builder).training_data(base().newest(10)));
     let why = host.pipeline.trained_on(before[0].0).map(|data| data.len()).unwrap_err().to_string();
     assert!(why.contains("the training data is not what it was"), "{why}");
+}
+
+#[test]
+fn rows_weigh_by_the_inverse_of_their_inclusion_probability_up_to_the_clip_if_that_is_asked_for() {
+    let weights = |clip: Option<f64>| {
+        let trained = Arc::new(Mutex::new(Vec::new()));
+        let log = trained.clone();
+        let mut host = Host::new(|builder| {
+            let train = FnTrainer::inline(move |job: &TrainJob| {
+                if job.recipe == Recipe::All {
+                    *log.lock().unwrap() = job.data.weights()[base().len()..].to_vec();
+                }
+                Ok(fit(job))
+            });
+            let builder = builder.trigger(new_labels(40)).train(train).evaluate(evaluator(Profile::adaptive()));
+            // A fifth is drawn for the random lane, a detector points at the rest.
+            match clip {
+                Some(clip) => builder.inclusion_weights(clip),
+                None => builder,
+            }
+        });
+        (0..4).for_each(|_| host.turn(60, 0.6));
+        let world = support::check(&*host.store, "closed");
+        let sealed = world.samples.values().filter(|sample| sample.state == SampleState::Batched);
+        let mut found: Vec<_> = sealed.map(|sample| (sample.inclusion, sample.weight)).collect();
+        found.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        found.dedup();
+        let trained = trained.lock().unwrap();
+        assert!(!trained.is_empty() && trained.iter().all(|weight| found.iter().any(|(_, said)| said == weight)));
+        found
+    };
+    assert_eq!(weights(None), [(0.2, 1.0), (1.0, 1.0)]);
+    assert_eq!(weights(Some(10.0)), [(0.2, 5.0), (1.0, 1.0)]);
+    assert_eq!(weights(Some(3.0)), [(0.2, 3.0), (1.0, 1.0)]);
 }
 
 /// A pipeline that seals every truth by itself.

@@ -135,6 +135,23 @@ fn damage_is_named_and_repaired_by_another_export() {
     assert!(verify_batch(&path).is_ok());
 }
 
+#[test]
+fn no_manifest_stands_beside_data_that_could_not_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let batch = sealed(&[0, 1, 2]);
+    let path = directory.path().join(&batch.manifest.batch.0);
+    for name in batch.export(directory.path()).unwrap().1.files.keys() {
+        fs::remove_dir_all(&path).unwrap();
+        // a directory is not replaced by a file
+        fs::create_dir_all(path.join(name).join("in the way")).unwrap();
+        assert!(matches!(batch.export(directory.path()), Err(Error::File { .. })), "{name}");
+        assert!(!path.join(MANIFEST).exists(), "{name}");
+        fs::remove_dir_all(path.join(name)).unwrap();
+        batch.export(directory.path()).unwrap();
+        assert!(verify_batch(&path).is_ok());
+    }
+}
+
 /// Changes a file of a batch and lets its manifest agree.
 fn forge(path: &Path, name: &str, change: impl FnOnce(String) -> String) {
     let text = change(fs::read_to_string(path.join(name)).unwrap());

@@ -1,4 +1,5 @@
 //! How often no difference is taken for one: promotions by superiority, and rollbacks, between models that are equally good.
+//! Of the rules alone; `tests/false_promotions.rs` shows it of the whole pipeline.
 
 use super::{ConfirmRules, Evidence};
 use crate::retrain::{Paired, Profile, Verdict, Watch, WatchVerdict};

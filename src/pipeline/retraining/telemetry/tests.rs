@@ -331,7 +331,9 @@ fn a_simulation_over_the_log_fires_when_the_loop_did() {
     }
     assert!(requested.len() >= 4, "{requested:?}");
     let log = world.pipeline.trigger_log().unwrap();
+    let before = (state(&world.pipeline), log.clone());
     let found = simulate(&policy(), &log, minutes(0)).unwrap();
+    assert_eq!((state(&world.pipeline), world.pipeline.trigger_log().unwrap()), before, "it touches nothing");
     assert_eq!(found.len(), requested.len());
     for (firing, request) in found.iter().zip(&requested) {
         // The log looks once a minute.
