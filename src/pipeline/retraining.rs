@@ -394,9 +394,13 @@ impl Retraining {
         self.models.contains_key(&version)
     }
 
-    /// The candidate that is judged, or was and waits for approval.
+    /// The candidate that is judged, or was and waits for approval or for its switch.
     pub(super) fn judged(&self) -> Option<ModelVersion> {
-        let open = matches!(self.state.phase, Phase::Judging | Phase::AwaitingApproval);
+        let open = match &self.state.phase {
+            Phase::Judging | Phase::AwaitingApproval => true,
+            Phase::Deploying { kind, .. } => *kind == PromotionKind::Promotion,
+            _ => false,
+        };
         self.state.run.as_ref().filter(|_| open)?.candidate
     }
 
@@ -573,19 +577,21 @@ impl Pipeline {
 
     fn step_once(&mut self) -> Result<bool, Error> {
         // A frozen loop still goes back: that is what a person wants when something is wrong.
-        let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
-        if self.retraining.redeploy && !going_back {
-            return self.step_redeploy();
-        }
-        if self.retraining.is_held_by_labels() && !going_back {
-            return Ok(false);
-        }
-        if self.retraining.state.frozen.is_some() && !going_back {
-            return Ok(false);
-        }
-        if !going_back {
+        let rolls_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
+        let held = self.retraining.is_held_by_labels();
+        if !rolls_back || held {
+            if self.retraining.redeploy {
+                return self.step_redeploy();
+            }
+            if self.retraining.state.frozen.is_some() {
+                return Ok(false);
+            }
+            // What needs no label does not wait for the check of labels.
             if self.step_incident()? {
                 return Ok(true);
+            }
+            if held {
+                return Ok(false);
             }
             if self.step_round()? {
                 return Ok(true);
@@ -593,6 +599,9 @@ impl Pipeline {
             if self.retraining.state.round.is_some() {
                 // Nothing else moves meanwhile: the models of a round stay the models of the loop.
                 return Ok(false);
+            }
+            if self.judge_watch()? {
+                return Ok(true);
             }
         }
         match self.retraining.state.phase.clone() {
@@ -663,6 +672,9 @@ impl Pipeline {
         }
         self.retraining.redeploy =
             self.retraining.state.champion != ModelVersion::FIRST && self.retraining.parts.deployer.is_some();
+        // The traffic before is forgotten; what comes is enough for a baseline, or the old one stays.
+        let watched = self.retraining.state.watch.as_ref().map(|watch| watch.current);
+        self.retraining.baseline = watched.map(|version| Reference::builder(self.schema.clone()).model(version));
         let references = &mut self.references;
         for (name, place) in [
             ("reference/training", &mut references.training),

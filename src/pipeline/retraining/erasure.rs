@@ -41,8 +41,10 @@ impl Pipeline {
         retraining.coverage.retract(id);
         retraining.pool.retain(|observation| observation.id != id);
         if retraining.comparing.as_ref().is_some_and(|looked| looked.rows.iter().any(|row| row.id == id)) {
-            retraining.comparing = None;
+            retraining.forget_comparison();
         }
+        retraining.forget_tests();
+        retraining.forget_suspicion(id);
         if let Some(held) = &mut retraining.state.held {
             held.rows.retain(|(other, _)| *other != id);
             writes.push(self.retraining.save(&self.outbox)?);

@@ -228,11 +228,8 @@ impl Pipeline {
         self.retraining.redeploy |= std::mem::take(&mut self.retraining.interrupted);
         let state = &mut self.retraining.state;
         state.phase = Phase::Idle;
-        state.evidence = None;
         state.run = None;
-        self.retraining.pool.clear();
-        self.forget_evaluation();
-        (self.retraining.comparing, self.retraining.smoking, self.retraining.slow_smokes) = (None, None, 0);
+        self.retraining.forget_run();
         self.save_loop(vec![write])?;
         self.retraining.forget_models();
         Ok(())
