@@ -546,6 +546,27 @@ fn a_sustained_latency_rolls_back_once_there_are_timings_enough_and_pauses_do_no
 }
 
 #[test]
+fn how_long_the_predecessor_took_is_known_after_a_restart() {
+    let change = |builder: PipelineBuilder| confirming("0.8")(builder).explore(1.0);
+    let mut host = Host::new(change);
+    host.turn_by(120, 0.8, timed(2, 20));
+    while host.run_states().last() != Some(&RunState::Judging) && host.served < 2_000 {
+        host.turn_by(40, 0.8, timed(2, 20));
+    }
+    assert!(host.served >= 120, "{} timings of the first model", host.served);
+    host.restart(change);
+    let restarted = host.served;
+    while host.pipeline.champion().0 == 0 && host.served < 4_000 {
+        host.turn_by(20, 0.8, timed(2, 20));
+    }
+    assert!(host.pipeline.champion().0 > 0 && host.served - restarted < 100, "too many timings to need the old ones");
+    host.turn_with(1, 0.8, |_, _, _| None);
+    host.turn_by(120, 0.8, timed(2, 20));
+    let last = host.pipeline.promotions().unwrap().pop().unwrap();
+    assert_eq!((last.kind, last.reason.code.as_str()), (PromotionKind::Rollback, "latency"));
+}
+
+#[test]
 fn latency_does_not_wait_for_the_check_of_labels() {
     let mut host = Host::new(|builder| confirming("0.8")(builder).label_faults(LabelFaults::default()));
     while host.pipeline.champion().0 == 0 && host.served < 6_000 {
@@ -764,6 +785,32 @@ fn a_row_that_is_erased_while_its_round_is_under_way_takes_only_itself_out() {
     assert!(!erased.judged && erased.erased.is_some());
 }
 
+/// The rows on which evaluations rest, as they are stored.
+fn live_rows(host: &Host) -> Vec<String> {
+    let records = support::records(&*host.store, "closed", feedloop::Kind::Evaluation).into_iter();
+    let rows = records.filter(|record| record.key.id.contains('/'));
+    rows.map(|record| String::from_utf8(record.body.to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn what_a_row_said_for_a_candidate_goes_with_it_and_with_the_run() {
+    let mut host = Host::new(confirming("0.8"));
+    while live_rows(&host).is_empty() && host.served < 2_000 {
+        host.turn(40, 0.8);
+    }
+    let first = live_rows(&host).remove(0);
+    let rows: serde_json::Value = serde_json::from_str(&first).unwrap();
+    let id: PredictionId = serde_json::from_value(rows["rows"][0]["id"].clone()).unwrap();
+    host.pipeline.erase(id, "ann", "asked").unwrap();
+    let named = |host: &Host| live_rows(host).iter().filter(|rows| rows.contains(&id.to_string())).count();
+    assert_eq!(named(&host), 0);
+    assert!(host.pipeline.evaluation(RunId(1)).unwrap().is_some(), "the others judge on");
+    promote(&mut host);
+    host.pipeline.cancel_run("ada").ok();
+    assert!(!live_rows(&host).is_empty() && live_rows(&host).iter().all(|rows| rows.contains(r#""rows":[]"#)));
+    support::check_journal(&*host.store, "closed");
+}
+
 #[test]
 fn what_models_said_in_the_shadow_of_a_row_goes_with_it() {
     let pipeline = feedloop::Pipeline::builder("erased", support::schema())
@@ -778,6 +825,11 @@ fn what_models_said_in_the_shadow_of_a_row_goes_with_it() {
     let id = support::id(1);
     assert_eq!(sample(&**pipeline.store(), "erased", id).shadows.len(), 1);
     pipeline.erase(id, "ann", "asked").unwrap();
+    // A second one comes too late.
+    let mut late = observation(1, ModelVersion::FIRST, 0.7, &[0.2, 0.3]);
+    late.role = Role::Shadow;
+    pipeline.ingest([Event::Prediction(late)]).unwrap();
+    assert_eq!(pipeline.status().unwrap().counters.after_erasure, 1);
     assert_eq!(sample(&**pipeline.store(), "erased", id).shadows, []);
 }
 

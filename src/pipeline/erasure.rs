@@ -82,6 +82,7 @@ impl Pipeline {
             self.empty_sample(sample, who, why)?;
         }
         self.ledger.forget(id);
+        self.shadows.forget(id);
         self.flow.unasked.remove(&id);
         self.flow.unscrubbed = true;
         self.note(ERASED, id.to_string(), Some(who), Some(why));

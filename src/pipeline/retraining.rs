@@ -211,7 +211,10 @@ struct LoopState {
     /// Where the evaluated live rows of the candidate are kept, round by round.
     #[serde(default)]
     live_rows: Vec<String>,
-    /// Median time that the champion's predecessor took to predict, as the host recorded it.
+    /// Median time that the champion took to predict when the state was saved, as the host recorded it, and that of its
+    /// predecessor: a process that has just begun has too few timings for a claim.
+    #[serde(default)]
+    latency: Option<Duration>,
     #[serde(default)]
     latency_before: Option<Duration>,
     /// The label-fault check.
@@ -342,6 +345,7 @@ impl Retraining {
                 held: None,
                 tally: Tally::default(),
                 live_rows: Vec::new(),
+                latency: None,
                 latency_before: None,
                 checking: Checking::default(),
             },
@@ -618,6 +622,8 @@ impl Pipeline {
 
     /// Writes the state of the loop, with `more`, and every sample changed since.
     fn save_loop(&mut self, mut more: Vec<Write>) -> Result<(), Error> {
+        let state = &mut self.retraining.state;
+        state.latency = self.retraining.timings.median().or(state.latency);
         more.push(self.retraining.save(&self.outbox)?);
         more.extend(self.retraining.save_aliases(&self.outbox, self.now)?);
         self.outbox.push_with_samples(more)

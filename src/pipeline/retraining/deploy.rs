@@ -226,7 +226,8 @@ impl Pipeline {
         }
         self.retraining.state.promotions += 1;
         self.record_change(PromotionKind::Promotion, to, reason.clone())?;
-        let write = self.run_becomes(RunState::Watched, reason)?;
+        let mut writes = vec![self.run_becomes(RunState::Watched, reason)?];
+        writes.extend(self.spent_rows()?);
         self.retraining.previous_reference = Some(self.champion_reference());
         self.set_reference(to, training)?;
         self.retraining.interrupted = false;
@@ -243,7 +244,7 @@ impl Pipeline {
         self.retraining.forget_run();
         self.retraining.baseline = Some(Reference::builder(self.schema.clone()).model(to));
         self.retraining.baseline_rows = 0;
-        self.save_loop(vec![write])?;
+        self.save_loop(writes)?;
         self.retraining.forget_models();
         Ok(())
     }

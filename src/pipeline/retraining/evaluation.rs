@@ -129,7 +129,6 @@ impl Retraining {
         self.forget_tests();
         self.forget_comparison();
         self.pool.clear();
-        self.state.live_rows.clear();
         (self.state.evidence, self.evaluation, self.checked, self.slow_smokes) = (None, None, None, 0);
     }
 
@@ -194,6 +193,30 @@ impl Pipeline {
         let indexed = Indexed { state: "rows", rank: run.id.0 as i64, due: None };
         let write = self.outbox.json(Kind::Evaluation, &name, indexed, &live)?;
         Ok(Some((name, write)))
+    }
+
+    /// The writes that empty the live rows of the run that ends: its evaluation holds what was measured on them.
+    pub(super) fn spent_rows(&mut self) -> Result<Vec<Write>, Error> {
+        let names = std::mem::take(&mut self.retraining.state.live_rows);
+        let indexed = || Indexed { state: "spent", rank: 0, due: None };
+        let empty = LiveRows::default();
+        names.iter().map(|name| self.outbox.json(Kind::Evaluation, name, indexed(), &empty)).collect()
+    }
+
+    /// The writes that take a sample out of the live rows of the run in flight.
+    pub(super) fn live_rows_without(&self, id: PredictionId) -> Result<Vec<Write>, Error> {
+        let mut writes = Vec::new();
+        for name in &self.retraining.state.live_rows {
+            let Some(record) = self.outbox.record(Kind::Evaluation, name)? else { continue };
+            let mut live: LiveRows = super::super::outbox::parse(&record)?;
+            let before = live.rows.len();
+            live.rows.retain(|row| row.id != id);
+            if live.rows.len() < before {
+                let indexed = Indexed { state: "rows", rank: record.rank, due: None };
+                writes.push(self.outbox.json(Kind::Evaluation, name, indexed, &live)?);
+            }
+        }
+        Ok(writes)
     }
 
     /// Metrics of the rows of the random lane that have judged the candidate.

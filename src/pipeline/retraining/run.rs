@@ -209,7 +209,8 @@ impl Pipeline {
 
     /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.
     pub(super) fn end_run(&mut self, to: RunState, reason: Reason) -> Result<(), Error> {
-        let write = self.run_becomes(to, reason)?;
+        let mut writes = vec![self.run_becomes(to, reason)?];
+        writes.extend(self.spent_rows()?);
         let now = self.now;
         let state = &mut self.retraining.state;
         state.tally.run_ended(to, now);
@@ -230,7 +231,7 @@ impl Pipeline {
         state.phase = Phase::Idle;
         state.run = None;
         self.retraining.forget_run();
-        self.save_loop(vec![write])?;
+        self.save_loop(writes)?;
         self.retraining.forget_models();
         Ok(())
     }
