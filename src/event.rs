@@ -200,11 +200,11 @@ impl Observation {
     }
 }
 
-/// The class with the largest probability (the first of equals), or `None` if a probability is NaN.
+/// The class with the largest probability (the first of equals), or `None` if a probability is not finite.
 pub fn top_class(probabilities: &[f64]) -> Option<(u32, f64)> {
     let mut best: Option<(u32, f64)> = None;
     for (class, &p) in probabilities.iter().enumerate() {
-        if p.is_nan() {
+        if !p.is_finite() {
             return None;
         }
         if best.is_none_or(|(_, top)| p > top) {

@@ -306,7 +306,7 @@ pub struct ScoreJob {
 pub struct Scores {
     /// The model.
     pub model: ModelVersion,
-    /// Outputs, rows × width; or why the model could not be loaded or failed.
+    /// Outputs, rows × width, NaN for a row that the model cannot predict; or why it could not be loaded or failed.
     pub outputs: Result<Vec<f64>, String>,
     /// Median time that it took for a row, if that was measured: the smoke test compares it with the champion's.
     pub latency: Option<Duration>,
@@ -328,6 +328,16 @@ pub trait Evaluator: Send {
     /// # Errors
     /// Nobody can say at present; it is asked again.
     fn poll(&mut self, key: &str) -> Result<JobStatus<Vec<Scores>>, BoxError>;
+
+    /// Nobody wants this job's result any more; unknown keys are ignored. An evaluator that keeps no results has nothing to
+    /// do.
+    ///
+    /// # Errors
+    /// The job cannot be ended; its result is not asked for all the same.
+    fn cancel(&mut self, key: &str) -> Result<(), BoxError> {
+        let _ = key;
+        Ok(())
+    }
 }
 
 /// Brings a model into service. Loading happens away from the worker; `activate` only swaps.

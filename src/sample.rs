@@ -325,7 +325,7 @@ pub struct Sample {
     pub sealed: Option<Label>,
     /// Every step so far, oldest first.
     pub history: Vec<Transition>,
-    /// Set if its content was erased; then row, output, payload, flags and labels are empty.
+    /// Set if its content was erased; then row, output, shadows, payload, flags and labels are empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<Erasure>,
 }
@@ -372,7 +372,7 @@ impl Sample {
         self.advance(SampleState::Erased, &erasure.by, Reason::new("erased", ""), erasure.time);
         self.observation.row = row;
         self.observation.output.fill(f64::NAN);
-        (self.flags, self.annotations) = (Vec::new(), Vec::new());
+        (self.flags, self.annotations, self.shadows) = (Vec::new(), Vec::new(), Vec::new());
         (self.payload, self.label, self.sealed) = (None, None, None);
         for step in &mut self.history {
             step.reason.detail.clear();

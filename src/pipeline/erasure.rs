@@ -53,7 +53,7 @@ pub struct BatchCheck {
 impl Pipeline {
     /// Takes the content of a sample out of the store and out of the memory of this process, in the name of `who`.
     ///
-    /// Gone are: in the sample, its row, output, payload, flags, labels and the words of its history; its annotations; the
+    /// Gone are: in the sample, its row, output, what other models said in its shadow, payload, flags, labels and the words of its history; its annotations; the
     /// question about it in the review queue; outcomes and feedback that wait for it; its prediction in the ledger; what
     /// gates and router remember of it ([`Stage::forget`](crate::Stage::forget)); and one equal row in each sample of a
     /// stored reference, which stages see when they are rebased next. What is left says that there was such a sample: id,
@@ -82,6 +82,7 @@ impl Pipeline {
             self.empty_sample(sample, who, why)?;
         }
         self.ledger.forget(id);
+        self.shadows.forget(id);
         self.flow.unasked.remove(&id);
         self.flow.unscrubbed = true;
         self.note(ERASED, id.to_string(), Some(who), Some(why));

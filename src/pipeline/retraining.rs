@@ -211,7 +211,10 @@ struct LoopState {
     /// Where the evaluated live rows of the candidate are kept, round by round.
     #[serde(default)]
     live_rows: Vec<String>,
-    /// Median time that the champion's predecessor took to predict, as the host recorded it.
+    /// Median time that the champion took to predict when the state was saved, as the host recorded it, and that of its
+    /// predecessor: a process that has just begun has too few timings for a claim.
+    #[serde(default)]
+    latency: Option<Duration>,
     #[serde(default)]
     latency_before: Option<Duration>,
     /// The label-fault check.
@@ -342,6 +345,7 @@ impl Retraining {
                 held: None,
                 tally: Tally::default(),
                 live_rows: Vec::new(),
+                latency: None,
                 latency_before: None,
                 checking: Checking::default(),
             },
@@ -394,9 +398,13 @@ impl Retraining {
         self.models.contains_key(&version)
     }
 
-    /// The candidate that is judged, or was and waits for approval.
+    /// The candidate that is judged, or was and waits for approval or for its switch.
     pub(super) fn judged(&self) -> Option<ModelVersion> {
-        let open = matches!(self.state.phase, Phase::Judging | Phase::AwaitingApproval);
+        let open = match &self.state.phase {
+            Phase::Judging | Phase::AwaitingApproval => true,
+            Phase::Deploying { kind, .. } => *kind == PromotionKind::Promotion,
+            _ => false,
+        };
         self.state.run.as_ref().filter(|_| open)?.candidate
     }
 
@@ -573,19 +581,21 @@ impl Pipeline {
 
     fn step_once(&mut self) -> Result<bool, Error> {
         // A frozen loop still goes back: that is what a person wants when something is wrong.
-        let going_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
-        if self.retraining.redeploy && !going_back {
-            return self.step_redeploy();
-        }
-        if self.retraining.is_held_by_labels() && !going_back {
-            return Ok(false);
-        }
-        if self.retraining.state.frozen.is_some() && !going_back {
-            return Ok(false);
-        }
-        if !going_back {
+        let rolls_back = matches!(self.retraining.state.phase, Phase::Deploying { kind: PromotionKind::Rollback, .. });
+        let held = self.retraining.is_held_by_labels();
+        if !rolls_back || held {
+            if self.retraining.redeploy {
+                return self.step_redeploy();
+            }
+            if self.retraining.state.frozen.is_some() {
+                return Ok(false);
+            }
+            // What needs no label does not wait for the check of labels.
             if self.step_incident()? {
                 return Ok(true);
+            }
+            if held {
+                return Ok(false);
             }
             if self.step_round()? {
                 return Ok(true);
@@ -593,6 +603,9 @@ impl Pipeline {
             if self.retraining.state.round.is_some() {
                 // Nothing else moves meanwhile: the models of a round stay the models of the loop.
                 return Ok(false);
+            }
+            if self.judge_watch()? {
+                return Ok(true);
             }
         }
         match self.retraining.state.phase.clone() {
@@ -609,6 +622,8 @@ impl Pipeline {
 
     /// Writes the state of the loop, with `more`, and every sample changed since.
     fn save_loop(&mut self, mut more: Vec<Write>) -> Result<(), Error> {
+        let state = &mut self.retraining.state;
+        state.latency = self.retraining.timings.median().or(state.latency);
         more.push(self.retraining.save(&self.outbox)?);
         more.extend(self.retraining.save_aliases(&self.outbox, self.now)?);
         self.outbox.push_with_samples(more)
@@ -663,6 +678,9 @@ impl Pipeline {
         }
         self.retraining.redeploy =
             self.retraining.state.champion != ModelVersion::FIRST && self.retraining.parts.deployer.is_some();
+        // The traffic before is forgotten; what comes is enough for a baseline, or the old one stays.
+        let watched = self.retraining.state.watch.as_ref().map(|watch| watch.current);
+        self.retraining.baseline = watched.map(|version| Reference::builder(self.schema.clone()).model(version));
         let references = &mut self.references;
         for (name, place) in [
             ("reference/training", &mut references.training),

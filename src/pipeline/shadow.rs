@@ -36,6 +36,13 @@ impl Shadows {
         }
     }
 
+    /// Forgets what was said of a prediction.
+    pub(super) fn forget(&mut self, id: PredictionId) {
+        if self.outputs.remove(&id).is_some() {
+            self.order.retain(|other| *other != id);
+        }
+    }
+
     pub(super) fn of(&self, id: PredictionId) -> &[Shadow] {
         self.outputs.get(&id).map_or(&[], Vec::as_slice)
     }
@@ -64,6 +71,10 @@ impl Pipeline {
         if self.ledger.get(id).is_some_and(|entry| entry.lane.is_some())
             && let Some(sample) = self.outbox.sample(id)?
         {
+            if sample.erased.is_some() {
+                self.counters.after_erasure += 1;
+                return Ok(());
+            }
             let before = sample.shadows.len();
             add(&mut sample.shadows, shadow.clone());
             if sample.shadows.len() > before {

@@ -138,7 +138,10 @@ pub struct Evidence {
     /// Evidence by slice.
     #[serde(default)]
     pub slices: BTreeMap<String, SliceEvidence>,
-    /// Labelled rows for which the candidate gave no usable output.
+    /// Label batches in which no row could be compared.
+    #[serde(default)]
+    pub unscored: u32,
+    /// Labelled rows for which the candidate gave no usable output, and the served model did.
     #[serde(default)]
     pub unusable: u64,
     /// Who gave the labels.
@@ -176,11 +179,12 @@ impl Evidence {
     /// Counts one labelled row.
     pub(crate) fn observe(&mut self, target: &Target, row: &JudgedRow<'_>) {
         let comparison = Comparison::of(target, row.candidate, row.current, row.label);
-        let said = predicted_label(target, row.candidate);
+        let (said, current) = (predicted_label(target, row.candidate), predicted_label(target, row.current));
         self.against_current.count(comparison);
         self.rows += 1;
-        self.disagreeing += u64::from(said != predicted_label(target, row.current));
-        self.unusable += u64::from(said.is_none());
+        self.disagreeing += u64::from(said != current);
+        // What neither can predict is the input's fault.
+        self.unusable += u64::from(said.is_none() && current.is_some());
         self.annotators.insert(row.annotator.clone());
         if let Some(kept) = row.kept {
             let against = self.against_kept.get_or_insert_default();
@@ -285,11 +289,12 @@ impl Evidence {
             let scores = opponents().map(|(name, paired)| score(code, name, paired, paired.e_value()));
             return decided(Some(Verdict::Pass), scores.chain(of(Verdict::Pass).map(Check::as_reason)).collect());
         }
-        if self.rounds >= rules.most_rounds.max(FEWEST_ROUNDS) {
+        let rounds = self.rounds.saturating_add(self.unscored);
+        if rounds >= rules.most_rounds.max(FEWEST_ROUNDS) {
             if good && open.is_empty() && !vetoes.is_empty() {
                 return decided(Some(Verdict::Fail), vetoes);
             }
-            let text = format!("no verdict after {} label batches ({} rows)", self.rounds, self.rows);
+            let text = format!("no verdict after {rounds} label batches ({} rows)", self.rows);
             let scores = opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
             if alone {
                 vetoes.push(single_annotator());

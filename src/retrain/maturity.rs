@@ -39,7 +39,8 @@ impl ByAge {
         if loss.is_finite() {
             let age = u64::BITS - (after.num_seconds().max(0) as u64).leading_zeros();
             let (reports, sum) = self.0.entry(age).or_default();
-            (*reports, *sum) = (*reports + 1, *sum + loss);
+            // An infinite sum could not be read back.
+            (*reports, *sum) = (*reports + 1, (*sum + loss).min(f64::MAX));
         }
     }
 
@@ -138,6 +139,14 @@ mod tests {
         odd.push(TimeDelta::seconds(-5), 1.0);
         odd.push(TimeDelta::zero(), f64::NAN);
         assert_eq!(odd.0, [(0, (1, 1.0))].into());
+    }
+
+    #[test]
+    fn losses_beyond_all_measure_can_be_read_back() {
+        let mut reports = ByAge::default();
+        (0..3).for_each(|_| reports.push(TimeDelta::zero(), f64::MAX));
+        let stored = serde_json::to_string(&reports).unwrap();
+        assert_eq!(serde_json::from_str::<ByAge>(&stored).unwrap(), reports);
     }
 
     #[test]

@@ -20,8 +20,9 @@ type Load = dyn Fn(&ModelRecord) -> Result<Arc<dyn Model>, BoxError> + Send + Sy
 /// Loads models with a closure, predicts the same rows with each of them on a thread of its own, and judges by a
 /// [`Profile`]: `confirm` unless told otherwise.
 ///
-/// The last 8 loaded models are kept. A model that cannot be loaded, panics, or says something that is not a finite
-/// number fails alone; the others are still scored.
+/// The last 8 loaded models are kept. A row for which a model errs, panics, or says something that is not a finite number
+/// has no output of this model. A model that cannot be loaded, or has no output for any row, fails alone; the others are
+/// still scored.
 ///
 /// # Examples
 /// ```
@@ -96,6 +97,11 @@ impl Evaluator for PairedEvaluator {
     fn poll(&mut self, key: &str) -> Result<JobStatus<Vec<Scores>>, BoxError> {
         Ok(self.jobs.poll(key))
     }
+
+    fn cancel(&mut self, key: &str) -> Result<(), BoxError> {
+        self.jobs.cancel(key);
+        Ok(())
+    }
 }
 
 /// The last used models, newest last.
@@ -124,19 +130,30 @@ impl Cache {
     }
 }
 
-/// Outputs of `model` for every row, rows × width.
+/// Outputs of `model` for every row, rows × width; NaN for a row that it cannot predict.
+///
+/// # Errors
+/// It can predict none of them.
 fn predict(model: &dyn Model, rows: &[Row], width: usize) -> Result<(Vec<f64>, Option<Duration>), BoxError> {
     let mut outputs = vec![f64::NAN; rows.len() * width];
     let mut times = Vec::with_capacity(rows.len());
+    let mut first = None;
     for (index, (row, output)) in rows.iter().zip(outputs.chunks_exact_mut(width.max(1))).enumerate() {
         let started = Instant::now();
-        model.predict(row, output)?;
+        let predicted = isolate(|| model.predict(row, output)).and_then(|()| {
+            let text = || format!("row {index}: {output:?} was predicted, finite numbers were expected");
+            if usable(output) { Ok(()) } else { Err(message(text())) }
+        });
         times.push(started.elapsed());
-        if !usable(output) {
-            return Err(message(format!("row {index}: {output:?} was predicted, finite numbers were expected")));
+        if let Err(error) = predicted {
+            output.fill(f64::NAN);
+            first.get_or_insert(error);
         }
     }
-    Ok((outputs, median(times)))
+    match first.filter(|_| outputs.iter().all(|number| number.is_nan())) {
+        Some(error) => Err(error),
+        None => Ok((outputs, median(times))),
+    }
 }
 
 /// Every number is finite; only the interval of a value may be missing (a job does not say which kind its outputs are,

@@ -34,7 +34,7 @@ pub struct Watch {
     pub paired: Paired,
     /// Label batches so far.
     pub rounds: u32,
-    /// Rows for which the current model gave no usable output.
+    /// Rows for which the current model gave no usable output, and the previous one did.
     #[serde(default)]
     pub unusable: u64,
 }
@@ -65,7 +65,9 @@ impl Watch {
     /// Counts one labelled row of the random or comparison lane.
     pub(crate) fn observe(&mut self, target: &Target, current: &[f64], previous: &[f64], label: Label) {
         self.paired.count(Comparison::of(target, previous, current, label));
-        self.unusable += u64::from(predicted_label(target, current).is_none());
+        let usable = |output| predicted_label(target, output).is_some();
+        // What neither can predict is the input's fault.
+        self.unusable += u64::from(usable(previous) && !usable(current));
     }
 
     /// Judges the promotion. *Likely* alarms count where promotions may be likely only: in the profile `adaptive`, and in

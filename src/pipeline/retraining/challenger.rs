@@ -2,7 +2,6 @@
 
 use super::super::Pipeline;
 use super::super::builder::Mode;
-use super::{Phase, PromotionKind};
 use crate::error::{Error, StageError};
 use crate::event::ModelVersion;
 use crate::retrain::{JobStatus, RunState};
@@ -13,15 +12,9 @@ impl Pipeline {
     /// The candidate that may predict beside the champion now, and the share of the traffic that it may serve: nobody while
     /// the loop is frozen, and no share in advisory mode.
     fn wanted_challenger(&self) -> Option<(ModelVersion, f64)> {
-        let state = &self.retraining.state;
-        let open = match &state.phase {
-            Phase::Judging | Phase::AwaitingApproval => true,
-            Phase::Deploying { kind, .. } => *kind == PromotionKind::Promotion,
-            _ => false,
-        };
-        let candidate = state.run.as_ref().and_then(|run| run.candidate)?;
+        let candidate = self.retraining.judged().filter(|_| !self.retraining.is_frozen())?;
         let share = if self.retraining.parts.mode == Mode::Advisory { 0.0 } else { self.retraining.parts.canary };
-        (open && state.frozen.is_none()).then_some((candidate, share))
+        Some((candidate, share))
     }
 
     /// Tells the deployer about the challenger when that has changed. A candidate that does not load there is refused.

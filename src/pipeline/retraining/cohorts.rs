@@ -22,7 +22,7 @@ impl Retraining {
 
     /// The served version claims an accuracy for itself.
     pub(super) fn claims(&mut self, observation: &Observation, target: &Target) {
-        let claimed = predicted_probability(target, observation.output()).filter(|p| p.is_finite());
+        let claimed = predicted_probability(target, observation.output()).filter(|p| (0.0..=1.0).contains(p));
         if let (Some(probability), Some(cohort)) = (claimed, self.cohort(observation.model)) {
             cohort.claimed = (cohort.claimed.0 + 1, cohort.claimed.1 + probability);
         }

@@ -25,8 +25,8 @@ impl Pipeline {
         self.outbox.check_place()?;
         if self.retraining.state.run.is_some() {
             // A trainer that cannot end its jobs must not keep a bad model in service.
-            let left = self.cancel_jobs().err().map(|error| format!("; its jobs could not be ended: {error}"));
-            let text = format!("the model that it builds on is rolled back{}", left.unwrap_or_default());
+            let left = left_over(&self.cancel_jobs());
+            let text = format!("the model that it builds on is rolled back{left}");
             self.end_run(RunState::Cancelled, Reason::new("rolled_back", text))?;
         }
         self.retraining.state.phase = Phase::Deploying { to, kind: PromotionKind::Rollback, reason };
@@ -56,13 +56,18 @@ impl Pipeline {
     /// answer, and [`Pipeline::rollback`] works. Samples that would be routed wait. It survives a restart.
     ///
     /// # Errors
-    /// The store fails.
+    /// The store fails, or the deployer cannot be told that there is no challenger any more: it is told again by
+    /// [`Pipeline::poll`].
     pub fn freeze(&mut self, why: &str) -> Result<(), Error> {
+        self.hold_loop(why)?;
+        self.offer_challenger().map(drop)
+    }
+
+    fn hold_loop(&mut self, why: &str) -> Result<(), Error> {
         self.retraining.state.frozen = Some(why.to_owned());
         self.note("frozen", "loop", None, Some(why));
         self.save_loop(Vec::new())?;
-        self.outbox.commit()?;
-        self.offer_challenger().map(drop)
+        self.outbox.commit()
     }
 
     /// The kill switch: [freezes](Pipeline::freeze) the loop and ends the run in flight with its training jobs, its
@@ -70,16 +75,19 @@ impl Pipeline {
     /// [`Pipeline::unfreeze`]; the status says who killed it, when and why.
     ///
     /// # Errors
-    /// The store fails, or the trainer cannot end a job: the loop is frozen all the same.
+    /// The store fails: the loop is frozen all the same. The trainer cannot end a job, or the deployer cannot be told that
+    /// there is no challenger any more: the loop is frozen and the run has ended all the same.
     pub fn kill(&mut self, who: &str, why: &str) -> Result<(), Error> {
         let text = format!("killed by {who} at {}: {why}", self.now.format("%Y-%m-%d %H:%M:%S UTC"));
-        self.freeze(&text)?;
+        self.hold_loop(&text)?;
+        let told = self.offer_challenger().map(drop);
         let cancelled = self.cancel_jobs();
         if self.retraining.state.run.is_some() {
+            let text = format!("{text}{}", left_over(&cancelled));
             self.end_run(RunState::Cancelled, Reason::new("killed", text))?;
             self.outbox.commit()?;
         }
-        cancelled
+        cancelled.and(told)
     }
 
     /// Lets a frozen loop go on: a person has looked into it.
@@ -193,12 +201,13 @@ impl Pipeline {
 
     fn record_change(&mut self, kind: PromotionKind, to: ModelVersion, reason: Reason) -> Result<(), Error> {
         let state = &self.retraining.state;
+        let made = if kind == PromotionKind::Promotion { to } else { state.champion };
         let record = PromotionRecord {
             number: state.promotions + state.rollbacks,
             kind,
             from: state.champion,
             to,
-            run: state.run.as_ref().map(|run| run.id).or(state.watched_run),
+            run: self.retraining.models.get(&made).and_then(|model| model.run),
             time: self.now,
             reason,
         };
@@ -209,15 +218,18 @@ impl Pipeline {
     }
 
     fn finish_promotion(&mut self, to: ModelVersion, reason: Reason) -> Result<(), Error> {
+        // Whatever can fail comes before the first change.
+        let training = self.reference_of(to)?;
         if self.retraining.state.watch.is_some() {
             let text = format!("{to} took over before the watch had a verdict");
             self.end_watch(RunState::KeptUnproven, Reason::new("superseded", text))?;
         }
         self.retraining.state.promotions += 1;
         self.record_change(PromotionKind::Promotion, to, reason.clone())?;
-        let write = self.run_becomes(RunState::Watched, reason)?;
-        self.retraining.previous_reference = Some(self.references.training.clone());
-        self.prepare_reference(to)?;
+        let mut writes = vec![self.run_becomes(RunState::Watched, reason)?];
+        writes.extend(self.spent_rows()?);
+        self.retraining.previous_reference = Some(self.champion_reference());
+        self.set_reference(to, training)?;
         self.retraining.interrupted = false;
         let state = &mut self.retraining.state;
         let from = state.champion;
@@ -225,17 +237,14 @@ impl Pipeline {
         state.watch = Some(Watch::new(to, from));
         state.watched_run = state.run.take().map(|run| run.id);
         (state.previous, state.champion) = (Some(from), to);
-        state.evidence = None;
         state.failures_in_a_row = 0;
         state.tally.run_ended(RunState::Watched, self.now);
         state.phase = Phase::Idle;
         self.retraining.champion_changes(from, to);
-        self.retraining.pool.clear();
-        self.retraining.comparing = None;
-        self.forget_evaluation();
+        self.retraining.forget_run();
         self.retraining.baseline = Some(Reference::builder(self.schema.clone()).model(to));
         self.retraining.baseline_rows = 0;
-        self.save_loop(vec![write])?;
+        self.save_loop(writes)?;
         self.retraining.forget_models();
         Ok(())
     }
@@ -247,18 +256,17 @@ impl Pipeline {
             true => self.serving_before()?,
             false => None,
         };
-        let run = self.retraining.state.watched_run;
+        let training = match self.retraining.previous_reference.clone() {
+            Some(reference) => reference,
+            None => self.reference_of(to)?,
+        };
         self.end_watch(RunState::RolledBack, reason.clone())?;
-        self.retraining.state.watched_run = run;
         self.retraining.state.rollbacks += 1;
         self.record_change(PromotionKind::Rollback, to, reason.clone())?;
         let writes = self.quarantine(failed, reason.clone())?;
         self.outbox.join(writes);
-        self.retraining.state.watched_run = None;
-        match self.retraining.previous_reference.take() {
-            Some(reference) => self.set_reference(to, reference)?,
-            None => self.prepare_reference(to)?,
-        }
+        self.retraining.previous_reference = None;
+        self.set_reference(to, training)?;
         if let Some(baseline) = baseline {
             self.set_serving(baseline, None)?;
         }
@@ -272,7 +280,8 @@ impl Pipeline {
         let flapping = state.flapping.frozen().map(|reason| reason.to_string());
         state.frozen = state.frozen.take().or(flapping);
         (state.champion, state.previous) = (to, None);
-        state.cool_off = 1;
+        // The labels of a round that is under way came before.
+        state.cool_off = 1 + u32::from(state.round.is_some());
         state.phase = Phase::Idle;
         self.retraining.champion_changes(failed, to);
         (self.retraining.redeploy, self.retraining.redeploy_failed) = (false, false);
@@ -304,6 +313,10 @@ impl Pipeline {
         }
         if to == RunState::Kept {
             self.retraining.state.kept = Some(current);
+            if let Some(evidence) = &mut self.retraining.state.evidence {
+                // The last kept model is the served one now.
+                evidence.against_kept = None;
+            }
             if let Some(builder) = self.retraining.baseline.take().filter(|_| moves) {
                 let before = self.references.serving.clone();
                 self.set_serving(Arc::new(builder.finish()), Some(before))?;
@@ -313,6 +326,14 @@ impl Pipeline {
         }
         self.save_loop(Vec::new())
     }
+}
+
+/// What is to be said of jobs that could not be ended.
+pub(super) fn left_over(cancelled: &Result<(), Error>) -> String {
+    cancelled.as_ref().err().map_or_else(String::new, |error| {
+        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+        format!("; its jobs could not be ended: {error}{cause}")
+    })
 }
 
 /// What cannot be loaded or switched is a verdict on the version; what nobody can say at present is asked again.

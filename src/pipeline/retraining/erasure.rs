@@ -30,10 +30,10 @@ impl Pipeline {
         // Whatever can fail comes before the first change.
         let sealed = sample.is_some_and(|sample| sample.batch.is_some());
         let rows = if sealed { Some(self.training_rows(&self.newest_batches()?, Some(id))?) } else { None };
-        let mut writes = match sample {
-            Some(sample) => self.references_without(&sample.observation.row)?,
-            None => Vec::new(),
-        };
+        let mut writes = self.live_rows_without(id)?;
+        if let Some(sample) = sample {
+            writes.extend(self.references_without(&sample.observation.row)?);
+        }
         let retraining = &mut self.retraining;
         if let Some(rows) = rows {
             retraining.labelled = rows;
@@ -41,8 +41,11 @@ impl Pipeline {
         retraining.coverage.retract(id);
         retraining.pool.retain(|observation| observation.id != id);
         if retraining.comparing.as_ref().is_some_and(|looked| looked.rows.iter().any(|row| row.id == id)) {
-            retraining.comparing = None;
+            retraining.forget_comparison();
         }
+        retraining.forget_tests();
+        retraining.checked = None;
+        retraining.forget_suspicion(id);
         if let Some(held) = &mut retraining.state.held {
             held.rows.retain(|(other, _)| *other != id);
             writes.push(self.retraining.save(&self.outbox)?);

@@ -124,6 +124,36 @@ impl Retraining {
         tabulate.also(settings.requirements.iter().map(Requirement::metric))
     }
 
+    /// Forgets what belongs to the run that has ended, and gives up what was being scored for it.
+    pub(super) fn forget_run(&mut self) {
+        self.forget_tests();
+        self.forget_comparison();
+        self.pool.clear();
+        (self.state.evidence, self.evaluation, self.checked, self.slow_smokes) = (None, None, None, 0);
+    }
+
+    /// Gives up the smoke test or validation that is under way: one that is needed begins again.
+    pub(super) fn forget_tests(&mut self) {
+        let smoking = self.smoking.take().map(|(key, _)| key);
+        let validating = self.validating.take().map(|validation| validation.key().to_owned());
+        smoking.into_iter().chain(validating).for_each(|key| self.give_up(&key));
+    }
+
+    /// Gives up the look at disagreements that is under way.
+    pub(super) fn forget_comparison(&mut self) {
+        if let Some(comparing) = self.comparing.take() {
+            self.give_up(&comparing.key);
+        }
+    }
+
+    /// Nobody waits for these scores any more.
+    pub(super) fn give_up(&mut self, key: &str) {
+        if let Some(evaluator) = &mut self.parts.evaluator {
+            // Whether it can be ended or not, its result is not asked for.
+            let _ = isolate(|| evaluator.cancel(key));
+        }
+    }
+
     /// Candidate, served model, and the last kept one if it is a third.
     pub(super) fn judged_models(&self) -> Vec<ModelVersion> {
         let state = &self.state;
@@ -163,6 +193,30 @@ impl Pipeline {
         let indexed = Indexed { state: "rows", rank: run.id.0 as i64, due: None };
         let write = self.outbox.json(Kind::Evaluation, &name, indexed, &live)?;
         Ok(Some((name, write)))
+    }
+
+    /// The writes that empty the live rows of the run that ends: its evaluation holds what was measured on them.
+    pub(super) fn spent_rows(&mut self) -> Result<Vec<Write>, Error> {
+        let names = std::mem::take(&mut self.retraining.state.live_rows);
+        let indexed = || Indexed { state: "spent", rank: 0, due: None };
+        let empty = LiveRows::default();
+        names.iter().map(|name| self.outbox.json(Kind::Evaluation, name, indexed(), &empty)).collect()
+    }
+
+    /// The writes that take a sample out of the live rows of the run in flight.
+    pub(super) fn live_rows_without(&self, id: PredictionId) -> Result<Vec<Write>, Error> {
+        let mut writes = Vec::new();
+        for name in &self.retraining.state.live_rows {
+            let Some(record) = self.outbox.record(Kind::Evaluation, name)? else { continue };
+            let mut live: LiveRows = super::super::outbox::parse(&record)?;
+            let before = live.rows.len();
+            live.rows.retain(|row| row.id != id);
+            if live.rows.len() < before {
+                let indexed = Indexed { state: "rows", rank: record.rank, due: None };
+                writes.push(self.outbox.json(Kind::Evaluation, name, indexed, &live)?);
+            }
+        }
+        Ok(writes)
     }
 
     /// Metrics of the rows of the random lane that have judged the candidate.
@@ -298,12 +352,6 @@ impl Pipeline {
             return Ok(Some(evaluation));
         }
         stored(&**self.store(), self.name(), run)
-    }
-
-    /// Forgets what belongs to the run that has ended.
-    pub(super) fn forget_evaluation(&mut self) {
-        self.retraining.state.live_rows.clear();
-        (self.retraining.evaluation, self.retraining.validating, self.retraining.checked) = (None, None, None);
     }
 
     /// Promotes, refuses or lets go the leader of a race.

@@ -1,12 +1,12 @@
-//! What rolls a watched model back, or ends a canary, without waiting for labels: an unusable output in production that
-//! the other model does not share, and latency.
+//! What rolls a watched model back without waiting for labels: latency, and an unusable output in production that the other
+//! model does not share, which also ends a canary.
 
 use std::sync::Arc;
 
 use super::super::Pipeline;
 use super::Retraining;
 use crate::error::Error;
-use crate::event::{ModelVersion, Observation, predicted_label};
+use crate::event::{ModelVersion, Observation, PredictionId, predicted_label};
 use crate::retrain::JobStatus;
 use crate::sample::Reason;
 use crate::schema::{Row, Target};
@@ -15,6 +15,7 @@ use crate::schema::{Row, Target};
 #[derive(Debug, Clone)]
 pub(super) struct Suspicion {
     key: String,
+    prediction: PredictionId,
     accused: ModelVersion,
     row: Row,
 }
@@ -39,16 +40,30 @@ impl Retraining {
         let unusable = || predicted_label(target, observation.output()).is_none();
         if self.suspicion.is_none() && self.witness(model).is_some() && unusable() {
             let key = format!("incident-{}", observation.id);
-            self.suspicion = Some(Suspicion { key, accused: model, row: observation.row.clone() });
+            let (prediction, row) = (observation.id, observation.row.clone());
+            self.suspicion = Some(Suspicion { key, prediction, accused: model, row });
         }
     }
 
     /// The champion changed: its timings become those to compare with, and its outcomes those of the predecessor.
     pub(super) fn champion_changes(&mut self, from: ModelVersion, to: ModelVersion) {
         self.cohorts_change(from, to);
-        let before = std::mem::take(&mut self.timings).median();
-        self.state.latency_before = before;
-        self.suspicion = None;
+        let known = self.state.latency.take();
+        self.state.latency_before = std::mem::take(&mut self.timings).median().or(known);
+        self.drop_suspicion();
+    }
+
+    /// The row of this prediction leaves the memory.
+    pub(super) fn forget_suspicion(&mut self, id: PredictionId) {
+        if self.suspicion.as_ref().is_some_and(|suspicion| suspicion.prediction == id) {
+            self.drop_suspicion();
+        }
+    }
+
+    fn drop_suspicion(&mut self) {
+        if let Some(suspicion) = self.suspicion.take() {
+            self.give_up(&suspicion.key);
+        }
     }
 }
 
@@ -61,9 +76,9 @@ impl Pipeline {
             };
             return self.start_rollback(previous, reason).map(|()| true);
         }
-        let Some(Suspicion { key, accused, row }) = self.retraining.suspicion.clone() else { return Ok(false) };
+        let Some(Suspicion { key, accused, row, .. }) = self.retraining.suspicion.clone() else { return Ok(false) };
         let Some(witness) = self.retraining.witness(accused) else {
-            self.retraining.suspicion = None;
+            self.retraining.drop_suspicion();
             return Ok(false);
         };
         let scores = match self.poll_row_scores(&key, &[witness], Arc::new(vec![row]))? {

@@ -3,10 +3,11 @@
 use super::super::Pipeline;
 use super::super::builder::Mode;
 use super::super::shadow::recorded;
+use super::deploy::left_over;
 use super::rounds::Scored;
 use super::training::row_key;
 use super::{Comparing, POOL_ROWS, Phase};
-use crate::error::Error;
+use crate::error::{Error, StageError};
 use crate::event::{ModelVersion, predicted_label};
 use crate::retrain::{JobStatus, Profile, RunState, Verdict};
 use crate::sample::Reason;
@@ -130,32 +131,35 @@ impl Pipeline {
         self.outbox.commit()
     }
 
-    /// A person refuses the candidate that waits, or ends the run in flight, up to the moment of the switch.
+    /// A person refuses the candidate that waits, or ends the run in flight, up to the moment of the switch. Jobs that the
+    /// trainer cannot end are named in the run's last note; what they make is not taken.
     ///
     /// # Errors
-    /// No run is in flight.
+    /// No run is in flight, or the store fails.
     pub fn cancel_run(&mut self, who: &str) -> Result<(), Error> {
         if self.retraining.state.run.is_none() {
             return Err(Error::Refused("no run is in flight".into()));
         }
-        self.cancel_jobs()?;
+        self.outbox.check_place()?;
+        let left = left_over(&self.cancel_jobs());
         self.note("run_cancelled", "loop", Some(who), None);
-        self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}")))?;
+        self.end_run(RunState::Cancelled, Reason::new("cancelled", format!("by {who}{left}")))?;
         self.outbox.commit()
     }
 
-    /// Ends the training jobs of the run in flight.
+    /// Ends the training jobs of the run in flight: every one that can be ended. The caller has made sure that this process
+    /// still holds the pipeline.
     pub(super) fn cancel_jobs(&mut self) -> Result<(), Error> {
-        self.outbox.check_place()?;
         let (Phase::Training(jobs), Some(trainer)) = (&self.retraining.state.phase, &mut self.retraining.parts.trainer)
         else {
             return Ok(());
         };
+        let mut all = Ok(());
         for job in jobs {
-            let failed = |source| crate::error::StageError { stage: "trainer".into(), what: "cancel", source };
-            isolate(|| trainer.cancel(&job.key)).map_err(failed)?;
+            let failed = |source| StageError { stage: "trainer".into(), what: "cancel", source };
+            all = all.and(isolate(|| trainer.cancel(&job.key)).map_err(failed));
         }
-        Ok(())
+        Ok(all?)
     }
 
     fn awaiting(&self) -> Result<ModelVersion, Error> {

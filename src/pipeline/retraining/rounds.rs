@@ -42,6 +42,31 @@ impl<'a> Scored<'a> {
     pub(super) fn outputs(&self, model: ModelVersion) -> Option<&'a Result<Vec<f64>, String>> {
         self.scores.iter().find(|scores| scores.model == model).map(|scores| &scores.outputs)
     }
+
+    /// Why `candidate` could not be scored at all, where `champion` could.
+    fn failure(&self, candidate: ModelVersion, champion: ModelVersion) -> Option<&'a str> {
+        match (self.outputs(candidate)?, self.outputs(champion)?) {
+            (Err(why), Ok(_)) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// The scores, where those of a model that said too little or too much are none.
+fn whole(mut scores: Vec<Scores>, numbers: usize) -> Vec<Scores> {
+    for scores in &mut scores {
+        if let Ok(outputs) = &scores.outputs
+            && outputs.len() != numbers
+        {
+            let found = outputs.len();
+            scores.outputs = Err(format!("the evaluator said {found} numbers of it, {numbers} were expected"));
+        }
+    }
+    scores
+}
+
+fn is_erased(sample: &Sample) -> bool {
+    sample.erased.is_some()
 }
 
 impl Pipeline {
@@ -98,6 +123,15 @@ impl Pipeline {
             };
             samples.push(sample.clone());
         }
+        if let Some(round) = self.retraining.state.round.as_mut().filter(|_| samples.iter().any(is_erased)) {
+            // What is left of these rows says nothing. Scores are matched by position: the job is another one.
+            round.samples = samples.iter().filter(|sample| !is_erased(sample)).map(Sample::id).collect();
+            let key = format!("{}+", round.key);
+            let before = std::mem::replace(&mut round.key, key);
+            self.retraining.give_up(&before);
+            self.save_loop(Vec::new())?;
+            return Ok(true);
+        }
         // A single live model has nobody to be compared with.
         if round.models.len() < 2 {
             return self.finish_round(&samples, &[]);
@@ -153,14 +187,18 @@ impl Pipeline {
     ) -> Result<JobStatus<Vec<Scores>>, Error> {
         let models: Vec<_> = models.iter().filter_map(|version| self.retraining.models.get(version).cloned()).collect();
         let width = self.schema.target().output_width();
+        let numbers = rows.len() * width;
         let Some(evaluator) = &mut self.retraining.parts.evaluator else { return Ok(JobStatus::Unknown) };
         let failed = |source| crate::error::StageError { stage: "evaluator".into(), what: "score", source };
-        let status = isolate(|| evaluator.poll(key)).map_err(failed)?;
-        if status != JobStatus::Unknown {
-            return Ok(status);
+        let mut status = isolate(|| evaluator.poll(key)).map_err(failed)?;
+        if status == JobStatus::Unknown {
+            isolate(|| evaluator.start(ScoreJob { key: key.to_owned(), models, width, rows })).map_err(failed)?;
+            status = isolate(|| evaluator.poll(key)).map_err(failed)?;
         }
-        isolate(|| evaluator.start(ScoreJob { key: key.to_owned(), models, width, rows })).map_err(failed)?;
-        Ok(isolate(|| evaluator.poll(key)).map_err(failed)?)
+        Ok(match status {
+            JobStatus::Done(scores) => JobStatus::Done(whole(scores, numbers)),
+            other => other,
+        })
     }
 
     /// Counts what the labels say for and against each model, and frees the labels for training.
@@ -179,6 +217,7 @@ impl Pipeline {
         let state = &mut self.retraining.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
         let champion = state.champion;
+        let failure = candidate.and_then(|candidate| scored.failure(candidate, champion)).map(str::to_owned);
         let run = state.run.as_ref().map(|run| run.id);
         let (watched_run, rows_before) =
             (state.watched_run, state.evidence.as_ref().map_or(0, |evidence| evidence.rows));
@@ -245,40 +284,49 @@ impl Pipeline {
         if let Some(watch) = state.watch.as_mut().filter(|_| watched > 0) {
             watch.rounds += 1;
         }
-        if let Some(evidence) = state.evidence.as_mut().filter(|evidence| evidence.rows > rows_before) {
-            evidence.rounds += 1;
+        let judged = state.phase == Phase::Judging;
+        if let Some(evidence) = state.evidence.as_mut().filter(|_| judged) {
+            match evidence.rows > rows_before {
+                true => evidence.rounds += 1,
+                false => evidence.unscored += 1,
+            }
         }
         (state.failures_in_a_row, state.round_failures) = (0, 0);
         state.cool_off = state.cool_off.saturating_sub(1);
         for id in round.iter().flat_map(|round| &round.samples) {
-            if let Some(sample) = self.outbox.sample(*id)?
-                && sample.label.is_some()
-            {
+            let Some(sample) = self.outbox.sample(*id)? else { continue };
+            let key = (sample.sequence, *id);
+            if sample.state == SampleState::Labelled && sample.label.is_some() {
                 sample.judged = true;
                 let sample = sample.clone();
                 self.outbox.touch(*id);
                 self.retraining.labelled(&sample);
             }
-            self.retraining.unjudged.retain(|(_, other)| other != id);
+            self.retraining.unjudged.remove(&key);
         }
         self.save_loop(writes)?;
-        self.judge_watch(profile.as_ref())?;
+        if let Some((candidate, why)) = candidate.filter(|_| judged).zip(failure) {
+            let text = format!("{candidate} cannot be scored any more, and {champion} can: {why}");
+            self.refuse(candidate, Reason::new("not_scored", text))?;
+        }
         Ok(true)
     }
 
-    /// Keeps, or rolls back, what was promoted last.
-    fn judge_watch(&mut self, profile: Option<&Profile>) -> Result<(), Error> {
-        let (Some(watch), Some(profile)) = (&self.retraining.state.watch, profile) else { return Ok(()) };
+    /// Keeps, or rolls back, what was promoted last, if the labels so far say so. Asked again whenever nothing else is under
+    /// way: what a failing store or a freeze kept from being done is done then.
+    pub(super) fn judge_watch(&mut self) -> Result<bool, Error> {
+        let profile = self.retraining.parts.evaluator.as_ref().map(|evaluator| evaluator.profile());
+        let (Some(watch), Some(profile)) = (&self.retraining.state.watch, profile) else { return Ok(false) };
         let (current, previous) = (watch.current, watch.previous);
         match watch.judge(profile) {
-            WatchVerdict::Watching { .. } => Ok(()),
-            WatchVerdict::RollBack(reason) => self.start_rollback(previous, reason),
+            WatchVerdict::Watching { .. } => Ok(false),
+            WatchVerdict::RollBack(reason) => self.start_rollback(previous, reason).map(|()| true),
             verdict @ (WatchVerdict::Kept | WatchVerdict::KeptUnproven) => {
                 let proven = verdict == WatchVerdict::Kept;
                 let state = if proven { RunState::Kept } else { RunState::KeptUnproven };
                 let late = self.retraining.maturity().map(|late| format!("; {late}")).unwrap_or_default();
                 let text = format!("{current} against {previous}: no alarm{late}");
-                self.end_watch(state, Reason::new(state.as_str(), text))
+                self.end_watch(state, Reason::new(state.as_str(), text)).map(|()| true)
             }
         }
     }

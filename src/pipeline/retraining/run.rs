@@ -209,7 +209,8 @@ impl Pipeline {
 
     /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.
     pub(super) fn end_run(&mut self, to: RunState, reason: Reason) -> Result<(), Error> {
-        let write = self.run_becomes(to, reason)?;
+        let mut writes = vec![self.run_becomes(to, reason)?];
+        writes.extend(self.spent_rows()?);
         let now = self.now;
         let state = &mut self.retraining.state;
         state.tally.run_ended(to, now);
@@ -228,12 +229,9 @@ impl Pipeline {
         self.retraining.redeploy |= std::mem::take(&mut self.retraining.interrupted);
         let state = &mut self.retraining.state;
         state.phase = Phase::Idle;
-        state.evidence = None;
         state.run = None;
-        self.retraining.pool.clear();
-        self.forget_evaluation();
-        (self.retraining.comparing, self.retraining.smoking, self.retraining.slow_smokes) = (None, None, 0);
-        self.save_loop(vec![write])?;
+        self.retraining.forget_run();
+        self.save_loop(writes)?;
         self.retraining.forget_models();
         Ok(())
     }

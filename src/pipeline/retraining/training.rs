@@ -8,7 +8,7 @@ use super::rounds::Scored;
 use super::{Job, Phase};
 use crate::dataset::Dataset;
 use crate::error::{Error, StageError};
-use crate::event::{Label, ModelVersion};
+use crate::event::{Label, ModelVersion, predicted_label};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
@@ -16,7 +16,7 @@ use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profi
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::stage::isolate;
-use crate::store::{Indexed, Kind};
+use crate::store::{Indexed, Kind, Write};
 
 /// Live rows of a smoke test.
 const SMOKE_ROWS: usize = 500;
@@ -70,7 +70,6 @@ impl Pipeline {
     pub(super) fn step_training(&mut self, mut jobs: Vec<Job>) -> Result<bool, Error> {
         let Some(run) = self.retraining.state.run.clone() else { return Ok(false) };
         let failed = |what| move |source| StageError { stage: "trainer".into(), what, source };
-        let mut moved = false;
         for job in jobs.iter_mut().filter(|job| job.version.is_none() && job.failed.is_none()) {
             let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
             let mut status = isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?;
@@ -79,8 +78,7 @@ impl Pipeline {
                 if data.digest() != job.digest {
                     // The key stands for what was decided: nothing else is trained under it.
                     job.failed = Some("the training data is not what it was when the run began".into());
-                    moved = true;
-                    continue;
+                    return self.job_ended(jobs, Vec::new());
                 }
                 let dataset = match &job.dataset {
                     Some(dataset) => dataset.clone(),
@@ -103,7 +101,7 @@ impl Pipeline {
                 JobStatus::Unknown | JobStatus::Running => {}
                 JobStatus::Failed { reason, log } => {
                     job.failed = Some(if log.is_empty() { reason } else { format!("{reason}; log: {log}") });
-                    moved = true;
+                    return self.job_ended(jobs, Vec::new());
                 }
                 JobStatus::Done(trained) => {
                     let state = &mut self.retraining.state;
@@ -129,18 +127,22 @@ impl Pipeline {
                         let run = run.clone();
                         writes.push(self.retraining.save_run(&self.outbox, &run)?);
                     }
-                    self.retraining.state.phase = Phase::Training(jobs.clone());
-                    self.save_loop(writes)?;
-                    return Ok(true);
+                    return self.job_ended(jobs, writes);
                 }
             }
         }
         if jobs.iter().any(|job| job.version.is_none() && job.failed.is_none()) {
             self.retraining.state.phase = Phase::Training(jobs);
-            return Ok(moved);
+            return Ok(false);
         }
         self.choose(&jobs)?;
         Ok(true)
+    }
+
+    /// Writes the end of a job down at once: its trainer may have forgotten it by now, and would begin it again.
+    fn job_ended(&mut self, jobs: Vec<Job>, writes: Vec<Write>) -> Result<bool, Error> {
+        self.retraining.state.phase = Phase::Training(jobs);
+        self.save_loop(writes).map(|()| true)
     }
 
     /// Chooses the candidate among the models that were trained: the leading recipe's, or the only one.
@@ -225,12 +227,27 @@ impl Pipeline {
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
             }
             // The served model itself cannot be scored: a candidate that can is not judged against it.
-            (_, Some(Ok(_))) => return self.start_validation().map(|()| true),
+            (_, Some(Ok(theirs)))
+                if theirs.chunks_exact(width).any(|output| predicted_label(&target, output).is_some()) =>
+            {
+                return self.start_validation().map(|()| true);
+            }
+            (_, Some(Ok(_))) => {
+                let text = format!("{candidate} failed: it has no usable output for any row");
+                return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
+            }
             (_, None) => {
                 let text = format!("the evaluator said nothing about {candidate}");
                 return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
             }
         };
+        // What neither model can predict is the input's fault.
+        let pairs = ours.chunks_exact(width).zip(theirs.chunks_exact(width));
+        let usable = |output| predicted_label(&target, output).is_some();
+        if let Some(row) = pairs.into_iter().position(|(ours, theirs)| usable(ours) && !usable(theirs)) {
+            let text = format!("{candidate} failed: it has no usable output for row {row}, and {champion} has");
+            return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
+        }
         if let Some(Profile::Adaptive(rules)) = &profile {
             // On live rows, which stand behind the others; on the training rows if there are none.
             let live = rows.iter().position(|(_, label)| label.is_none()).unwrap_or(0) * width;
@@ -287,11 +304,7 @@ impl Pipeline {
     }
 
     /// Marks a version as not to be served any more.
-    pub(super) fn quarantine(
-        &mut self,
-        version: ModelVersion,
-        reason: Reason,
-    ) -> Result<Vec<crate::store::Write>, Error> {
+    pub(super) fn quarantine(&mut self, version: ModelVersion, reason: Reason) -> Result<Vec<Write>, Error> {
         if version == ModelVersion::FIRST {
             return Ok(Vec::new());
         }
@@ -322,14 +335,28 @@ impl Pipeline {
         }
     }
 
-    /// The reference of the data that `version` was trained on; it takes over with its first observation.
-    pub(super) fn prepare_reference(&mut self, version: ModelVersion) -> Result<(), Error> {
-        let recipe = self.retraining.models.get(&version).and_then(|record| record.recipe);
-        let training = match recipe {
-            Some(recipe) => Arc::new(Reference::fit(&self.training_data(recipe)?)?),
-            None => self.references.anchor.clone(),
+    /// The reference of the data that `version` was trained on.
+    pub(super) fn reference_of(&self, version: ModelVersion) -> Result<Arc<Reference>, Error> {
+        let Some((record, recipe)) = self.retraining.models.get(&version).and_then(|r| Some((r, r.recipe?))) else {
+            return Ok(self.references.anchor.clone());
         };
-        self.set_reference(version, training)
+        let mut data = self.training_data(recipe)?;
+        if record.digest.as_ref() != Some(&data.digest()) {
+            // There are newer labels. Of rows that were taken out of the store since, nobody can make a reference.
+            match self.trained_on(version) {
+                Ok(found) => data = found,
+                Err(Error::Corrupt(_) | Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Arc::new(Reference::fit(&data)?))
+    }
+
+    /// The reference of the served version, also if it has not taken over yet.
+    pub(super) fn champion_reference(&self) -> Arc<Reference> {
+        let upcoming = self.retraining.upcoming.as_ref();
+        let upcoming = upcoming.filter(|(version, _)| *version == self.retraining.state.champion);
+        upcoming.map_or(&self.references.training, |(_, reference)| reference).clone()
     }
 
     /// The reference of `version` from now on, or from its first observation on.

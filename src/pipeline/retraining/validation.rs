@@ -30,6 +30,12 @@ pub(super) struct Validation {
     notes: Vec<Reason>,
 }
 
+impl Validation {
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+}
+
 impl Pipeline {
     /// Base data, all batches and the audit set are scored before the candidate is judged.
     pub(super) fn start_validation(&mut self) -> Result<(), Error> {
