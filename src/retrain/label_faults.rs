@@ -17,7 +17,7 @@ const MOST_WAITING: usize = 64;
 const FEWEST_ROWS: u64 = 5;
 /// Second opinions of one check.
 const MOST_ASKED: u64 = 8;
-/// Second opinions come to at most one in so many labels, beside those of one check.
+/// Second opinions come to at most one in so many labels, beside those of two checks.
 const LABELS_PER_OPINION: u64 = 10;
 /// The likelihood ratio at which labels of one person are not taken for wrong together with those of others.
 const SPARED: f64 = 10.0;
@@ -46,7 +46,7 @@ const MOST_REFUSED: usize = 512;
 /// [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens without a cause. If the
 /// labels are right and second opinions are wrong independently with at most
 /// [`second_annotator_error`](Self::second_annotator_error), a check calls them wrong with a chance of at most 1 %. Second
-/// opinions are at most one in ten labels, beside those of one check. No guarantee: the few labels that pass before a
+/// opinions are at most one in ten labels, beside those of two checks. No guarantee: the few labels that pass before a
 /// collapse shows count (those that come with one poll are looked at together), and a fault that takes away little of the
 /// agreement is not found.
 ///
@@ -152,8 +152,9 @@ pub(crate) struct Suspicion {
 }
 
 impl Suspicion {
-    fn observe(&mut self, entry: Entry, ln: f64) {
-        self.ln = (self.ln + ln).max(0.0);
+    /// Adds a label and what it says; the sum stays between 0 and `most`.
+    fn observe(&mut self, entry: Entry, ln: f64, most: f64) {
+        self.ln = (self.ln + ln).clamp(0.0, most);
         self.entries.push(entry);
         if self.ln >= self.peak.0 {
             self.peak = (self.ln, self.entries.len());
@@ -280,7 +281,7 @@ impl Checking {
 
     fn observe_trusted(&mut self, entry: Entry, rules: &LabelFaults) -> Moved {
         let ln = entry.sure.map_or(0.0, |sure| ln_collapse(self.levels.chance(sure), entry.contradicts));
-        self.suspicion.observe(entry, ln);
+        self.suspicion.observe(entry, ln, f64::INFINITY);
         let reached = self.suspicion.ln >= rules.threshold();
         if self.known.len() < 2 {
             // Nothing waits where there is nobody to ask.
@@ -301,7 +302,8 @@ impl Checking {
         let level = |sure: f64| self.levels.mean(sure, 1.0 - sure);
         let ln = entry.sure.map_or(0.0, |sure| ln_collapse(level(sure), entry.contradicts));
         let suspicion = &mut distrust.suspicion;
-        suspicion.observe(entry, ln);
+        // Agreement must outweigh no more than one collapse, however long it lasted.
+        suspicion.observe(entry, ln, rules.threshold());
         if suspicion.ln == 0.0 {
             // They agree again since the sum was largest, as far as can be estimated.
             let since = suspicion.peak.1;
@@ -311,7 +313,6 @@ impl Checking {
             self.note_refused(&refused);
             return Moved { cleared, refused, ..Moved::default() };
         }
-        suspicion.ln = suspicion.ln.min(rules.threshold());
         let full = suspicion.entries.len() >= MOST_WAITING;
         let refused = if full { distrust.refuse(rules) } else { Vec::new() };
         self.distrust = Some(distrust);
