@@ -22,7 +22,7 @@
 //! `--fault` makes the people of `loop` wrong in three bursts of a tenth of the batches each: with `random`, 60 % of their
 //! labels are drawn at random, with `swap` each is the next class. Whoever is asked for a second opinion about a row says
 //! the truth nine times out of ten, with every fault and with none. All answers count towards the budget.
-//! With `--label-check`, `loop` looks for faults of the labels.
+//! `loop` looks for faults of the labels, unless `--no-label-check` forbids it.
 //!
 //! `--seeds N` replays it N times, with the seeds from `--seed` on.
 //!
@@ -52,7 +52,7 @@ usage: replay --csv FILE [options]
   --budget SHARE      share of the rows that people label   [default: 0.05]
   --model MODEL       logistic or forest                    [default: logistic]
   --fault FAULT       none, random or swap (loop)           [default: none]
-  --label-check       looks for faults of the labels (loop)
+  --no-label-check    does not look for faults of the labels (loop)
   --seed SEED         a whole number                        [default: 1]
   --seeds N           replays, each with the next seed      [default: 1]
   -h, --help          print this";
@@ -79,7 +79,7 @@ impl Arguments {
         let mut budget = 0.05;
         let mut model = Kind::Logistic;
         let mut fault = Fault::None;
-        let mut label_check = false;
+        let mut label_check = true;
         let mut seed = 1;
         let mut seeds = NonZeroU64::MIN;
         while let Some(given) = options.next() {
@@ -91,7 +91,7 @@ impl Arguments {
                 "--budget" => budget = options.share(&given)?,
                 "--model" => model = options.value(&given)?.parse()?,
                 "--fault" => fault = options.value(&given)?.parse()?,
-                "--label-check" => label_check = true,
+                "--no-label-check" => label_check = false,
                 "--seed" => seed = options.number(&given, "a whole number of at least 0")?,
                 "--seeds" => seeds = options.number(&given, "a whole number of at least 1")?,
                 unknown => return Err(format!("unknown argument '{unknown}'")),

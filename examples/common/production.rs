@@ -8,9 +8,9 @@ use feedloop::chrono::{DateTime, TimeDelta};
 use feedloop::uuid::Uuid;
 use feedloop::{
     Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer, KsDrift, Label,
-    LabelConsistency, LabelFaults, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, Output,
-    OutputDrift, PairedEvaluator, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId,
-    SampleState, Schema, SchemaGate, Store, Target, any, drift, new_labels,
+    LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, Output, OutputDrift,
+    PairedEvaluator, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState,
+    Schema, SchemaGate, Store, Target, any, drift, new_labels,
 };
 
 use super::data::Stream;
@@ -120,8 +120,8 @@ impl<'a> Production<'a> {
             })
         });
         let checked = |builder: PipelineBuilder| match setting.label_check {
-            true => builder.label_faults(LabelFaults::default()),
-            false => builder,
+            true => builder,
+            false => builder.without_label_faults(),
         };
         let per_batch = (setting.budget * split.judged() as f64 / split.batches.len() as f64).max(2.0);
         let pipeline = checked(Pipeline::builder("production", schema.clone()))

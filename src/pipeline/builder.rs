@@ -115,7 +115,7 @@ impl PipelineBuilder {
                 segment: None,
                 weight_clip: None,
                 evaluation: EvaluationSettings::default(),
-                label_faults: None,
+                label_faults: Some(LabelFaults::default()),
             },
             segment: None,
             false_alarms_per_day: None,
@@ -280,13 +280,19 @@ impl PipelineBuilder {
         self
     }
 
-    /// Checks the labels that people give: when they stop agreeing with the served model, they wait, others are asked about a
-    /// few of them, and labels found to be wrong are quarantined (`label_fault`). Off unless asked for; classes only.
+    /// How the labels that people give are checked: when they stop agreeing with the served model, others are asked about a
+    /// few of them, and labels found to be wrong are quarantined (`label_fault`). Without this call, by the default rules.
     ///
-    /// It needs two people who label: with one, a fault and a drift cannot be told apart, and the labels in doubt wait until
-    /// somebody calls [`Pipeline::trust_labels`].
+    /// It needs two people who label: with one, a fault and a drift cannot be told apart; an alarm says so, and the labels
+    /// count. Only classes are checked, not values.
     pub fn label_faults(mut self, rules: LabelFaults) -> Self {
         self.parts.label_faults = Some(rules);
+        self
+    }
+
+    /// Believes the labels that people give, whatever the served model says.
+    pub fn without_label_faults(mut self) -> Self {
+        self.parts.label_faults = None;
         self
     }
 
@@ -548,7 +554,8 @@ impl PipelineBuilder {
     fn check_label_faults(&self, mistakes: &mut Vec<String>) {
         let Some(rules) = &self.parts.label_faults else { return };
         mistakes.extend(rules.mistakes());
-        if !matches!(self.schema.target(), Target::Classes(_)) {
+        // The default rules say nothing about values.
+        if !matches!(self.schema.target(), Target::Classes(_)) && *rules != LabelFaults::default() {
             mistakes.push("label_faults: labels that are values cannot be checked, only classes".into());
         }
     }

@@ -8,39 +8,47 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Label, PredictionId};
 use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, collapsed, judge, ln_collapse, ln_ratio};
 
-/// Labels that wait because they are suspect; with more of them, second opinions are asked for anyway.
+/// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count.
+const HOLD: f64 = 5.0;
+/// The most labels that wait without a check: with more, they count, or are quarantined if their authors are distrusted.
 const MOST_WAITING: usize = 64;
+/// Fewest labels that contradict the model when a check opens: with fewer rows to ask about, one mistaken second opinion
+/// would make a fault look like a drift.
+const FEWEST_ROWS: u64 = 5;
 /// Second opinions of one check.
-const MOST_ASKED: usize = 8;
-/// Second opinions come to at most one in so many labels, beside those of one check.
+const MOST_ASKED: u64 = 8;
+/// Second opinions come to at most one in so many labels, beside those of two checks.
 const LABELS_PER_OPINION: u64 = 10;
-/// The likelihood ratio at which people are believed again.
-const BELIEVED: f64 = 50.0;
 /// The likelihood ratio at which labels of one person are not taken for wrong together with those of others.
 const SPARED: f64 = 10.0;
-/// Labels of a distrusted source after which it is asked about again; twice as many each time.
-const LOOK_AFTER: u64 = 16;
-/// The longest such interval, and the most labels that a look can release.
-const MOST_BETWEEN_LOOKS: usize = 512;
+/// The most labels that a person can take back from quarantine at once.
+const MOST_REFUSED: usize = 512;
 
 /// The rules of the label-fault check.
 ///
-/// The labels of people are compared with what the served model had said. A label that contradicts it makes the labels
-/// from there on suspect, and they wait: they neither judge a model nor are trained on. As a rule a few later labels that
-/// agree clear them. If the agreement collapses instead, a *check* opens: batches, promotions and rollbacks are held, and
-/// four to eight of the suspect rows on which label and model differ are asked about again, of people who have not
-/// labelled them. If the second opinions support the labels, the world has changed: the labels count, and the loop goes on.
-/// If they contradict them, the labels since the collapse are quarantined with the reason `label_fault`, and so is what
-/// the same people say until their labels agree with the model again as before, or until a later second look supports
-/// them; then those labels count. Nothing is lost: [`Pipeline::readmit`](crate::Pipeline::readmit) takes single rows back, and
-/// [`Pipeline::trust_labels`](crate::Pipeline::trust_labels) all that are held back.
+/// The labels of people are compared with what the served model had said, as they come. If they agree with it much less
+/// than expected, a *check* opens: new labels wait, batches, promotions and rollbacks are held, and three to eight of the
+/// newest rows on which label and model differ are asked about again, of people who have not labelled them. If the second
+/// opinions support the labels, the world has changed: the labels count, and the loop goes on. If they contradict them, the
+/// labels since the collapse are quarantined with the reason `label_fault`, and their authors (everybody, unless somebody's
+/// labels agreed as before) are *distrusted*: what they say next waits until their labels agree with the model again or a
+/// further check supports them, and then counts; if a further check contradicts it, or no more second opinions are
+/// affordable, it is quarantined too. Nothing is lost: [`Pipeline::readmit`](crate::Pipeline::readmit) takes single rows
+/// back, and [`Pipeline::trust_labels`](crate::Pipeline::trust_labels) what is held back.
 ///
-/// Guarantee: while no check can open, labels wait; so no label since the estimated beginning of the collapse has
-/// judged a model or was trained on when the check opens. If the chance of a contradiction is at most its expected level
-/// on every row, at least [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens
-/// without a cause. If the labels are right and second opinions are wrong independently with at most
-/// [`second_annotator_error`](Self::second_annotator_error), a check calls them wrong with a chance of at most 1 %. A
-/// fault that takes away little of the agreement is not found, and the few labels before the estimated beginning count.
+/// No label waits for ever. A check that nobody answers within [`patience`](Self::patience) is *unresolved*: the labels that
+/// it holds are quarantined, because that can be taken back, an alarm says so, and later labels are looked at anew. Labels
+/// that wait without a check count after that time, unless their authors are distrusted or the agreement has collapsed: then
+/// they are quarantined. Where only one person labels (or has labelled since a check was left unanswered), nobody can tell
+/// a fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
+///
+/// Guarantee: if the chance of a contradiction is at most its expected level on every row, at least
+/// [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens without a cause. If the
+/// labels are right and second opinions are wrong independently with at most
+/// [`second_annotator_error`](Self::second_annotator_error), a check calls them wrong with a chance of at most 1 %. Second
+/// opinions are at most one in ten labels, beside those of two checks. No guarantee: the few labels that pass before a
+/// collapse shows count (those that come with one poll are looked at together), and a fault that takes away little of the
+/// agreement is not found.
 ///
 /// Only classes that people label are checked: outcomes are the truth by definition, and of values nobody can say when
 /// two of them contradict each other.
@@ -62,6 +70,11 @@ impl Default for LabelFaults {
 }
 
 impl LabelFaults {
+    /// The sum at which a check opens.
+    fn threshold(&self) -> f64 {
+        self.labels_per_opening.ln()
+    }
+
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let LabelFaults { labels_per_opening, second_annotator_error, patience } = self;
         let mut mistakes = Vec::new();
@@ -118,7 +131,8 @@ pub struct LabelCheck {
 pub(crate) struct Entry {
     pub(crate) id: PredictionId,
     pub(crate) by: String,
-    pub(crate) time: DateTime<Utc>,
+    /// When the check saw it.
+    pub(crate) seen: DateTime<Utc>,
     pub(crate) label: Label,
     /// Does it contradict what the served model had said?
     pub(crate) contradicts: bool,
@@ -127,46 +141,56 @@ pub(crate) struct Entry {
     pub(crate) sure: Option<f64>,
 }
 
-/// Labels since a CUSUM was last at 0.
+/// Evidence of a collapse, and the labels that wait because of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(crate) struct Excursion {
-    /// The sum.
+pub(crate) struct Suspicion {
+    /// The CUSUM.
     ln: f64,
     entries: Vec<Entry>,
+    /// The largest sum since the entries began, and how many there were then.
+    peak: (f64, usize),
 }
 
-impl Excursion {
-    /// Adds a label and what it says; gives back all entries if the sum is at 0 again.
-    fn observe(&mut self, entry: Entry, ln: f64) -> Vec<Entry> {
-        self.ln += ln;
+impl Suspicion {
+    /// Adds a label and what it says; the sum stays between 0 and `most`.
+    fn observe(&mut self, entry: Entry, ln: f64, most: f64) {
+        self.ln = (self.ln + ln).clamp(0.0, most);
         self.entries.push(entry);
-        if self.ln > 0.0 {
-            return Vec::new();
+        if self.ln >= self.peak.0 {
+            self.peak = (self.ln, self.entries.len());
         }
-        self.end()
     }
 
-    fn end(&mut self) -> Vec<Entry> {
-        self.ln = 0.0;
+    fn contradict(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.contradicts).count() as u64
+    }
+
+    /// The entries; from here on with the sum `ln`.
+    fn end(&mut self, ln: f64) -> Vec<Entry> {
+        (self.ln, self.peak) = (ln, (ln, 0));
         std::mem::take(&mut self.entries)
     }
+
+    fn forget(&mut self, id: PredictionId) {
+        if let Some(at) = self.entries.iter().position(|entry| entry.id == id) {
+            self.entries.remove(at);
+            self.peak.1 -= usize::from(at < self.peak.1);
+        }
+    }
+
+    fn is_overdue(&self, now: DateTime<Utc>, rules: &LabelFaults) -> bool {
+        self.entries.first().is_some_and(|entry| now - entry.seen >= rules.patience)
+    }
 }
 
-/// People whose labels are held back.
+/// People whose labels were found to be wrong.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Distrust {
     pub(crate) since: DateTime<Utc>,
     /// Whose labels; `None`: everybody's.
     pub(crate) people: Option<BTreeSet<String>>,
     pub(crate) why: String,
-    /// Evidence that they agree again as before.
-    recovery: Excursion,
-    /// How often what they say contradicts the model while they are wrong.
-    levels: Levels,
-    /// What was refused since the last look.
-    refused: Vec<Entry>,
-    labels: u64,
-    next_look: u64,
+    suspicion: Suspicion,
 }
 
 /// A row that was asked about again.
@@ -197,11 +221,20 @@ pub(crate) struct Moved {
     /// They go into quarantine.
     pub(crate) refused: Vec<Entry>,
     /// They come back from quarantine.
-    pub(crate) released: Vec<Entry>,
+    pub(crate) released: Vec<PredictionId>,
     /// They go back into quarantine.
     pub(crate) again: Vec<PredictionId>,
-    /// Second opinions are needed: the check opens.
-    pub(crate) ask: bool,
+    /// What happens next, if something does.
+    pub(crate) next: Option<Next>,
+}
+
+/// What a collapse leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A check opens, about people who are distrusted or about the others.
+    Ask { again: bool },
+    /// Only one person labels: nobody can say, and the labels count.
+    Alone,
 }
 
 /// What a check came to.
@@ -216,52 +249,121 @@ pub(crate) enum CheckVerdict {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Checking {
     levels: Levels,
-    suspicion: Excursion,
+    suspicion: Suspicion,
     pub(crate) distrust: Option<Distrust>,
     pub(crate) asking: Option<Asking>,
     pub(crate) told: LabelChecks,
     /// Labels seen.
     labels: u64,
+    /// Labels that were quarantined, the newest; not those that a second opinion contradicts.
+    refused: Vec<PredictionId>,
+    /// Two people who label, as far as is known.
+    known: BTreeSet<String>,
+    /// Was it told since the sum was last 0 that there is nobody to ask?
+    told_alone: bool,
 }
 
 impl Checking {
     /// Takes a label. Nothing may be taken while a check is open.
     pub(crate) fn observe(&mut self, entry: Entry, rules: &LabelFaults) -> Moved {
         self.labels += 1;
-        let distrusted = self.distrust.as_ref().is_some_and(|distrust| distrust.covers(&entry.by));
-        let allowed = self.told.second_opinions + FIRST_LOOK <= self.labels / LABELS_PER_OPINION + MOST_ASKED as u64;
-        if distrusted {
-            return self.observe_distrusted(entry, allowed);
+        if self.known.len() < 2 {
+            self.known.insert(entry.by.clone());
         }
-        let ln = entry.sure.map_or(0.0, |sure| ln_collapse(self.levels.chance(sure), entry.contradicts));
-        let cleared = self.suspicion.observe(entry, ln);
-        self.learn(&cleared);
-        let waiting = &self.suspicion.entries;
-        let contradict = waiting.iter().filter(|entry| entry.contradicts).count();
-        let collapsed = self.suspicion.ln >= rules.labels_per_opening.ln() && contradict as u64 >= FIRST_LOOK;
-        let full = waiting.len() >= MOST_WAITING && contradict > 0;
-        Moved { cleared, ask: allowed && (collapsed || full), ..Moved::default() }
+        match self.distrust.take() {
+            Some(distrust) if distrust.covers(&entry.by) => self.observe_distrusted(distrust, entry, rules),
+            distrust => {
+                self.distrust = distrust;
+                self.observe_trusted(entry, rules)
+            }
+        }
     }
 
-    fn observe_distrusted(&mut self, entry: Entry, allowed: bool) -> Moved {
-        let Some(distrust) = &mut self.distrust else { return Moved::default() };
-        distrust.labels += 1;
-        let ln = entry.sure.map_or(0.0, |sure| {
-            let usual = self.levels.mean(sure, 1.0 - sure);
-            let wrong = distrust.levels.mean(sure, collapsed(usual)).max(usual);
-            ln_ratio(usual, wrong, entry.contradicts)
-        });
-        let refused = distrust.recovery.observe(entry, ln);
-        distrust.refuse(&refused);
-        if distrust.recovery.ln >= BELIEVED.ln() {
-            let cleared = distrust.recovery.end();
-            self.distrust = None;
-            self.learn(&cleared);
-            return Moved { cleared, ..Moved::default() };
+    fn observe_trusted(&mut self, entry: Entry, rules: &LabelFaults) -> Moved {
+        let ln = entry.sure.map_or(0.0, |sure| ln_collapse(self.levels.chance(sure), entry.contradicts));
+        self.suspicion.observe(entry, ln, f64::INFINITY);
+        let reached = self.suspicion.ln >= rules.threshold();
+        if self.known.len() < 2 {
+            // Nothing waits where there is nobody to ask.
+            let next = (reached && !self.told_alone).then_some(Next::Alone);
+            self.told_alone = self.suspicion.ln > 0.0 && (reached || self.told_alone);
+            return Moved { next, ..self.clear_suspicion() };
         }
-        let contradict = distrust.entries().filter(|entry| entry.contradicts).count() as u64;
-        let ask = allowed && distrust.labels >= distrust.next_look && contradict >= FIRST_LOOK;
-        Moved { refused, ask, ..Moved::default() }
+        let collapsed = reached && self.suspicion.contradict() >= FEWEST_ROWS;
+        if collapsed && self.is_affordable(MOST_ASKED) {
+            return Moved { next: Some(Next::Ask { again: false }), ..Moved::default() };
+        }
+        let full = !collapsed && self.suspicion.entries.len() >= MOST_WAITING;
+        if full || self.suspicion.ln == 0.0 { self.clear_suspicion() } else { Moved::default() }
+    }
+
+    fn observe_distrusted(&mut self, mut distrust: Distrust, entry: Entry, rules: &LabelFaults) -> Moved {
+        // No false opening to be bounded here: the level itself tells wrong labels from right ones sooner than its limit.
+        let level = |sure: f64| self.levels.mean(sure, 1.0 - sure);
+        let ln = entry.sure.map_or(0.0, |sure| ln_collapse(level(sure), entry.contradicts));
+        let suspicion = &mut distrust.suspicion;
+        // Agreement must outweigh no more than one collapse, however long it lasted.
+        suspicion.observe(entry, ln, rules.threshold());
+        if suspicion.ln == 0.0 {
+            // They agree again since the sum was largest, as far as can be estimated.
+            let since = suspicion.peak.1;
+            let mut refused = suspicion.end(0.0);
+            let cleared = refused.split_off(since.min(refused.len()));
+            self.learn(&cleared);
+            self.note_refused(&refused);
+            return Moved { cleared, refused, ..Moved::default() };
+        }
+        let full = suspicion.entries.len() >= MOST_WAITING;
+        let refused = if full { distrust.refuse(rules) } else { Vec::new() };
+        self.distrust = Some(distrust);
+        self.note_refused(&refused);
+        Moved { refused, ..Moved::default() }
+    }
+
+    /// May second opinions be asked for, if so many beside those of one in ten labels may be?
+    fn is_affordable(&self, beside: u64) -> bool {
+        self.told.second_opinions + FIRST_LOOK <= self.labels / LABELS_PER_OPINION + beside
+    }
+
+    fn clear_suspicion(&mut self) -> Moved {
+        let ln = self.suspicion.ln;
+        let cleared = self.suspicion.end(ln);
+        self.learn(&cleared);
+        Moved { cleared, ..Moved::default() }
+    }
+
+    /// All labels that have come were shown: those that wait without much cause count, and people who are distrusted are
+    /// asked about again, or what they say is quarantined.
+    pub(crate) fn settle(&mut self, rules: &LabelFaults) -> Moved {
+        let mut moved = if self.suspicion.ln < HOLD.ln() { self.clear_suspicion() } else { Moved::default() };
+        let askable = self.known.len() > 1 && self.is_affordable(0);
+        let collapsed = |distrust: &&mut Distrust| distrust.suspicion.ln >= rules.threshold();
+        if let Some(distrust) = self.distrust.as_mut().filter(collapsed) {
+            if !askable {
+                moved.refused = distrust.refuse(rules);
+            } else if distrust.suspicion.contradict() >= FEWEST_ROWS {
+                moved.next = Some(Next::Ask { again: true });
+            }
+        }
+        self.note_refused(&moved.refused);
+        moved
+    }
+
+    /// Labels that have waited for as long as any may: what nothing was found against counts, the rest is quarantined.
+    pub(crate) fn overdue(&mut self, now: DateTime<Utc>, rules: &LabelFaults) -> Moved {
+        let mut moved = Moved::default();
+        if self.suspicion.is_overdue(now, rules) {
+            if self.suspicion.ln < rules.threshold() {
+                moved = self.clear_suspicion();
+            } else {
+                moved.refused = self.suspicion.end(0.0);
+            }
+        }
+        if let Some(distrust) = self.distrust.as_mut().filter(|distrust| distrust.suspicion.is_overdue(now, rules)) {
+            moved.refused.extend(distrust.refuse(rules));
+        }
+        self.note_refused(&moved.refused);
+        moved
     }
 
     fn learn(&mut self, cleared: &[Entry]) {
@@ -276,16 +378,16 @@ impl Checking {
     pub(crate) fn next_rows(&self, again: bool) -> Vec<Entry> {
         let known: BTreeSet<PredictionId> =
             self.asking.iter().flat_map(|asking| &asking.rows).map(|row| row.id).collect();
-        let suspects: Vec<&Entry> = match (&self.distrust, again) {
-            (Some(distrust), true) => distrust.entries().collect(),
-            _ => self.suspicion.entries.iter().collect(),
+        let suspicion = match &self.distrust {
+            Some(distrust) if again => &distrust.suspicion,
+            _ => &self.suspicion,
         };
-        let fits = |entry: &&&Entry| entry.contradicts && !known.contains(&entry.id);
-        let most = (FIRST_LOOK as usize).min(MOST_ASKED.saturating_sub(known.len()));
-        suspects.iter().rev().filter(fits).take(most).map(|entry| (*entry).clone()).collect()
+        let fits = |entry: &&Entry| entry.contradicts && !known.contains(&entry.id);
+        let most = if known.is_empty() { FIRST_LOOK } else { MOST_ASKED.saturating_sub(known.len() as u64) };
+        suspicion.entries.iter().rev().filter(fits).take(most as usize).cloned().collect()
     }
 
-    /// What the answers so far come to; `more`: there are rows left to ask about. Fewer than four opinions of those that
+    /// What the answers so far come to; `more`: there are rows left to ask about. Fewer than three opinions of those that
     /// were asked for settle nothing but an obvious fault.
     pub(crate) fn judge(
         answered: u64,
@@ -302,60 +404,66 @@ impl Checking {
         }
     }
 
-    /// Is it the people who are distrusted that are to be asked about?
-    pub(crate) fn looks_again(&self) -> bool {
-        self.distrust.as_ref().is_some_and(|distrust| distrust.labels >= distrust.next_look)
-    }
-
     /// Ends the check that is open.
-    pub(crate) fn conclude(&mut self, verdict: CheckVerdict, now: DateTime<Utc>, why: String) -> Moved {
+    pub(crate) fn conclude(
+        &mut self,
+        verdict: CheckVerdict,
+        now: DateTime<Utc>,
+        why: String,
+        rules: &LabelFaults,
+    ) -> Moved {
         let Some(asking) = self.asking.take() else { return Moved::default() };
         match verdict {
             CheckVerdict::Fault => self.told.faults += 1,
             CheckVerdict::Drift => self.told.drifts += 1,
-            CheckVerdict::Unresolved => self.told.unresolved += 1,
+            CheckVerdict::Unresolved => {
+                self.told.unresolved += 1;
+                self.known.clear();
+            }
         }
-        match (verdict, asking.again, self.distrust.take()) {
-            (CheckVerdict::Drift, true, Some(mut distrust)) => {
-                let cleared = distrust.recovery.end();
-                self.restart(distrust.refused.iter().chain(&cleared));
-                Moved { cleared, released: distrust.refused, ..Moved::default() }
+        let mut moved = Moved::default();
+        match (verdict, asking.again) {
+            (CheckVerdict::Drift, again) => {
+                moved.cleared = match self.distrust.take_if(|_| again) {
+                    Some(mut distrust) => distrust.suspicion.end(0.0),
+                    None => self.suspicion.end(0.0),
+                };
+                self.restart(&moved.cleared);
             }
-            (_, true, Some(mut distrust)) => {
-                let refused = distrust.recovery.end();
-                distrust.refused.clear();
-                (distrust.labels, distrust.next_look) = (0, (2 * distrust.next_look).min(MOST_BETWEEN_LOOKS as u64));
-                self.distrust = Some(distrust);
-                Moved { refused, ..Moved::default() }
+            (_, true) => {
+                moved.refused = self.distrust.as_mut().map(|distrust| distrust.refuse(rules)).unwrap_or_default();
             }
-            (CheckVerdict::Drift, _, before) => {
-                self.distrust = before;
-                let cleared = self.suspicion.end();
-                self.restart(cleared.iter());
-                Moved { cleared, ..Moved::default() }
-            }
-            (_, _, before) => {
-                let entries = self.suspicion.end();
+            (CheckVerdict::Unresolved, false) => moved.refused = self.suspicion.end(0.0),
+            (CheckVerdict::Fault, false) => {
+                let entries = self.suspicion.end(0.0);
                 let innocent = self.innocent(&entries);
-                let (cleared, mut refused): (Vec<_>, Vec<_>) =
-                    entries.into_iter().partition(|entry| innocent.contains(&entry.by));
-                self.learn(&cleared);
-                let mut people: BTreeSet<String> = refused.iter().map(|entry| entry.by.clone()).collect();
-                let mut distrust = Distrust { since: now, why, next_look: LOOK_AFTER, ..Distrust::default() };
-                if let Some(mut before) = before {
+                (moved.cleared, moved.refused) = entries.into_iter().partition(|entry| innocent.contains(&entry.by));
+                self.learn(&moved.cleared);
+                let mut people: BTreeSet<String> = moved.refused.iter().map(|entry| entry.by.clone()).collect();
+                let mut suspicion = Suspicion::default();
+                suspicion.end(rules.threshold());
+                let mut distrust = Distrust { since: now, people: None, why, suspicion };
+                if let Some(before) = self.distrust.take() {
                     people.extend(before.people.into_iter().flatten());
-                    refused.splice(0..0, before.recovery.end());
-                    distrust.refused = before.refused;
+                    distrust.suspicion.entries = before.suspicion.entries;
                 }
-                // Those that were asked about twice are settled.
-                distrust.refuse(&refused);
-                distrust.refused.retain(|entry| !asking.rows.iter().any(|row| row.id == entry.id));
                 // Nobody else has shown that it is not they: it may be anybody, or the tool that all of them use.
                 distrust.people = (!innocent.is_empty()).then_some(people);
                 self.distrust = Some(distrust);
-                Moved { cleared, refused, ..Moved::default() }
             }
         }
+        self.note_refused(&moved.refused);
+        if verdict == CheckVerdict::Fault {
+            // Those that were asked about twice are settled.
+            self.refused.retain(|id| !asking.rows.iter().any(|row| row.id == *id));
+        }
+        moved
+    }
+
+    /// Remembers what a person can take back.
+    fn note_refused(&mut self, entries: &[Entry]) {
+        self.refused.extend(entries.iter().map(|entry| entry.id));
+        self.refused.drain(..self.refused.len().saturating_sub(MOST_REFUSED));
     }
 
     /// People whose labels among `entries` agree with the model as they are expected to.
@@ -369,43 +477,39 @@ impl Checking {
     }
 
     /// The world has changed, say these rows.
-    fn restart<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
-        let rows: Vec<(f64, bool)> = entries.filter_map(|entry| Some((entry.sure?, entry.contradicts))).collect();
+    fn restart(&mut self, entries: &[Entry]) {
+        let rows: Vec<(f64, bool)> =
+            entries.iter().filter_map(|entry| Some((entry.sure?, entry.contradicts))).collect();
         self.levels.restart(&rows);
     }
 
     /// A person trusts everybody again: nothing is held back any more.
     pub(crate) fn trust(&mut self) -> Moved {
         self.asking = None;
-        let mut moved = Moved { cleared: self.suspicion.end(), ..Moved::default() };
-        if let Some(mut distrust) = self.distrust.take() {
-            moved.cleared.extend(distrust.recovery.end());
-            moved.released = distrust.refused;
-        }
-        let rows: Vec<Entry> = moved.cleared.iter().chain(&moved.released).cloned().collect();
-        self.restart(rows.iter());
-        moved
+        let mut cleared = self.suspicion.end(0.0);
+        cleared.extend(self.distrust.take().into_iter().flat_map(|distrust| distrust.suspicion.entries));
+        self.restart(&cleared);
+        Moved { cleared, released: std::mem::take(&mut self.refused), ..Moved::default() }
     }
 
     /// Labels that wait.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &Entry> {
-        let recovery = self.distrust.iter().flat_map(|distrust| &distrust.recovery.entries);
-        self.suspicion.entries.iter().chain(recovery)
+        let distrusted = self.distrust.iter().flat_map(|distrust| &distrust.suspicion.entries);
+        self.suspicion.entries.iter().chain(distrusted)
     }
 
     /// Every sample that a verdict can move.
     pub(crate) fn ids(&self) -> Vec<PredictionId> {
-        let refused = self.distrust.iter().flat_map(|distrust| &distrust.refused);
         let asked = self.asking.iter().flat_map(|asking| &asking.rows).map(|row| row.id);
-        self.waiting().chain(refused).map(|entry| entry.id).chain(asked).collect()
+        self.waiting().map(|entry| entry.id).chain(self.refused.iter().copied()).chain(asked).collect()
     }
 
     /// A label that waits was changed or taken back: it is looked at anew when it comes again.
     pub(crate) fn forget(&mut self, id: PredictionId) {
-        self.suspicion.entries.retain(|entry| entry.id != id);
+        self.suspicion.forget(id);
+        self.refused.retain(|refused| *refused != id);
         if let Some(distrust) = &mut self.distrust {
-            distrust.recovery.entries.retain(|entry| entry.id != id);
-            distrust.refused.retain(|entry| entry.id != id);
+            distrust.suspicion.forget(id);
         }
     }
 
@@ -420,18 +524,8 @@ impl Distrust {
         self.people.as_ref().is_none_or(|people| people.contains(by))
     }
 
-    fn refuse(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            if let Some(sure) = entry.sure {
-                self.levels.observe(sure, entry.contradicts);
-            }
-        }
-        self.refused.extend_from_slice(entries);
-        self.refused.drain(..self.refused.len().saturating_sub(MOST_BETWEEN_LOOKS));
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.refused.iter().chain(&self.recovery.entries)
+    fn refuse(&mut self, rules: &LabelFaults) -> Vec<Entry> {
+        self.suspicion.end(rules.threshold())
     }
 }
 

@@ -104,15 +104,15 @@ pub(crate) enum SecondOpinions {
 }
 
 /// Second opinions asked for at first.
-pub(crate) const FIRST_LOOK: u64 = 4;
+pub(crate) const FIRST_LOOK: u64 = 3;
 /// The chance of calling right labels wrong, over both looks: half of it is for the first.
 pub(crate) const FALSE_FAULT: f64 = 0.01;
 
 /// Judges `answered` second opinions, `contradicted` of which contradict the first ones. `last`: no more will come.
 ///
 /// Two looks, exact: if the labels are right and a second opinion is wrong with probability `error`, independently of the
-/// others, the chance of *Fault* is at most 1 %. The first look, at four opinions, may take half of that, and what it
-/// leaves is for the last one. If none of four contradicts, it is *Drift* at once.
+/// others, the chance of *Fault* is at most 1 %. The first look, at three opinions, may take half of that, and what it
+/// leaves is for the last one. If none of three contradicts, it is *Drift* at once.
 pub(crate) fn judge(answered: u64, contradicted: u64, error: f64, last: bool) -> SecondOpinions {
     if answered >= FIRST_LOOK && contradicted == 0 {
         return SecondOpinions::Drift;

@@ -1,5 +1,7 @@
 //! The label-fault check in the loop: which labels it sees, what it asks people, and what becomes of the labels.
 
+use chrono::{DateTime, Utc};
+
 use super::super::Pipeline;
 use super::super::flow::JUDGING_PRIORITY;
 use super::super::opinions::{annotator_name, people, resolve, world_says};
@@ -7,7 +9,7 @@ use super::{Phase, PromotionKind, Retraining};
 use crate::detector::{Alarm, Level};
 use crate::error::Error;
 use crate::event::{Label, PredictionId, top_class};
-use crate::retrain::label_faults::{Asked, Asking, CheckVerdict, Checking, Entry, Moved};
+use crate::retrain::label_faults::{Asked, Asking, CheckVerdict, Checking, Entry, Moved, Next};
 use crate::retrain::{LabelCheck, LabelChecks, LabelFaults};
 use crate::router::Ask;
 use crate::sample::{Annotator, LABEL_FAULT, Lane, Reason, Sample, SampleState};
@@ -16,6 +18,9 @@ use crate::sample::{Annotator, LABEL_FAULT, Lane, Reason, Sample, SampleState};
 const CHECK: &str = "label_faults";
 /// Second opinions come before everything else that people are asked.
 const PRIORITY: f64 = 4.0 * JUDGING_PRIORITY;
+/// What is told if there is nobody to ask.
+const ALONE: &str = "labels contradict the served model more than expected, and only one person labels, so that nobody can \
+                     say whether they are wrong: they count";
 
 /// What the loop knows of its label-fault check.
 pub(in crate::pipeline) struct CheckView {
@@ -83,7 +88,8 @@ impl Pipeline {
             if self.retraining.state.checking.asking.is_some() && !self.step_check(&rules)? {
                 return Ok(());
             }
-            if self.retraining.unchecked.is_empty() {
+            let waits = self.retraining.state.checking.waiting().next().is_some();
+            if self.retraining.unchecked.is_empty() && !waits {
                 return Ok(());
             }
             let before = (self.retraining.state.checking.clone(), self.retraining.unchecked.clone());
@@ -94,12 +100,22 @@ impl Pipeline {
                     return Err(error);
                 }
             };
-            let ask = moved.ask;
+            if moved == Moved::default() && self.retraining.state.checking == before.0 {
+                return Ok(());
+            }
+            let next = moved.next;
             let carried = self.carry_out(moved, "the labels disagree with the model as those before them");
-            let opened = if ask { self.open_check() } else { Ok(()) };
+            let opened = match next {
+                Some(Next::Ask { again }) => self.open_check(again),
+                Some(Next::Alone) => self.tell_check("label_check_alone", ALONE.to_owned()),
+                None => Ok(()),
+            };
             self.save_loop(Vec::new())?;
             self.outbox.commit()?;
             carried.and(opened)?;
+            if next.is_none() {
+                return Ok(());
+            }
         }
     }
 
@@ -108,19 +124,26 @@ impl Pipeline {
     fn look_at_labels(&mut self, rules: &LabelFaults) -> Result<Moved, Error> {
         let mut order: Vec<_> = self.retraining.unchecked.iter().map(|(key, time)| (*time, *key)).collect();
         order.sort_unstable();
-        let mut moved = Moved::default();
+        let now = self.now;
+        let mut moved = self.retraining.state.checking.overdue(now, rules);
         for (_, key) in order {
             let sample = self.outbox.sample(key.1)?.filter(|sample| sample.state == SampleState::Labelled);
-            let entry = sample.and_then(|sample| entry(sample));
+            let entry = sample.and_then(|sample| entry(sample, now));
             self.retraining.unchecked.remove(&key);
             let Some(entry) = entry else { continue };
             let more = self.retraining.state.checking.observe(entry, rules);
             moved.cleared.extend(more.cleared);
             moved.refused.extend(more.refused);
-            moved.ask = more.ask;
-            if moved.ask {
+            moved.next = more.next;
+            if moved.next.is_some() {
                 break;
             }
+        }
+        if moved.next.is_none() {
+            let last = self.retraining.state.checking.settle(rules);
+            moved.cleared.extend(last.cleared);
+            moved.refused.extend(last.refused);
+            moved.next = last.next;
         }
         for entry in moved.cleared.iter().chain(&moved.refused) {
             self.outbox.sample(entry.id)?;
@@ -129,8 +152,7 @@ impl Pipeline {
     }
 
     /// Opens the check, and asks.
-    fn open_check(&mut self) -> Result<(), Error> {
-        let again = self.retraining.state.checking.distrust.is_some() && self.retraining.state.checking.looks_again();
+    fn open_check(&mut self, again: bool) -> Result<(), Error> {
         let rows = self.retraining.state.checking.next_rows(again);
         let waiting = self.retraining.state.checking.waiting().count();
         let contradict = self.retraining.state.checking.waiting().filter(|entry| entry.contradicts).count();
@@ -201,7 +223,7 @@ impl Pipeline {
         };
         let text = format!("{contradicted} of {answered} second opinions contradict the labels; {}", asking.text);
         let now = self.now;
-        let mut moved = self.retraining.state.checking.conclude(verdict, now, text.clone());
+        let mut moved = self.retraining.state.checking.conclude(verdict, now, text.clone(), rules);
         if verdict != CheckVerdict::Drift {
             // Those that were asked about again went back to the queue.
             let cleared: Vec<PredictionId> = moved.cleared.iter().map(|entry| entry.id).collect();
@@ -228,8 +250,8 @@ impl Pipeline {
         told.released += moved.released.len() as u64;
         // A question that does not reach the queue, or stays in it, does not stop the others.
         let mut failed = Ok(());
-        for entry in moved.cleared.iter().chain(&moved.released) {
-            failed = failed.and(self.clear_label(entry.id));
+        for id in moved.cleared.iter().map(|entry| entry.id).chain(moved.released) {
+            failed = failed.and(self.clear_label(id));
         }
         for id in moved.refused.iter().map(|entry| entry.id).chain(moved.again) {
             failed = failed.and(self.refuse_label(id, why));
@@ -325,14 +347,14 @@ impl Pipeline {
 }
 
 /// What the check sees of a label.
-fn entry(sample: &Sample) -> Option<Entry> {
+fn entry(sample: &Sample, seen: DateTime<Utc>) -> Option<Entry> {
     let annotation = sample.label.as_ref()?;
     let label = annotation.label?;
     let (class, sure) = top_class(sample.observation.output())?;
     Some(Entry {
         id: sample.id(),
         by: annotator_name(&annotation.annotator),
-        time: annotation.time,
+        seen,
         label,
         contradicts: label != Label::Class(class),
         sure: (sample.lane != Lane::Comparison).then_some(sure),

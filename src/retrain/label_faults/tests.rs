@@ -3,6 +3,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::*;
 use crate::gate::testing::{at, id};
 
+const TEAM: &[&str] = &["ann", "bob"];
+
 /// A stream of labels about a model that knows how sure it may be, and the people who give them.
 struct Crowd {
     checking: Checking,
@@ -11,7 +13,6 @@ struct Crowd {
     next: u64,
     cleared: Vec<u64>,
     refused: Vec<u64>,
-    released: Vec<u64>,
     verdicts: Vec<CheckVerdict>,
 }
 
@@ -24,47 +25,52 @@ impl Crowd {
             next: 0,
             cleared: Vec::new(),
             refused: Vec::new(),
-            released: Vec::new(),
             verdicts: Vec::new(),
         }
     }
 
     fn take(&mut self, moved: Moved) {
-        let numbers = |entries: &[Entry]| entries.iter().map(|e| e.time.timestamp() as u64).collect::<Vec<_>>();
+        let numbers = |entries: &[Entry]| entries.iter().map(|e| e.seen.timestamp() as u64).collect::<Vec<_>>();
         self.cleared.extend(numbers(&moved.cleared));
         self.refused.extend(numbers(&moved.refused));
-        self.released.extend(numbers(&moved.released));
     }
 
-    /// `labels` labels of `by`. The model is right with the probability that it says times `skill`; the labels are wrong
-    /// with probability `wrong`. Second opinions are wrong one time in ten.
-    fn say(&mut self, labels: usize, by: &str, skill: f64, wrong: f64) {
-        for _ in 0..labels {
+    /// `labels` labels, by one of `by` in turn; one poll sees five of them. The model is right with the probability that it
+    /// says times `skill`; the labels are wrong with probability `wrong`. Second opinions are wrong one time in ten.
+    fn say(&mut self, labels: usize, by: &[&str], skill: f64, wrong: f64) {
+        for n in 0..labels {
             let sure = self.rng.random_range(0.5..1.0);
             let agrees = self.rng.random::<f64>() < sure * skill;
             let swapped = self.rng.random::<f64>() < wrong;
-            let n = self.next;
+            let number = self.next;
             self.next += 1;
             // Two classes: what contradicts the model is wrong if and only if it was swapped.
             let entry = Entry {
-                id: id(u128::from(n)),
-                by: by.into(),
-                time: at(n as i64),
+                id: id(u128::from(number)),
+                by: by[n % by.len()].into(),
+                seen: at(number as i64),
                 label: Label::Class(u32::from(swapped)),
                 contradicts: agrees == swapped,
                 sure: Some(sure),
             };
-            let moved = self.checking.observe(entry, &self.rules);
-            let ask = moved.ask;
+            let mut moved = self.checking.observe(entry, &self.rules);
+            let next = moved.next.take();
             self.take(moved);
-            if ask {
-                self.check();
+            if let Some(Next::Ask { again }) = next {
+                self.check(again);
+            }
+            if self.next.is_multiple_of(5) {
+                let mut moved = self.checking.settle(&self.rules);
+                let next = moved.next.take();
+                self.take(moved);
+                if let Some(Next::Ask { again }) = next {
+                    self.check(again);
+                }
             }
         }
     }
 
-    fn check(&mut self) {
-        let again = self.checking.looks_again();
+    fn check(&mut self, again: bool) {
         let (opened, text) = (at(self.next as i64), String::new());
         self.checking.asking = Some(Asking { opened, rows: Vec::new(), again, text: text.clone() });
         self.checking.told.opened += 1;
@@ -82,7 +88,7 @@ impl Crowd {
             let more = !self.checking.next_rows(again).is_empty();
             if let Some(verdict) = Checking::judge(answered, contradicted, 0, &self.rules, more) {
                 self.verdicts.push(verdict);
-                let moved = self.checking.conclude(verdict, at(self.next as i64), text);
+                let moved = self.checking.conclude(verdict, at(self.next as i64), text, &self.rules);
                 return self.take(moved);
             }
         }
@@ -98,7 +104,7 @@ fn clean_labels_open_few_checks_and_all_count() {
     let (mut opened, mut faults, mut waiting) = (0, 0, 0);
     for seed in 0..40 {
         let mut crowd = Crowd::new(seed);
-        crowd.say(1_000, "ann", 1.0, 0.0);
+        crowd.say(1_000, TEAM, 1.0, 0.0);
         opened += crowd.verdicts.len();
         faults += crowd.faults();
         waiting += crowd.checking.waiting().count();
@@ -115,12 +121,12 @@ fn swapped_labels_are_found_soon_and_kept_out() {
     let (mut found, mut leaked, mut faulty) = (0, 0, 0);
     for seed in 0..60 {
         let mut crowd = Crowd::new(seed);
-        crowd.say(150, "ann", 1.0, 0.0);
-        crowd.say(40, "ann", 1.0, 1.0);
+        crowd.say(150, TEAM, 1.0, 0.0);
+        crowd.say(40, TEAM, 1.0, 1.0);
         found += usize::from(crowd.faults() > 0);
-        crowd.say(150, "ann", 1.0, 0.0);
+        crowd.say(150, TEAM, 1.0, 0.0);
         let swapped = |numbers: &[u64]| numbers.iter().filter(|n| (150..190).contains(*n)).count();
-        leaked += swapped(&crowd.cleared) + swapped(&crowd.released);
+        leaked += swapped(&crowd.cleared);
         faulty += 40;
         let lost = crowd.refused.iter().filter(|n| **n >= 215).count();
         assert!(lost < 60, "seed {seed}: {lost} of the right labels after the fault were refused");
@@ -134,9 +140,9 @@ fn people_who_are_right_again_are_believed_again() {
     let mut believed = 0;
     for seed in 0..60 {
         let mut crowd = Crowd::new(seed);
-        crowd.say(150, "ann", 1.0, 0.0);
-        crowd.say(60, "ann", 1.0, 1.0);
-        crowd.say(60, "ann", 1.0, 0.0);
+        crowd.say(150, TEAM, 1.0, 0.0);
+        crowd.say(60, TEAM, 1.0, 1.0);
+        crowd.say(60, TEAM, 1.0, 0.0);
         believed += usize::from(crowd.checking.distrust.is_none());
     }
     assert!(believed >= 54, "{believed} of 60");
@@ -147,9 +153,9 @@ fn drift_is_not_taken_for_a_fault() {
     let (mut checks, mut faults, mut refused) = (0, 0, 0);
     for seed in 0..300 {
         let mut crowd = Crowd::new(seed);
-        crowd.say(100, "ann", 1.0, 0.0);
+        crowd.say(100, TEAM, 1.0, 0.0);
         // The model is right on a third of what it was right on before.
-        crowd.say(100, "ann", 0.3, 0.0);
+        crowd.say(100, TEAM, 0.3, 0.0);
         checks += crowd.verdicts.len();
         faults += crowd.faults();
         refused += usize::from(!crowd.refused.is_empty());
@@ -162,15 +168,15 @@ fn drift_is_not_taken_for_a_fault() {
 #[test]
 fn who_agrees_as_before_is_spared() {
     let entry = |n: u64, by: &str, contradicts: bool| {
-        let (id, time, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
-        Entry { id, by: by.into(), time, label, contradicts, sure: Some(0.9) }
+        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
+        Entry { id, by: by.into(), seen, label, contradicts, sure: Some(0.9) }
     };
     for (agreements, spared) in [(2, false), (6, true)] {
         let mut checking = Checking::default();
         let entries = (0..5).map(|n| entry(n, "bob", true)).chain((5..5 + agreements).map(|n| entry(n, "ann", false)));
         checking.suspicion.entries = entries.collect();
         checking.asking = Some(Asking { opened: at(20), rows: Vec::new(), again: false, text: String::new() });
-        let moved = checking.conclude(CheckVerdict::Fault, at(20), String::new());
+        let moved = checking.conclude(CheckVerdict::Fault, at(20), String::new(), &LabelFaults::default());
         let people = checking.distrust.unwrap().people;
         // An agreement at a level of 0.1 speaks for ann by a factor of 0.9 / 0.45: six of them make 64, two make 4.
         assert_eq!(people, spared.then(|| BTreeSet::from(["bob".to_owned()])), "{agreements} agreements");
@@ -184,8 +190,8 @@ fn second_opinions_are_a_small_share_of_the_labels() {
     for seed in 0..20 {
         let mut crowd = Crowd::new(seed);
         for _ in 0..10 {
-            crowd.say(60, "ann", 1.0, 1.0);
-            crowd.say(60, "ann", 0.5, 0.0);
+            crowd.say(60, TEAM, 1.0, 1.0);
+            crowd.say(60, TEAM, 0.5, 0.0);
         }
         let asked = crowd.checking.told.second_opinions;
         assert!(asked <= 1_200 / LABELS_PER_OPINION + 2 * MOST_ASKED as u64, "{asked} second opinions of 1,200 labels");
@@ -197,8 +203,8 @@ fn a_restart_changes_nothing() {
     for seed in 0..5 {
         let (mut whole, mut parts) = (Crowd::new(seed), Crowd::new(seed));
         for (labels, wrong) in [(120, 0.0), (23, 1.0), (40, 1.0), (9, 0.0), (80, 0.0)] {
-            whole.say(labels, "ann", 1.0, wrong);
-            parts.say(labels, "ann", 1.0, wrong);
+            whole.say(labels, TEAM, 1.0, wrong);
+            parts.say(labels, TEAM, 1.0, wrong);
             let stored = serde_json::to_string(&parts.checking).unwrap();
             parts.checking = serde_json::from_str(&stored).unwrap();
         }
@@ -212,14 +218,86 @@ fn no_label_is_lost() {
     for seed in 0..20 {
         let mut crowd = Crowd::new(seed);
         for wrong in [0.0, 1.0, 0.0, 0.3, 0.0] {
-            crowd.say(100, "ann", 1.0, wrong);
+            crowd.say(100, TEAM, 1.0, wrong);
         }
         let mut seen: Vec<u64> = crowd.cleared.iter().chain(&crowd.refused).copied().collect();
-        seen.extend(crowd.checking.waiting().map(|entry| entry.time.timestamp() as u64));
+        seen.extend(crowd.checking.waiting().map(|entry| entry.seen.timestamp() as u64));
         seen.sort_unstable();
         let first = at(0).timestamp() as u64;
         assert_eq!(seen, (first..first + 500).collect::<Vec<_>>(), "each label counts, was refused or waits");
     }
+}
+
+#[test]
+fn labels_of_one_person_never_wait() {
+    for wrong in [0.0, 0.5, 1.0] {
+        let mut crowd = Crowd::new(3);
+        for skill in [1.0, 0.2] {
+            crowd.say(200, &["ann"], skill, wrong);
+            assert_eq!(crowd.checking.waiting().count(), 0);
+        }
+        assert_eq!((crowd.cleared.len(), crowd.refused.len(), crowd.verdicts.len()), (400, 0, 0));
+    }
+}
+
+/// Labels that all contradict a sure model, until a check opens.
+fn collapsed_by(team: &[&str]) -> (Checking, LabelFaults) {
+    let (mut checking, rules) = (Checking::default(), LabelFaults::default());
+    for n in 0..40_u64 {
+        let by = team[n as usize % team.len()].to_owned();
+        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
+        let entry = Entry { id, by, seen, label, contradicts: true, sure: Some(0.9) };
+        if let Some(Next::Ask { again }) = checking.observe(entry, &rules).next {
+            checking.asking = Some(Asking { opened: at(40), rows: Vec::new(), again, text: String::new() });
+            return (checking, rules);
+        }
+    }
+    panic!("no check opens");
+}
+
+#[test]
+fn a_check_that_nobody_answers_is_the_last_until_a_second_person_labels() {
+    let (mut checking, rules) = collapsed_by(TEAM);
+    let held = checking.waiting().count();
+    let moved = checking.conclude(CheckVerdict::Unresolved, at(50), String::new(), &rules);
+    assert_eq!((moved.refused.len(), moved.cleared.len()), (held, 0));
+    assert!(checking.distrust.is_none());
+    let mut say = |by: &str, n: u64| {
+        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
+        let entry = Entry { id, by: by.into(), seen, label, contradicts: true, sure: Some(0.9) };
+        let mut moved = checking.observe(entry, &rules);
+        moved.cleared.extend(checking.settle(&rules).cleared);
+        moved
+    };
+    let alarms = (100..200).filter(|&n| {
+        let moved = say("ann", n);
+        assert_eq!(moved.cleared.len(), 1, "label {n} waits");
+        moved.next == Some(Next::Alone)
+    });
+    assert_eq!(alarms.count(), 1, "it is told once");
+    assert!((200..220).any(|n| say("bob", n).next == Some(Next::Ask { again: false })), "there is somebody to ask");
+    assert_eq!(checking.trust().released.len(), held, "a person can take back what was quarantined");
+}
+
+#[test]
+fn no_label_waits_longer_than_the_patience() {
+    let (mut checking, rules) = collapsed_by(TEAM);
+    checking.conclude(CheckVerdict::Fault, at(50), String::new(), &rules);
+    assert!(checking.distrust.is_some());
+    let entry = |n: u64, contradicts: bool| {
+        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
+        Entry { id, by: "ann".into(), seen, label, contradicts, sure: Some(0.9) }
+    };
+    assert_eq!(checking.observe(entry(60, false), &rules), Moved::default());
+    assert_eq!(checking.overdue(at(60) + rules.patience - TimeDelta::seconds(1), &rules), Moved::default());
+    let moved = checking.overdue(at(60) + rules.patience, &rules);
+    assert_eq!((moved.refused.len(), checking.waiting().count()), (1, 0), "of people who are distrusted");
+    let mut checking = Checking::default();
+    checking.known.extend(TEAM.iter().map(|name| (*name).to_owned()));
+    (60..63).for_each(|n| drop(checking.observe(entry(n, true), &rules)));
+    assert_eq!(checking.settle(&rules), Moved::default(), "three contradictions are suspect");
+    let moved = checking.overdue(at(60) + rules.patience, &rules);
+    assert_eq!((moved.cleared.len(), moved.refused.len()), (3, 0), "nothing was found against them");
 }
 
 #[test]
