@@ -16,8 +16,9 @@ use feedloop::{
     Profile, PromotionKind, Role, RunId, RunState, Sample, ScoreJob, Scores, Store, TrainJob, Trained, Trainer,
     new_labels,
 };
+use support::disk::Disk;
 use support::host::Host;
-use support::{Flaky, evaluator, fit, observation, observation_of};
+use support::{evaluator, fit, observation, observation_of};
 
 /// Every run trains the same threshold.
 fn always(threshold: &'static str) -> FnTrainer {
@@ -586,14 +587,14 @@ fn latency_does_not_wait_for_the_check_of_labels() {
 #[test]
 fn a_verdict_to_roll_back_survives_a_store_that_fails_at_that_moment() {
     let (held, breaks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let store = Flaky::new(MemoryStore::new());
-    let (waits, fails, disk) = (held.clone(), breaks.clone(), store.commits_fail.clone());
+    let store = Disk::new(MemoryStore::new());
+    let (waits, fails, disk) = (held.clone(), breaks.clone(), store.clone());
     let between = Between::new(Profile::confirm(), move |key, status| {
         if !key.starts_with("round-") || !matches!(status, JobStatus::Done(_)) {
             return Ok(status);
         }
         if fails.load(Ordering::Relaxed) {
-            disk.store(true, Ordering::Relaxed);
+            disk.commits_fail();
         }
         Ok(if waits.load(Ordering::Relaxed) { JobStatus::Unknown } else { status })
     });
@@ -692,11 +693,11 @@ fn a_rollback_after_a_restart_brings_the_reference_of_the_older_model_back() {
 #[test]
 fn a_process_that_dies_between_claim_and_switch_is_followed_by_one_that_makes_the_switch_once() {
     for (switched, cancelled) in [(false, false), (true, false), (false, true), (true, true)] {
-        let store = Flaky::new(MemoryStore::new());
+        let store = Disk::new(MemoryStore::new());
         let slot = ModelSlot::new(0.5, support::load).inline();
         let dying = Arc::new(AtomicBool::new(false));
         /// The deployer outlives the process; the disk fails as soon as it is asked to switch.
-        struct Dying(Reluctant, Arc<AtomicBool>, bool, Flaky);
+        struct Dying(Reluctant, Arc<AtomicBool>, bool, Disk<MemoryStore>);
         impl Deployer for Dying {
             fn prepare(&mut self, model: &ModelRecord) -> Result<(), BoxError> {
                 self.0.prepare(model)
@@ -706,8 +707,8 @@ fn a_process_that_dies_between_claim_and_switch_is_followed_by_one_that_makes_th
             }
             fn activate(&mut self, version: ModelVersion) -> Result<(), BoxError> {
                 if self.1.load(Ordering::Relaxed) {
-                    self.3.commits_fail.store(true, Ordering::Relaxed);
-                    self.3.reads_fail.store(true, Ordering::Relaxed);
+                    self.3.commits_fail();
+                    self.3.reads_fail();
                     return if self.2 { self.0.activate(version) } else { Err("the power is gone".into()) };
                 }
                 self.0.activate(version)
