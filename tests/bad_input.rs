@@ -19,7 +19,8 @@ use feedloop::{
     Trainer, UserFeedback, detector_fn, gate_fn, new_labels, router_fn,
 };
 use serde::Serialize;
-use support::{Flaky, Rng, base, check, evaluator, first_model, fit, id, load, prediction, schema, start, truth};
+use support::disk::Disk;
+use support::{Rng, base, check, evaluator, first_model, fit, id, load, prediction, schema, start, truth};
 
 fn everything(chunk: &Chunk<'_>, findings: &mut Findings) -> Result<(), BoxError> {
     chunk.ids().iter().for_each(|id| findings.flag(*id, 1.0, 0.0));
@@ -1046,9 +1047,9 @@ fn a_flush_is_answered_while_a_host_records_without_a_pause() {
 #[test]
 fn a_store_that_fails_for_a_while_loses_nothing_and_what_is_pending_is_reported() {
     let clock = clock();
-    let store = Flaky::new(MemoryStore::new());
+    let store = Disk::new(MemoryStore::new());
     let mut pipeline = builder(&clock).store(store.clone()).build().unwrap();
-    store.commits_fail.store(true, Ordering::Relaxed);
+    store.commits_fail();
     for n in 0..20 {
         let done = pipeline.ingest([prediction(n, &[0.1, n as f64])]).unwrap();
         assert!(done.events == 1 && done.kept == 1 && done.pending > n as usize, "{done:?}");
@@ -1058,10 +1059,10 @@ fn a_store_that_fails_for_a_while_loses_nothing_and_what_is_pending_is_reported(
     assert!(matches!(pipeline.poll(), Err(Error::Store { .. })));
     let status = pipeline.status().unwrap();
     assert!(status.pending > 20 && status.store_error.unwrap().contains("disk is full"));
-    assert_eq!(store.inner().count("bad", feedloop::Kind::Sample, None).unwrap(), 0);
+    assert_eq!(store.content().count("bad", feedloop::Kind::Sample, None).unwrap(), 0);
     store.heal();
     assert_eq!(pipeline.poll().unwrap().pending, 0);
-    let world = check(&**store.inner(), "bad");
+    let world = check(store.content(), "bad");
     assert_eq!(world.samples.len(), 20);
     assert_eq!(world.samples[&id(3)].state, SampleState::Labelled);
 }
@@ -1069,25 +1070,25 @@ fn a_store_that_fails_for_a_while_loses_nothing_and_what_is_pending_is_reported(
 #[test]
 fn a_store_that_cannot_be_read_is_counted_and_the_rest_goes_on() {
     let clock = clock();
-    let store = Flaky::new(MemoryStore::new());
+    let store = Disk::new(MemoryStore::new());
     let mut pipeline = builder(&clock).store(store.clone()).build().unwrap();
     pipeline.ingest([prediction(0, &[0.1, 0.0])]).unwrap();
-    store.reads_fail.store(true, Ordering::Relaxed);
+    store.reads_fail();
     pipeline.ingest([Event::Outcome(Outcome::truth(id(99), Label::Class(1)))]).unwrap();
     assert!(pipeline.poll().is_err() && pipeline.status().is_err());
     store.heal();
     pipeline.poll().unwrap();
     assert!(pipeline.status().unwrap().counters.store_failures > 0);
-    check(&**store.inner(), "bad");
+    check(store.content(), "bad");
 }
 
 #[test]
 fn a_store_that_fails_at_the_start_is_an_error_of_build() {
-    let store = Flaky::new(MemoryStore::new());
-    store.commits_fail.store(true, Ordering::Relaxed);
+    let store = Disk::new(MemoryStore::new());
+    store.commits_fail();
     assert!(matches!(builder(&clock()).store(store.clone()).build(), Err(Error::Store { .. })));
     store.heal();
-    store.reads_fail.store(true, Ordering::Relaxed);
+    store.reads_fail();
     assert!(matches!(builder(&clock()).store(store).build(), Err(Error::Store { .. })));
 }
 

@@ -8,9 +8,6 @@
 
 mod support;
 
-#[path = "simulation/disk.rs"]
-mod disk;
-
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
@@ -23,7 +20,7 @@ use feedloop::{
     days, detector_fn, new_labels,
 };
 
-use disk::{Disk, Kill, Killed};
+use support::disk::{Disk, Kill, Killed};
 use support::{Rng, World, base, check, evaluator, first_model, load, observation, schema, start, truth};
 
 const NAME: &str = "killed";

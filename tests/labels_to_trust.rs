@@ -698,7 +698,7 @@ fn auditors_who_differ_are_followed_by_a_third() {
 
 #[test]
 fn a_question_that_the_store_could_not_take_is_asked_later() {
-    let (store, clock) = (support::Flaky::new(MemoryStore::new()), ManualClock::starting_at(start()));
+    let (store, clock) = (support::disk::Disk::new(MemoryStore::new()), ManualClock::starting_at(start()));
     let shared = store.clone();
     let mut desk =
         Desk::on(Arc::new(MemoryStore::new()), clock.clone(), |builder| builder.store(shared).gate(doubting(&[0])));
@@ -709,11 +709,11 @@ fn a_question_that_the_store_could_not_take_is_asked_later() {
     for read in 1..60 {
         desk.clock.advance(TimeDelta::hours(2));
         let _ = desk.pipeline.retrain_now("the test");
-        store.fail_read.store(read, Ordering::Relaxed);
+        store.fail_read(read);
         let _ = desk.pipeline.poll();
         store.heal();
         desk.poll();
-        let sample = check(&**store.inner(), PIPELINE).samples[&id(0)].clone();
+        let sample = check(store.content(), PIPELINE).samples[&id(0)].clone();
         if sample.state == SampleState::Queued {
             assert_eq!(desk.queue.claim("bob", 5, TimeDelta::minutes(1)).unwrap().len(), 1, "read {read} failed");
             desk.say(0, "bob", 0);

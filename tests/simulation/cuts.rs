@@ -1,12 +1,12 @@
 //! What is found and decided does not depend on how the stream was cut, nor on a restart in between.
 
 use feedloop::{
-    Alarm, Ask, Chunk, Deduplicate, Event, Feedback, Findings, Kind, KsDrift, Label, Level, LowConfidence, Mahalanobis,
-    ManualClock, MemoryStore, ModelVersion, Observation, Opinion, Outcome, OutputDrift, Pipeline, PredictionError,
-    Route, RouteContext, Sample, SchemaGate, UserFeedback, detector_fn, router_fn,
+    Alarm, Ask, Chunk, Event, Feedback, Findings, Kind, Label, Level, ManualClock, MemoryStore, ModelVersion,
+    Observation, Opinion, Outcome, Pipeline, Route, RouteContext, Sample, detector_fn, router_fn,
 };
 
 use super::NAME;
+use super::stages::watchful;
 use crate::support::{Rng, base, check, id, observation, prediction, records, schema, start, truth};
 
 /// Copies, doubtful rows, drift, truths in any order, corrections, feedback.
@@ -59,17 +59,7 @@ fn cut_pipeline(store: &MemoryStore) -> Pipeline {
         }
         Ok(())
     });
-    Pipeline::builder(NAME, schema())
-        .training_data(base())
-        .detect(alarm)
-        .detect(LowConfidence::below(0.8))
-        .detect(Mahalanobis::default().false_alarm_rate(0.02))
-        .detect(KsDrift::default().window(60))
-        .detect(OutputDrift::default().window(60))
-        .detect(PredictionError::default())
-        .detect(UserFeedback::default())
-        .gate(SchemaGate::default())
-        .gate(Deduplicate::exact())
+    watchful(Pipeline::builder(NAME, schema()).training_data(base()).detect(alarm))
         .route(router_fn("nosy", nosy))
         .explore(0.1)
         .learn_from_outcomes(0.3)

@@ -6,58 +6,43 @@ use std::sync::Arc;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    ConfidenceRouter, ConfirmRules, Deduplicate, Error, Event, Feedback, Kind, KsDrift, Label, LabelConsistency,
-    LowConfidence, Mahalanobis, ManualClock, MemoryStore, Mode, ModelSlot, Opinion, Outcome, OutputDrift, Pipeline,
-    PipelineBuilder, PredictionError, PredictionId, Profile, PromotionKind, PromotionRecord, Relevance, ReviewQueue,
-    Sample, SampleState, SchemaGate, Store, TriggerExt, UserFeedback, any, drift, new_labels,
+    ConfidenceRouter, ConfirmRules, Error, Event, Kind, LabelConsistency, ManualClock, MemoryStore, Mode, ModelSlot,
+    Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Sample, SampleState, Store, TriggerExt,
+    any, drift, new_labels,
 };
 
 use super::NAME;
-use super::checker::{COOLDOWN, Checker};
-use super::disk::{Disk, Kill, Killed};
-use super::outside::{Judge, Outside, Remote, Service, Shared, Threshold, bits, lock, slot};
-use super::stages::{MARKED, Marker, Moods, Moody, Shaky};
-use crate::support::{Rng, base, check_journal, first_model, id, observation_of, records, schema, start, truth};
+use super::checker::{COOLDOWN, Checker, Counts};
+use super::outside::{Judge, Outside, Remote, Service, Shared, Threshold, lock, slot};
+use super::stages::{Marker, Moods, Moody, Shaky, watchful};
+use crate::support::disk::{Disk, Kill, Killed};
+use crate::support::{Rng, base, check_journal, first_model, records, schema, start};
 
 pub struct Simulation {
-    rng: Rng,
-    clock: ManualClock,
+    pub rng: Rng,
+    pub clock: ManualClock,
     disk: Disk<MemoryStore>,
-    outside: Shared,
-    slot: ModelSlot<Threshold>,
+    pub outside: Shared,
+    pub slot: ModelSlot<Threshold>,
     profile: Profile,
     mode: Mode,
     overlap: u32,
     generous: bool,
+    /// Truths come soon after most predictions, and the world moves to and fro between two concepts.
+    swift: bool,
+    /// Models have time to prove themselves.
+    pub calm: bool,
     pipeline: Option<Pipeline>,
-    checker: Checker,
-    made: u64,
-    values: BTreeMap<PredictionId, [f64; 2]>,
-    concept: f64,
+    pub checker: Checker,
+    pub made: u64,
+    pub values: BTreeMap<PredictionId, [f64; 2]>,
     /// Questions that somebody took home, to answer later or never.
-    late: Vec<(PredictionId, String)>,
-    pub kills: u64,
+    pub late: Vec<(PredictionId, String)>,
+    /// Promotions and rollbacks, as far as the world has taken note.
+    pub changes: usize,
+    /// The disk is mended in this step.
+    mended_in: u64,
     pub steps: u64,
-}
-
-/// What a life amounted to.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub struct Life {
-    pub samples: usize,
-    pub batches: usize,
-    pub promotions: usize,
-    pub rollbacks: usize,
-    pub kills: u64,
-}
-
-impl Life {
-    pub fn add(&mut self, other: Life) {
-        self.samples += other.samples;
-        self.batches += other.batches;
-        self.promotions += other.promotions;
-        self.rollbacks += other.rollbacks;
-        self.kills += other.kills;
-    }
 }
 
 /// Every record of the store.
@@ -67,12 +52,18 @@ impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let confirm = |likely| Profile::Confirm(ConfirmRules { likely, ..ConfirmRules::default() });
-        let profile = [confirm(false), confirm(true)].get(rng.below(5)).cloned().unwrap_or_else(Profile::adaptive);
+        let profile = [confirm(false), confirm(true)].get(rng.below(4)).cloned().unwrap_or_else(Profile::adaptive);
         let mode = [Mode::Approval, Mode::Approval, Mode::Advisory].get(rng.below(12)).copied().unwrap_or_default();
         let disk = Disk::new(MemoryStore::new());
         let outside = Outside::new(seed, disk.content().clone());
-        // Every fifth loop lives among people and machines that do their work.
-        lock(&outside).wicked = !rng.chance(0.2);
+        let swift = rng.chance(0.5);
+        {
+            let mut outside = lock(&outside);
+            // Some loops live among people and machines that do their work.
+            outside.wicked = !rng.chance(if swift { 0.5 } else { 0.2 });
+            outside.clever = if swift { 0.9 } else { 0.0 };
+            outside.concept = 0.2 + 0.1 * rng.below(4) as f64;
+        }
         Simulation {
             clock: ManualClock::starting_at(start()),
             outside,
@@ -82,13 +73,15 @@ impl Simulation {
             mode,
             overlap: 1 + u32::from(rng.chance(0.2)),
             generous: rng.chance(0.3),
+            swift,
+            calm: rng.chance(0.4),
             disk,
             pipeline: None,
             made: 0,
             values: BTreeMap::new(),
-            concept: 0.2 + 0.1 * rng.below(4) as f64,
             late: Vec::new(),
-            kills: 0,
+            changes: 0,
+            mended_in: 0,
             steps: 0,
             rng,
         }
@@ -99,18 +92,8 @@ impl Simulation {
         let marker = Marker { outside: outside.clone(), flagged: self.checker.marks.clone() };
         let router = ConfidenceRouter::max_error(0.2).audit(0.3).overlap(self.overlap);
         let trigger = Moods { inner: any([new_labels(12), drift()]), outside: outside.clone() };
-        Pipeline::builder(NAME, schema())
-            .training_data(base())
+        watchful(Pipeline::builder(NAME, schema()).training_data(base()).detect(marker))
             .first_model(first_model())
-            .detect(marker)
-            .detect(LowConfidence::below(0.8))
-            .detect(Mahalanobis::default().false_alarm_rate(0.02))
-            .detect(KsDrift::default().window(60))
-            .detect(OutputDrift::default().window(60))
-            .detect(PredictionError::default())
-            .detect(UserFeedback::default())
-            .gate(SchemaGate::default())
-            .gate(Deduplicate::exact())
             .gate(LabelConsistency::default())
             .gate(Relevance::default())
             .gate(Moody(outside.clone()))
@@ -121,8 +104,9 @@ impl Simulation {
             .deploy(Service::new(self.slot.clone(), outside.clone()))
             .mode(self.mode)
             .explore(0.35)
+            .compare(0.9)
             .learn_from_outcomes(0.5)
-            .label_batch(5)
+            .label_batch(if self.calm { 12 } else { 5 })
             .expire_tasks(TimeDelta::minutes(40))
             .checkpoint(50, TimeDelta::minutes(5))
             .clock(self.clock.clone())
@@ -131,7 +115,7 @@ impl Simulation {
     }
 
     /// The process does something; it may die of it, and must not panic.
-    fn process<R>(&mut self, what: impl FnOnce(&mut Pipeline) -> R) -> Option<R> {
+    pub fn process<R>(&mut self, what: impl FnOnce(&mut Pipeline) -> R) -> Option<R> {
         let fresh = self.pipeline.is_none();
         if fresh {
             // A new process: what only the old one knew is gone.
@@ -158,15 +142,12 @@ impl Simulation {
                 self.pipeline = pipeline;
                 done
             }
-            Err(payload) if payload.is::<Killed>() => {
-                self.kills += 1;
-                None
-            }
+            Err(payload) if payload.is::<Killed>() => None,
             Err(payload) => resume_unwind(payload),
         }
     }
 
-    fn ingest(&mut self, events: Vec<Event>) {
+    pub fn ingest(&mut self, events: Vec<Event>) {
         let (count, reads_failed) = (events.len(), self.disk.reads_failed());
         let marked = self.checker.marks.lock().unwrap().len();
         let ingested = self.process(|pipeline| pipeline.ingest(events));
@@ -183,7 +164,7 @@ impl Simulation {
         }
     }
 
-    fn poll(&mut self) {
+    pub fn poll(&mut self) {
         let Some(polled) = self.process(Pipeline::poll) else { return };
         self.follow();
         let pending = self.pipeline.as_ref().map_or(0, Pipeline::pending);
@@ -193,167 +174,38 @@ impl Simulation {
         assert!(polled.is_err() || pending == 0, "a poll that went well leaves {pending} changes pending");
     }
 
-    fn follow(&mut self) {
+    pub fn follow(&mut self) {
         self.checker.follow(&self.disk, &self.outside);
     }
 
-    fn queue(&self) -> ReviewQueue {
+    pub fn queue(&self) -> ReviewQueue {
         let store: Arc<dyn Store> = Arc::new(self.disk.content().clone());
         ReviewQueue::open(store, NAME, schema().target().clone(), Arc::new(self.clock.clone()))
     }
 
-    fn predict(&mut self) {
-        self.clock.advance(TimeDelta::seconds(self.rng.below(120) as i64));
-        let count = 1 + self.rng.below(25);
-        let mut events = Vec::new();
-        for _ in 0..count {
-            let copied = self.rng.chance(0.03).then(|| id(self.rng.next() % (self.made + 1)));
-            let copied = copied.and_then(|id| self.values.get(&id).copied());
-            let values = copied.unwrap_or_else(|| {
-                let mark = if self.rng.chance(0.04) { MARKED + 4.0 } else { 0.0 };
-                [self.rng.unit() * 1.2, self.rng.unit() + mark]
-            });
-            // Now and then a name comes twice.
-            let twice = self.rng.chance(0.02).then(|| self.rng.next() % (self.made + 1));
-            let n = twice.filter(|n| self.values.contains_key(&id(*n))).unwrap_or(self.made);
-            if copied.is_some() || n < self.made {
-                lock(&self.outside).copied.insert(bits(&values));
-            }
-            let (output, version) = self.slot.predict(|model, version| (model.predict(&values), version));
-            let mut observation = observation_of(n, version, output, &values);
-            if self.rng.chance(0.1) {
-                // The host's clock is another one than ours.
-                observation.time += TimeDelta::minutes(self.rng.below(600) as i64 - 300);
-            }
-            events.push(Event::Prediction(observation));
-            if n == self.made {
-                self.values.insert(id(n), values);
-                self.made += 1;
-            }
-        }
-        self.ingest(events);
-    }
-
-    fn known(&mut self) -> Option<PredictionId> {
-        let recent = if self.rng.chance(0.1) { 0 } else { self.made.saturating_sub(200) };
-        let n = recent + self.rng.next() % (self.made - recent).max(1);
-        self.values.contains_key(&id(n)).then(|| id(n))
-    }
-
-    fn outcomes(&mut self) {
-        let mut events = Vec::new();
-        for _ in 0..1 + self.rng.below(12) {
-            let Some(known) = self.known() else { return };
-            let right = truth(&self.values[&known], self.concept);
-            let event = match self.rng.below(11) {
-                0 => Event::Outcome(Outcome::retraction(known)),
-                1 => Event::Outcome(Outcome::truth(known, Label::Class(self.rng.below(3) as u32))),
-                // Of a prediction that never comes, and of one that comes later.
-                2 => Event::Outcome(Outcome::truth(id(1_000_000 + self.rng.below(50) as u64), right)),
-                3 => Event::Outcome(Outcome::truth(id(self.made + self.rng.below(30) as u64), right)),
-                4 => {
-                    let opinion = match self.rng.below(3) {
-                        0 => Opinion::Correction(right),
-                        1 => Opinion::Rejection,
-                        _ => Opinion::Rating(self.rng.unit()),
-                    };
-                    Event::Feedback(Box::new(Feedback { prediction: known, user: "u".into(), opinion }))
-                }
-                _ => Event::Outcome(Outcome::truth(known, right)),
-            };
-            if self.rng.chance(0.1) {
-                events.push(event.clone());
-            }
-            events.push(event);
-        }
-        self.ingest(events);
-    }
-
-    fn annotators(&mut self) {
-        let queue = self.queue();
-        let name = format!("person-{}", self.rng.below(3));
-        let most = 1 + self.rng.below(20);
-        let careful = !lock(&self.outside).wicked;
-        for ticket in queue.claim(&name, most, TimeDelta::minutes(5)).unwrap() {
-            let sample = ticket.task.sample;
-            let right = truth(ticket.task.row.values(), self.concept);
-            let wrong = Label::Class(u32::from(right == Label::Class(0)));
-            match if careful { 12 } else { self.rng.below(13) } {
-                0 => queue.skip(sample, &name).unwrap(),
-                1 => queue.release(sample, &name).unwrap(),
-                2 => {} // went home
-                3 => self.late.push((sample, name.clone())),
-                4 => drop(queue.annotate(sample, &name, wrong, 0.5, None).unwrap()),
-                5 => {
-                    queue.annotate(sample, &name, wrong, 1.0, None).unwrap();
-                    queue.correct(sample, &name, right, 1.0, Some(3.0)).unwrap();
-                }
-                6 => {
-                    queue.annotate(sample, &name, right, 1.0, None).unwrap();
-                    if self.rng.chance(0.5) {
-                        self.poll();
-                    }
-                    queue.retract(sample, &name).unwrap();
-                }
-                _ => drop(queue.annotate(sample, &name, right, 1.0, None).unwrap()),
-            }
-        }
-    }
-
-    /// Somebody answers long after the lease, whatever has become of the question.
-    fn answer_late(&mut self) {
-        while let Some((sample, name)) = self.late.pop() {
-            let right = truth(&self.values[&sample], self.concept);
-            let _ = self.queue().annotate(sample, &name, right, 1.0, None);
-            if self.rng.chance(0.2) {
-                return;
-            }
-        }
-    }
-
-    fn operator(&mut self) {
-        match self.rng.below(18) {
-            0 | 16 | 17 => drop(self.process(|pipeline| pipeline.rollback("test"))),
-            1 => drop(self.process(|pipeline| pipeline.freeze("test"))),
-            2 | 3 => drop(self.process(|pipeline| pipeline.cancel_run("test"))),
-            4 | 5 => drop(self.process(|pipeline| pipeline.retrain_now("test"))),
-            6 | 7 => drop(self.process(|pipeline| pipeline.approve("test"))),
-            8 => drop(self.process(|pipeline| pipeline.acknowledge_alarms("ada"))),
-            9 | 10 => {
-                let sign = self.rng.chance(0.7);
-                self.process(|pipeline| {
-                    let Some(held) = pipeline.status().ok().and_then(|status| status.held) else { return };
-                    if sign {
-                        drop(pipeline.sign_off(&held, "boss"))
-                    } else {
-                        drop(pipeline.refuse_batch(&held, "boss"))
-                    }
-                });
-            }
-            11 => {
-                let nth = self.rng.below(20);
-                let quarantined = |sample: &&Sample| sample.state == SampleState::Quarantined;
-                let some = self.checker.world.samples.values().filter(quarantined).nth(nth).map(Sample::id);
-                some.into_iter().for_each(|id| drop(self.process(|pipeline| pipeline.readmit(id, "test"))));
-            }
-            12 => self.revive(),
-            _ => {
-                self.checker.unfreezes();
-                self.process(|pipeline| drop(pipeline.unfreeze()));
-            }
-        }
-    }
-
-    fn revive(&mut self) {
-        for stage in ["marker", "moody", "shaky"] {
-            self.process(|pipeline| pipeline.revive(stage).unwrap());
-        }
-    }
-
     fn step(&mut self) {
         self.steps += 1;
-        match self.rng.below(44) {
-            0..=11 => self.predict(),
+        if self.steps == self.mended_in {
+            self.disk.mend();
+        }
+        if self.checker.frozen() && self.rng.chance(0.1) {
+            self.unfreeze();
+        }
+        if self.swift && self.rng.chance(0.6) {
+            self.day();
+        } else {
+            self.something();
+        }
+        self.follow();
+        self.checker.step_ends();
+        if self.steps.is_multiple_of(40) && !self.checker.world.samples.is_empty() {
+            self.checker.whole(&self.disk);
+        }
+    }
+
+    fn something(&mut self) {
+        match self.rng.below(43) {
+            0..=11 => self.predict(25),
             12..=16 => self.outcomes(),
             17..=26 => {
                 self.annotators();
@@ -372,58 +224,57 @@ impl Simulation {
             }
             35 => {
                 // A restart without a word: what was not durable is gone.
-                self.disk.heal();
+                self.disk.mend();
                 self.pipeline = None;
                 self.poll();
             }
-            36 => match self.rng.below(3) {
-                0 => self.disk.commits_fail(),
-                1 => self.disk.reads_fail(),
-                _ => self.disk.fail_read(1 + self.rng.below(40) as u64),
-            },
-            37 => self.disk.heal(),
-            38 | 39 => {
+            36 => {
+                match self.rng.below(3) {
+                    0 => self.disk.commits_fail(),
+                    1 => self.disk.reads_fail(),
+                    _ => self.disk.fail_read(1 + self.rng.below(40) as u64),
+                }
+                self.mended_in = self.steps + 1 + self.rng.below(12) as u64;
+            }
+            37 | 38 => {
                 let place = match self.rng.below(4) {
                     0 => Kill::Before,
                     1 => Kill::After,
-                    _ => Kill::Within(self.rng.below(4)),
+                    _ => Kill::Within(self.rng.below(3)),
                 };
-                self.disk.kill(1 + self.rng.below(8) as u64, place);
+                let kinds = [
+                    Kind::Promotion,
+                    Kind::Promotion,
+                    Kind::Model,
+                    Kind::Batch,
+                    Kind::Run,
+                    Kind::Sample,
+                    Kind::Checkpoint,
+                ];
+                match kinds.get(self.rng.below(2 * kinds.len())) {
+                    Some(kind) => self.disk.kill_at(*kind, place),
+                    None => self.disk.kill(1 + self.rng.below(8) as u64, place),
+                }
             }
-            40 if self.rng.chance(0.3) => self.concept = 0.2 + 0.1 * self.rng.below(6) as f64,
-            40 => self.answer_late(),
+            39 if self.rng.chance(0.3) => lock(&self.outside).concept = 0.2 + 0.1 * self.rng.below(6) as f64,
+            39 => self.answer_late(),
             _ => self.operator(),
-        }
-        self.follow();
-        self.checker.step_ends();
-        if self.steps.is_multiple_of(40) && !self.checker.world.samples.is_empty() {
-            self.checker.whole(&self.disk);
         }
     }
 
     /// Lives for so many steps; then everything is mended, and the loop must come to rest and serve its champion.
-    pub fn live(&mut self, steps: u64) -> Life {
+    pub fn live(&mut self, steps: u64) {
         (0..steps).for_each(|_| self.step());
         self.come_to_rest();
         self.checker.whole(&self.disk);
         check_journal(self.disk.content(), NAME);
         self.walk_the_lineage();
-        let world = &self.checker.world;
-        let back = |change: &&PromotionRecord| change.kind == PromotionKind::Rollback;
-        let rollbacks = world.promotions.iter().filter(back).count();
-        Life {
-            samples: world.samples.len(),
-            batches: world.batches.len(),
-            promotions: world.promotions.len() - rollbacks,
-            rollbacks,
-            kills: self.kills,
-        }
     }
 
     fn walk_the_lineage(&mut self) {
         let samples = self.checker.world.samples.values().filter(|sample| sample.batch.is_some());
-        let samples: Vec<_> = samples.map(Sample::id).take(20).collect();
-        let versions: Vec<_> = self.checker.world.models.keys().copied().collect();
+        let samples: Vec<_> = samples.map(Sample::id).take(4).collect();
+        let versions: Vec<_> = self.checker.world.models.keys().rev().take(2).copied().collect();
         self.process(|pipeline| {
             for id in samples {
                 assert!(pipeline.lineage(id).unwrap().nodes.len() >= 3, "sample, batch and run of {id}");
@@ -434,12 +285,16 @@ impl Simulation {
         });
     }
 
+    pub fn unfreeze(&mut self) -> Option<Result<(), Error>> {
+        self.checker.unfreezes();
+        self.process(Pipeline::unfreeze)
+    }
+
     fn come_to_rest(&mut self) {
         self.disk.heal();
         lock(&self.outside).wicked = false;
         self.revive();
-        self.checker.unfreezes();
-        self.process(Pipeline::unfreeze).expect("a healthy disk opens").expect("a healthy disk is written");
+        self.unfreeze().expect("a healthy disk opens").expect("a healthy disk is written");
         for _ in 0..10 {
             self.clock.advance(TimeDelta::minutes(10));
             self.poll();
@@ -459,8 +314,18 @@ impl Simulation {
         }
     }
 
-    pub fn seen(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.outside).seen.clone()
+    /// How often each thing happened.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.checker.counts();
+        for (what, times) in &lock(&self.outside).seen {
+            *counts.entry((*what).to_owned()).or_default() += times;
+        }
+        for (place, kinds) in self.disk.killed() {
+            let place = format!("{place:?}").split('(').next().unwrap_or_default().to_lowercase();
+            let kinds = kinds.iter().map(|kind| format!("killed with: {}", kind.as_str()));
+            kinds.chain([format!("killed {place} a commit")]).for_each(|what| *counts.entry(what).or_default() += 1);
+        }
+        counts
     }
 
     pub fn dump(&self) -> Dump {

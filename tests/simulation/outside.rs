@@ -88,6 +88,10 @@ pub struct Outside {
     trainings: BTreeMap<String, Training>,
     /// Do trainings lie and fail, and are calls refused?
     pub wicked: bool,
+    /// How often training ends in the model that is right at the moment, whatever the labels say.
+    pub clever: f64,
+    /// The truth of the moment: beyond it the answer is yes.
+    pub concept: f64,
     /// Rows (by their bits) that each training job was given.
     trained_on: BTreeMap<String, BTreeSet<Vec<u64>>>,
     /// Rows that came more than once, so that their content tells nothing.
@@ -116,6 +120,8 @@ impl Outside {
             store,
             trainings: BTreeMap::new(),
             wicked: false,
+            clever: 0.0,
+            concept: 0.5,
             trained_on: BTreeMap::new(),
             copied: BTreeSet::new(),
             activated: Vec::new(),
@@ -199,7 +205,8 @@ impl Outside {
         let rows = job.data.rows().iter().map(|row| bits(row.values())).collect();
         self.trained_on.insert(job.key.clone(), rows);
         let Artifact::Inline(good) = fit(job) else { return };
-        let good = String::from_utf8(good).unwrap_or_default();
+        let clever = self.rng.chance(self.clever);
+        let good = if clever { self.concept.to_string() } else { String::from_utf8(good).unwrap_or_default() };
         let fate = match self.rng.below(if self.wicked { 24 } else { 1 }) {
             0..=12 => Fate::Good,
             13 => Fate::Fails,
@@ -219,7 +226,11 @@ impl Outside {
             Fate::Fickle => (self.rng.unit() * 1.2).to_string(),
             _ => good,
         };
-        let left = if self.rng.chance(0.2) { self.rng.below(4) as u32 } else { 0 };
+        let left = match fate {
+            Fate::Hangs => 12,
+            _ if self.rng.chance(0.2) => self.rng.below(4) as u32,
+            _ => 0,
+        };
         self.trainings
             .insert(job.key.clone(), Training { data, fate, left, artifact: artifact.into_bytes(), lost: false });
     }
@@ -258,7 +269,7 @@ impl Trainer for Remote {
         Ok(match fate {
             Fate::Hangs => {
                 outside.count("training hangs");
-                JobStatus::Running
+                JobStatus::Failed { reason: "it was ended after its time".into(), log }
             }
             Fate::Fails => JobStatus::Failed { reason: "it did not converge".into(), log },
             _ => JobStatus::Done(Trained { artifact: Artifact::Inline(bytes), log }),

@@ -2,13 +2,27 @@
 
 use feedloop::References;
 use feedloop::{
-    Admission, Ask, Audit, Audited, BatchDraft, BoxError, Chunk, CohortVerdict, ConfidenceRouter, Decision, Detector,
-    Findings, GateContext, LabelRouter, LoopStatus, Memory, QualityGate, Reason, RetrainTrigger, Route, RouteContext,
-    Sample, Snapshot, Stage, predicted_label,
+    Admission, Ask, Audit, Audited, BatchDraft, BoxError, Chunk, CohortVerdict, ConfidenceRouter, Decision,
+    Deduplicate, Detector, Findings, GateContext, KsDrift, LabelRouter, LoopStatus, LowConfidence, Mahalanobis, Memory,
+    OutputDrift, PipelineBuilder, PredictionError, QualityGate, Reason, RetrainTrigger, Route, RouteContext, Sample,
+    SchemaGate, Snapshot, Stage, UserFeedback, predicted_label,
 };
 
 use super::checker::Marks;
 use super::outside::{Shared, lock};
+
+/// The crate's own detectors, and the gates that decide row by row.
+pub fn watchful(builder: PipelineBuilder) -> PipelineBuilder {
+    builder
+        .detect(LowConfidence::below(0.8))
+        .detect(Mahalanobis::default().false_alarm_rate(0.02))
+        .detect(KsDrift::default().window(60))
+        .detect(OutputDrift::default().window(60))
+        .detect(PredictionError::default())
+        .detect(UserFeedback::default())
+        .gate(SchemaGate::default())
+        .gate(Deduplicate::exact())
+}
 
 /// Beyond this the second number of a row is a mark.
 pub const MARKED: f64 = 5.0;

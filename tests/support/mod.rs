@@ -1,18 +1,18 @@
 //! What the integration tests share: a small world with a model, and a checker of everything that a store must satisfy.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod disk;
 pub mod host;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::uuid::Uuid;
 use feedloop::{
-    AlarmRecord, Artifact, BoxError, Committed, Dataset, Event, Fence, Kind, Label, Manifest, ModelRecord,
-    ModelVersion, Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record,
-    Row, Run, RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, Write, verify_journal,
+    AlarmRecord, Artifact, BoxError, Dataset, Event, Kind, Label, Manifest, ModelRecord, ModelVersion, Observation,
+    Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record, Row, Run, RunState, Sample,
+    SampleState, Scan, Schema, Store, Target, TrainJob, verify_journal,
 };
 
 /// Small seeded random numbers (SplitMix64, Steele et al. 2014).
@@ -122,100 +122,6 @@ pub fn evaluator(profile: Profile) -> PairedEvaluator {
         })
     });
     evaluator.profile(profile).inline()
-}
-
-/// A store that fails when it is told to.
-#[derive(Clone)]
-pub struct Flaky {
-    inner: Arc<dyn Store>,
-    pub commits_fail: Arc<AtomicBool>,
-    pub reads_fail: Arc<AtomicBool>,
-    /// The n-th read from now on fails, once; 0 is none.
-    pub fail_read: Arc<AtomicU64>,
-    pub refused: Arc<AtomicU64>,
-}
-
-impl Flaky {
-    pub fn new(inner: impl Store + 'static) -> Self {
-        Flaky {
-            inner: Arc::new(inner),
-            commits_fail: Arc::default(),
-            reads_fail: Arc::default(),
-            fail_read: Arc::default(),
-            refused: Arc::default(),
-        }
-    }
-
-    pub fn inner(&self) -> &Arc<dyn Store> {
-        &self.inner
-    }
-
-    pub fn heal(&self) {
-        self.commits_fail.store(false, Ordering::Relaxed);
-        self.reads_fail.store(false, Ordering::Relaxed);
-        self.fail_read.store(0, Ordering::Relaxed);
-    }
-
-    fn check(&self, fails: &AtomicBool) -> Result<(), BoxError> {
-        if fails.load(Ordering::Relaxed) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err("the disk is full".into());
-        }
-        Ok(())
-    }
-
-    fn check_read(&self) -> Result<(), BoxError> {
-        self.check(&self.reads_fail)?;
-        let left = self.fail_read.load(Ordering::Relaxed);
-        self.fail_read.store(left.saturating_sub(1), Ordering::Relaxed);
-        if left == 1 { Err("a read failed".into()) } else { Ok(()) }
-    }
-}
-
-impl Store for Flaky {
-    fn commit(&self, units: &[&[Write]], fence: &Fence, out: &mut Vec<Committed>) -> Result<(), BoxError> {
-        self.check(&self.commits_fail)?;
-        self.inner.commit(units, fence, out)
-    }
-
-    fn take_over(&self, pipeline: &str) -> Result<u64, BoxError> {
-        self.check(&self.commits_fail)?;
-        self.inner.take_over(pipeline)
-    }
-
-    fn claim(
-        &self,
-        pipeline: &str,
-        kind: Kind,
-        n: usize,
-        now: DateTime<Utc>,
-        lease_until: DateTime<Utc>,
-        holder: &str,
-        except: &dyn Fn(&str) -> bool,
-    ) -> Result<Vec<Record>, BoxError> {
-        self.check(&self.commits_fail)?;
-        self.inner.claim(pipeline, kind, n, now, lease_until, holder, except)
-    }
-
-    fn get(&self, pipeline: &str, kind: Kind, id: &str) -> Result<Option<Record>, BoxError> {
-        self.check_read()?;
-        self.inner.get(pipeline, kind, id)
-    }
-
-    fn scan(&self, scan: &Scan<'_>) -> Result<Vec<Record>, BoxError> {
-        self.check_read()?;
-        self.inner.scan(scan)
-    }
-
-    fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError> {
-        self.check_read()?;
-        self.inner.count(pipeline, kind, state)
-    }
-
-    fn scrub(&self) -> Result<bool, BoxError> {
-        self.check(&self.commits_fail)?;
-        self.inner.scrub()
-    }
 }
 
 /// Every record of a kind, by id.

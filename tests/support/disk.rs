@@ -1,6 +1,6 @@
 //! A disk that outlives the process: it fails when told to, and a process that uses it can be killed in any commit.
-#![allow(dead_code)]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use feedloop::chrono::{DateTime, Utc};
@@ -28,8 +28,12 @@ struct Plan {
     fail_read: u64,
     /// In the n-th commit from now on (1 is the next) the process dies.
     kill: Option<(u64, Kill)>,
+    /// In the next commit with a record of this kind the process dies.
+    kill_at: Option<(Kind, Kill)>,
     commits: u64,
     reads_failed: u64,
+    /// What was about to be written when the process died, kill by kill.
+    killed: Vec<(Kill, BTreeSet<Kind>)>,
     /// Units that were applied since they were last asked for.
     applied: Vec<Vec<Write>>,
 }
@@ -76,9 +80,20 @@ impl<S: Store> Disk<S> {
         self.plan().kill = Some((commit, place));
     }
 
-    pub fn heal(&self) {
+    pub fn kill_at(&self, kind: Kind, place: Kill) {
+        self.plan().kill_at = Some((kind, place));
+    }
+
+    /// Nothing fails any more; a kill that is planned stays planned.
+    pub fn mend(&self) {
         let mut plan = self.plan();
-        (plan.commits_fail, plan.reads_fail, plan.fail_read, plan.kill) = (false, false, 0, None);
+        (plan.commits_fail, plan.reads_fail, plan.fail_read) = (false, false, 0);
+    }
+
+    pub fn heal(&self) {
+        self.mend();
+        let mut plan = self.plan();
+        (plan.kill, plan.kill_at) = (None, None);
     }
 
     /// Commits so far.
@@ -88,6 +103,11 @@ impl<S: Store> Disk<S> {
 
     pub fn reads_failed(&self) -> u64 {
         self.plan().reads_failed
+    }
+
+    /// Where the process died, and what kinds of records were in that commit.
+    pub fn killed(&self) -> Vec<(Kill, BTreeSet<Kind>)> {
+        self.plan().killed.clone()
     }
 
     /// The units that were applied since the last call, in their order.
@@ -124,7 +144,9 @@ impl<S: Store> Store for Disk<S> {
         if let Some((left, _)) = &mut plan.kill {
             *left -= 1;
         }
-        let place = plan.kill.filter(|(left, _)| *left == 0).map(|(_, place)| place);
+        let kinds: BTreeSet<Kind> = units.iter().flat_map(|unit| unit.iter().map(|write| write.kind)).collect();
+        let here = plan.kill.filter(|(left, _)| *left == 0).map(|(_, place)| place);
+        let place = here.or(plan.kill_at.filter(|(kind, _)| kinds.contains(kind)).map(|(_, place)| place));
         drop(plan);
         let Some(place) = place else { return self.apply(units, fence, out) };
         let applied = match place {
@@ -133,7 +155,13 @@ impl<S: Store> Store for Disk<S> {
             Kill::After => units.len(),
         };
         self.apply(&units[..applied], fence, out)?;
-        self.plan().kill = None;
+        let mut plan = self.plan();
+        match here {
+            Some(_) => plan.kill = None,
+            None => plan.kill_at = None,
+        }
+        plan.killed.push((place, kinds));
+        drop(plan);
         std::panic::resume_unwind(Box::new(Killed));
     }
 
@@ -169,5 +197,10 @@ impl<S: Store> Store for Disk<S> {
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError> {
         self.check_read()?;
         self.content.count(pipeline, kind, state)
+    }
+
+    fn scrub(&self) -> Result<bool, BoxError> {
+        self.check_write()?;
+        self.content.scrub()
     }
 }
