@@ -76,7 +76,7 @@ const NAME: &str = "simulated";
 
 /// What must happen in 200 lives, at least so often: a simulation in which nothing is promoted and nothing goes wrong shows
 /// nothing.
-const OFTEN: [(&str, u64); 38] = [
+const OFTEN: [(&str, u64); 37] = [
     ("batch", 400),
     ("round", 500),
     ("sample of the lane comparison", 50),
@@ -103,7 +103,6 @@ const OFTEN: [(&str, u64); 38] = [
     ("run is cancelled", 5),
     ("frozen: flapping", 4),
     ("frozen: test", 5),
-    ("frozen: after the restart", 1),
     ("killed before a commit", 20),
     ("killed within a commit", 20),
     ("killed after a commit", 20),
