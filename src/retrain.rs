@@ -1,6 +1,7 @@
 //! Retraining: who trains, who evaluates, who serves; and the records that link batches, runs and models.
 
 pub(crate) mod batch;
+mod cancellable;
 mod command;
 pub(crate) mod compare;
 pub(crate) mod evaluation;
