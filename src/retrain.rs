@@ -1,6 +1,7 @@
 //! Retraining: who trains, who evaluates, who serves; and the records that link batches, runs and models.
 
 pub(crate) mod batch;
+mod cancellable;
 mod command;
 pub(crate) mod compare;
 pub(crate) mod evaluation;
@@ -13,8 +14,10 @@ pub(crate) mod latency;
 pub(crate) mod maturity;
 pub(crate) mod orders;
 pub(crate) mod paired;
+mod profile;
 pub(crate) mod race;
 pub(crate) mod recipe;
+mod run;
 pub(crate) mod signal;
 mod slot;
 mod train_fn;
@@ -34,7 +37,6 @@ use crate::error::BoxError;
 use crate::event::{ModelVersion, PredictionId};
 use crate::sample::Reason;
 use crate::schema::Row;
-use crate::trigger::Explanation;
 
 pub use batch::{Verified, verify_batch};
 pub use command::CommandTrainer;
@@ -49,7 +51,9 @@ pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
 pub use label_faults::{LabelCheck, LabelChecks, LabelFaults};
 pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;
+pub use profile::{AdaptiveRules, ConfirmRules, Profile, Verdict};
 pub use race::Race;
+pub use run::{Run, RunId, RunState};
 pub use slot::{ModelSlot, Served};
 pub use train_fn::FnTrainer;
 pub use version::{DataRef, DatasetVersion};
@@ -63,17 +67,6 @@ pub struct BatchId(pub String);
 impl std::fmt::Display for BatchId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Name of a run: 1 is the first of its pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RunId(pub u64);
-
-impl std::fmt::Display for RunId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "run-{}", self.0)
     }
 }
 
@@ -370,184 +363,6 @@ pub trait Deployer: Send {
         let _ = challenger;
         Ok(())
     }
-}
-
-/// By which rules a candidate is promoted; see [the guide](crate::guide::retraining) for what each of them
-/// promises.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Profile {
-    /// A frozen candidate is promoted on paired evidence: the unattended default.
-    Confirm(ConfirmRules),
-    /// Recipes race by progressive validation; a model of their blend is promoted: for fast drift and small budgets.
-    Adaptive(AdaptiveRules),
-}
-
-impl Profile {
-    /// `confirm` with its default rules.
-    pub fn confirm() -> Self {
-        Profile::Confirm(ConfirmRules::default())
-    }
-
-    /// `adaptive` with its default rules.
-    pub fn adaptive() -> Self {
-        Profile::Adaptive(AdaptiveRules::default())
-    }
-
-    /// Its name.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Profile::Confirm(_) => "confirm",
-            Profile::Adaptive(_) => "adaptive",
-        }
-    }
-}
-
-/// Rules of the profile `confirm`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConfirmRules {
-    /// e-value at which a candidate is confirmed: 1 / the accepted probability of a harmful promotion.
-    pub confirm_at: f64,
-    /// Mirrored e-value at which it fails.
-    pub fail_at: f64,
-    /// Also promote what is only likely better: no error is promised then.
-    pub likely: bool,
-    /// Label batches without a verdict after which it is inconclusive.
-    pub most_rounds: u32,
-    /// Let one person's labels alone decide. Otherwise a verdict needs labels of two people, or the world's.
-    pub single_annotator: bool,
-}
-
-impl Default for ConfirmRules {
-    fn default() -> Self {
-        ConfirmRules { confirm_at: 20.0, fail_at: 10.0, likely: false, most_rounds: 5, single_annotator: false }
-    }
-}
-
-/// Rules of the profile `adaptive`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AdaptiveRules {
-    /// Discount of a recipe's score per audited label.
-    pub discount: f64,
-    /// How fast recipes gain and lose their shares of the [blend](Recipe::Blend): a lead of one in the discounted score
-    /// multiplies the proportion of two shares by exp(rate).
-    pub rate: f64,
-    /// A refit that changes a smaller share of the predictions is skipped.
-    pub least_change: f64,
-}
-
-impl Default for AdaptiveRules {
-    fn default() -> Self {
-        AdaptiveRules { discount: 0.98, rate: 0.5, least_change: 0.01 }
-    }
-}
-
-/// Verdict on a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It may be promoted.
-    Pass,
-    /// It must not.
-    Fail,
-    /// Nobody can say with the labels that there are; it is not promoted.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// The name as it is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail => "fail",
-            Verdict::Inconclusive => "inconclusive",
-        }
-    }
-}
-
-/// What became of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunState {
-    /// Decided and written down; nothing outside has happened yet.
-    Requested,
-    /// Trainers are at work.
-    Training,
-    /// Trained; waits for evidence.
-    Judging,
-    /// Passed; waits for a person's approval.
-    AwaitingApproval,
-    /// Its candidate was promoted and is being watched.
-    Watched,
-    /// Its candidate was promoted and proved not worse.
-    Kept,
-    /// Its candidate was promoted; the labels did not suffice to say more.
-    KeptUnproven,
-    /// Its candidate was promoted and rolled back.
-    RolledBack,
-    /// Its candidate was refused, or changes too little to be worth a switch; the last note says which.
-    Rejected,
-    /// No verdict was reached, or the mode forbids to act on it.
-    Inconclusive,
-    /// Training or loading failed.
-    Failed,
-    /// A person ended it.
-    Cancelled,
-    /// Its batch was exported; there is no trainer, somebody else trains from the directory.
-    Exported,
-}
-
-impl RunState {
-    /// Is the run still under way (before its candidate serves or is refused)?
-    pub fn in_flight(self) -> bool {
-        matches!(self, RunState::Requested | RunState::Training | RunState::Judging | RunState::AwaitingApproval)
-    }
-
-    /// The name as it is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RunState::Requested => "requested",
-            RunState::Training => "training",
-            RunState::Judging => "judging",
-            RunState::AwaitingApproval => "awaiting_approval",
-            RunState::Watched => "watched",
-            RunState::Kept => "kept",
-            RunState::KeptUnproven => "kept_unproven",
-            RunState::RolledBack => "rolled_back",
-            RunState::Rejected => "rejected",
-            RunState::Inconclusive => "inconclusive",
-            RunState::Failed => "failed",
-            RunState::Cancelled => "cancelled",
-            RunState::Exported => "exported",
-        }
-    }
-}
-
-/// One run, from the trigger's decision to what became of its candidate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// Its number.
-    pub id: RunId,
-    /// Where it stands.
-    pub state: RunState,
-    /// When it was requested.
-    pub requested: DateTime<Utc>,
-    /// Why.
-    pub why: Explanation,
-    /// The batch that was sealed for it; `None` if there was nothing new.
-    pub batch: Option<BatchId>,
-    /// The model that was served when it began.
-    pub base: ModelVersion,
-    /// The models that it trained.
-    pub models: Vec<ModelVersion>,
-    /// The one of them that is judged, promoted or refused.
-    pub candidate: Option<ModelVersion>,
-    /// SHA-256, in hexadecimal, of its stored [`Evaluation`]; `None` as long as it has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluation: Option<String>,
-    /// What happened, oldest first.
-    pub notes: Vec<(DateTime<Utc>, Reason)>,
 }
 
 #[allow(unused)]

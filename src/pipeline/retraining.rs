@@ -16,18 +16,21 @@ mod incident;
 mod judging;
 mod label_faults;
 mod labels;
+mod models;
 mod power;
+mod reopen;
 mod rounds;
 mod run;
+mod state;
 mod tally;
 mod telemetry;
 mod training;
 mod validation;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hashbrown::HashMap;
@@ -35,24 +38,21 @@ use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
 use super::outbox::Outbox;
-use super::shadow::Recorded;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
-use crate::retrain::label_faults::Checking;
 use crate::retrain::latency::Timings;
 use crate::retrain::maturity::Cohort;
 use crate::retrain::{
-    Artifact, BatchId, DataRef, DatasetVersion, Deployer, Evaluation, Evaluator, Evidence, Flapping, LabelFaults,
-    LatencyBound, ModelRecord, Race, Recipe, Run, RunId, RunState, Trainer, Watch,
+    Artifact, DataRef, Deployer, Evaluation, Evaluator, LabelFaults, LatencyBound, ModelRecord, Run, RunId, RunState,
+    Trainer,
 };
 use crate::sample::{Annotator, Reason, Sample, SampleState};
 use crate::schema::{Row, Schema, Target};
-use crate::stage::isolate;
 use crate::store::{Indexed, Kind, Write};
+use crate::trigger::Decision;
 use crate::trigger::coverage::tracker::CoverageTracker;
-use crate::trigger::{Decision, Memory};
 pub use aliases::{AliasRecord, Aliases};
 pub use audit::HeldBatch;
 pub(super) use cohorts::Made;
@@ -60,15 +60,14 @@ use evaluation::Checked;
 pub(super) use evaluation::{EvaluationSettings, stored as stored_evaluation};
 pub use evolution::SchemaVersion;
 use labels::LabelTracker;
-use tally::Tally;
+use models::read_model;
+use state::{Comparing, Job, LoopState, Phase, Round};
 use telemetry::TriggerLog;
 pub(super) use telemetry::read_trigger_log;
 use validation::Validation;
 
 use super::builder::Mode;
 
-/// Labels on which the recipes of a race must differ before anything is claimed about harm.
-const HARM_CLAIM: u64 = 25;
 /// Rows of live traffic that make a serving baseline.
 const BASELINE_ROWS: u64 = 2_000;
 /// Fewest and most live rows of one look at where candidate and champion disagree.
@@ -105,122 +104,6 @@ pub struct PromotionRecord {
 
 /// Key of a smoke test, and its rows; those that the candidate was trained on with their labels and weights.
 type Smoke = (String, Vec<(Row, Option<(Label, f64)>)>);
-
-/// One training job of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Job {
-    key: String,
-    recipe: Recipe,
-    digest: String,
-    /// `None` if an earlier version wrote it.
-    #[serde(default)]
-    dataset: Option<DatasetVersion>,
-    version: Option<ModelVersion>,
-    failed: Option<String>,
-}
-
-/// Where the run in flight stands.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Phase {
-    #[default]
-    Idle,
-    Requested,
-    Training(Vec<Job>),
-    Smoke,
-    Validating,
-    Judging,
-    AwaitingApproval,
-    Deploying {
-        to: ModelVersion,
-        kind: PromotionKind,
-        reason: Reason,
-    },
-}
-
-/// Judge, then train: the labels of a round judge every live model before they may be trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Round {
-    key: String,
-    samples: Vec<PredictionId>,
-    models: Vec<ModelVersion>,
-    /// Samples for which every model's output was recorded in production when the round began: they are not scored again.
-    #[serde(default)]
-    recorded: BTreeSet<PredictionId>,
-}
-
-/// A look at where the live models disagree: its inputs do not change while it is under way.
-#[derive(Debug)]
-struct Comparing {
-    key: String,
-    rows: Vec<Observation>,
-    models: Vec<ModelVersion>,
-    /// What every model said of a row in production, where all of it was recorded.
-    known: Vec<Recorded>,
-}
-
-/// The part of the state that survives.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct LoopState {
-    schema: String,
-    started: DateTime<Utc>,
-    next_version: u64,
-    next_run: u64,
-    next_round: u64,
-    champion: ModelVersion,
-    previous: Option<ModelVersion>,
-    kept: Option<ModelVersion>,
-    run: Option<Run>,
-    phase: Phase,
-    round: Option<Round>,
-    race: Race,
-    race_models: BTreeMap<Recipe, ModelVersion>,
-    /// What the recipes have in the blend of the run in flight.
-    #[serde(default)]
-    shares: BTreeMap<String, f64>,
-    evidence: Option<Evidence>,
-    /// Live rows on which candidate and champion were compared without labels, and on how many they differed.
-    compared: (u64, u64),
-    watch: Option<Watch>,
-    watched_run: Option<RunId>,
-    flapping: Flapping,
-    frozen: Option<String>,
-    memory: Memory,
-    last_run: Option<DateTime<Utc>>,
-    last_batch: Option<BatchId>,
-    batches: Vec<BatchId>,
-    /// The batch that is being exported and is not sealed yet.
-    #[serde(default)]
-    exporting: Option<BatchId>,
-    promotions: u64,
-    rollbacks: u64,
-    rejected: u64,
-    /// After a rollback: rounds to wait before the trigger is asked again.
-    cool_off: u32,
-    /// After a held or failed run: do not ask the trigger before this time.
-    back_off: Option<DateTime<Utc>>,
-    failures_in_a_row: u32,
-    /// Scorings of a round that failed in a row.
-    #[serde(default)]
-    round_failures: u32,
-    /// The batch that waits for a person, or was signed off and waits for its run.
-    #[serde(default)]
-    held: Option<HeldBatch>,
-    #[serde(default)]
-    tally: Tally,
-    /// Where the evaluated live rows of the candidate are kept, round by round.
-    #[serde(default)]
-    live_rows: Vec<String>,
-    /// Median time that the champion took to predict when the state was saved, as the host recorded it, and that of its
-    /// predecessor: a process that has just begun has too few timings for a claim.
-    #[serde(default)]
-    latency: Option<Duration>,
-    #[serde(default)]
-    latency_before: Option<Duration>,
-    /// The label-fault check.
-    #[serde(default)]
-    checking: Checking,
-}
 
 /// Parts that the builder hands over.
 pub(super) struct Parts {
@@ -309,46 +192,7 @@ impl Retraining {
     pub(super) fn new(parts: Parts, schema: &Arc<Schema>, training: &Reference, now: DateTime<Utc>) -> Self {
         let coverage = CoverageTracker::new(training, parts.seed);
         Retraining {
-            state: LoopState {
-                schema: schema.fingerprint().to_owned(),
-                started: now,
-                next_version: 1,
-                next_run: 1,
-                next_round: 1,
-                champion: ModelVersion::FIRST,
-                previous: None,
-                kept: Some(ModelVersion::FIRST),
-                run: None,
-                phase: Phase::Idle,
-                round: None,
-                race: Race::new([Race::KEEP]),
-                race_models: BTreeMap::new(),
-                shares: BTreeMap::new(),
-                evidence: None,
-                compared: (0, 0),
-                watch: None,
-                watched_run: None,
-                flapping: Flapping::default(),
-                frozen: None,
-                memory: Memory::default(),
-                last_run: None,
-                last_batch: None,
-                batches: Vec::new(),
-                exporting: None,
-                promotions: 0,
-                rollbacks: 0,
-                rejected: 0,
-                cool_off: 0,
-                back_off: None,
-                failures_in_a_row: 0,
-                round_failures: 0,
-                held: None,
-                tally: Tally::default(),
-                live_rows: Vec::new(),
-                latency: None,
-                latency_before: None,
-                checking: Checking::default(),
-            },
+            state: LoopState::new(schema, now),
             models: HashMap::new(),
             ready: BTreeMap::new(),
             unjudged: BTreeSet::new(),
@@ -484,20 +328,6 @@ impl Retraining {
         }
     }
 
-    /// Versions that are needed: served, previous, kept, candidate, racing, or in the round under way.
-    fn live_versions(&self) -> BTreeSet<ModelVersion> {
-        let state = &self.state;
-        let candidate = state.run.as_ref().and_then(|run| run.candidate);
-        let deploying = if let Phase::Deploying { to, .. } = &state.phase { Some(*to) } else { None };
-        let single =
-            [Some(ModelVersion::FIRST), Some(state.champion), state.previous, state.kept, candidate, deploying];
-        let trained = state.run.iter().flat_map(|run| run.models.iter().copied());
-        let round = state.round.iter().flat_map(|round| round.models.iter().copied());
-        let watched = state.watch.iter().map(|watch| watch.previous);
-        let racing = state.race_models.values().copied();
-        single.into_iter().flatten().chain(trained).chain(round).chain(watched).chain(racing).collect()
-    }
-
     /// The write that makes the state durable; it goes into the unit of whatever changed it.
     fn save(&self, outbox: &Outbox) -> Result<Write, Error> {
         let indexed = Indexed { state: "saved", rank: 0, due: None };
@@ -508,54 +338,6 @@ impl Retraining {
         let indexed = Indexed { state: run.state.as_str(), rank: run.id.0 as i64, due: None };
         outbox.json(Kind::Run, &run.id.to_string(), indexed, run)
     }
-
-    /// Record and bytes of a model; the bytes of an inline artifact are a record of their own.
-    fn save_model(&self, outbox: &Outbox, record: &ModelRecord) -> Result<Vec<Write>, Error> {
-        let version = record.version;
-        let state = if record.quarantined.is_some() { "quarantined" } else { "usable" };
-        let indexed = Indexed { state, rank: version.0 as i64, due: None };
-        let mut writes = Vec::new();
-        let mut stored = record.clone();
-        if let Artifact::Inline(bytes) = &mut stored.artifact {
-            let bytes = std::mem::take(bytes);
-            let indexed = Indexed { state: "bytes", rank: version.0 as i64, due: None };
-            writes.push(outbox.raw(Kind::Model, &artifact_key(version), indexed, bytes));
-        }
-        writes.push(outbox.json(Kind::Model, &version.to_string(), indexed, &stored)?);
-        Ok(writes)
-    }
-
-    fn load_model(&mut self, outbox: &Outbox, version: ModelVersion) -> Result<(), Error> {
-        if self.models.contains_key(&version) {
-            return Ok(());
-        }
-        let Some(record) = read_model(outbox, version)? else {
-            return Err(Error::Corrupt(format!("model {version} is not in the store")));
-        };
-        self.models.insert(version, record);
-        Ok(())
-    }
-
-    /// Forgets the records of versions that are no longer live.
-    fn forget_models(&mut self) {
-        let live = self.live_versions();
-        self.models.retain(|version, _| live.contains(version));
-    }
-}
-
-fn artifact_key(version: ModelVersion) -> String {
-    format!("{version}.artifact")
-}
-
-/// The record of a model, with its artifact.
-fn read_model(outbox: &Outbox, version: ModelVersion) -> Result<Option<ModelRecord>, Error> {
-    let mut record = outbox.read::<ModelRecord>(Kind::Model, &version.to_string())?;
-    if let Some(Artifact::Inline(bytes)) = record.as_mut().map(|record| &mut record.artifact)
-        && let Some(stored) = outbox.read_raw(Kind::Model, &artifact_key(version))?
-    {
-        *bytes = stored.to_vec();
-    }
-    Ok(record)
 }
 
 impl Pipeline {
@@ -639,137 +421,5 @@ impl Pipeline {
         run.notes.push((now, reason));
         let run = run.clone();
         self.retraining.save_run(&self.outbox, &run)
-    }
-
-    /// Takes over what an earlier process left in the store, or writes the first state.
-    pub(super) fn reopen_retraining(&mut self) -> Result<(), Error> {
-        let saved: Option<LoopState> = self.outbox.read(Kind::Control, "loop")?;
-        let fresh = saved.is_none();
-        let aliases = saved.as_ref().unwrap_or(&self.retraining.state).aliases();
-        if let Some(mut saved) = saved {
-            if saved.schema != self.schema.fingerprint() {
-                self.take_over_schema(&mut saved)?;
-            }
-            self.retraining.state = saved;
-        }
-        self.reopen_aliases(aliases)?;
-        self.first_version()?;
-        if let Some(artifact) = self.retraining.parts.first_model.clone() {
-            let record = ModelRecord {
-                version: ModelVersion::FIRST,
-                artifact,
-                run: None,
-                recipe: None,
-                base: None,
-                batches: Vec::new(),
-                digest: self.base.as_ref().map(Dataset::digest),
-                dataset: None,
-                trained: self.now,
-                quarantined: None,
-            };
-            if fresh {
-                let writes = self.retraining.save_model(&self.outbox, &record)?;
-                self.outbox.join(writes);
-            }
-            self.retraining.models.insert(ModelVersion::FIRST, record);
-        }
-        for version in self.retraining.live_versions().into_iter().filter(|version| *version != ModelVersion::FIRST) {
-            self.retraining.load_model(&self.outbox, version)?;
-        }
-        self.retraining.redeploy =
-            self.retraining.state.champion != ModelVersion::FIRST && self.retraining.parts.deployer.is_some();
-        // The traffic before is forgotten; what comes is enough for a baseline, or the old one stays.
-        let watched = self.retraining.state.watch.as_ref().map(|watch| watch.current);
-        self.retraining.baseline = watched.map(|version| Reference::builder(self.schema.clone()).model(version));
-        let references = &mut self.references;
-        for (name, place) in [
-            ("reference/training", &mut references.training),
-            ("reference/serving", &mut references.serving),
-            ("reference/anchor", &mut references.anchor),
-        ] {
-            if let Some(bytes) = self.outbox.read_raw(Kind::Control, name)? {
-                let reference: Reference = serde_json::from_slice(&bytes)
-                    .map_err(|e| Error::Corrupt(format!("the stored {name} cannot be read: {e}")))?;
-                if reference.schema().fingerprint() != self.schema.fingerprint() {
-                    return Err(Error::Corrupt(format!("the stored {name} is of another schema")));
-                }
-                *place = Arc::new(reference);
-            }
-        }
-        self.measure_drift();
-        self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
-        self.reload_labels()?;
-        if fresh || self.retraining.aliases.is_none() { self.save_loop(Vec::new()) } else { Ok(()) }
-    }
-
-    /// Labels that wait for a batch, and the newest rows of the batches that there are.
-    fn reload_labels(&mut self) -> Result<(), Error> {
-        let (schema, retraining) = (&self.schema, &mut self.retraining);
-        for state in [SampleState::Queued, SampleState::Admitted, SampleState::Labelled] {
-            self.outbox.each(Kind::Sample, state.as_str(), |record| {
-                let sample = self.outbox.parse_sample(&record)?;
-                let mut admitted = sample.clone();
-                admitted.state = SampleState::Admitted;
-                retraining.flagged(&admitted, schema);
-                retraining.labelled(&sample);
-                Ok(())
-            })?;
-        }
-        self.reload_training_rows()
-    }
-
-    /// Weight of a sample in training: that of its draw, times what the gates say.
-    fn training_weight(&self, sample: &Sample) -> f64 {
-        let drawn = self.retraining.parts.weight_clip.map_or(1.0, |clip| (1.0 / sample.inclusion).min(clip));
-        let said = self.gates.iter().map(|gate| isolate(|| Ok(gate.stage.weight(sample))).unwrap_or(1.0));
-        said.filter(|weight| weight.is_finite() && *weight > 0.0).product::<f64>() * drawn
-    }
-}
-
-/// The parts of [`Retraining`] that the status shows.
-pub(super) struct View {
-    pub(super) previous: Option<ModelVersion>,
-    pub(super) kept: Option<ModelVersion>,
-    pub(super) run: Option<Run>,
-    pub(super) watch: Option<String>,
-    pub(super) power: Option<String>,
-    pub(super) maturity: Option<String>,
-    pub(super) race: Option<String>,
-    pub(super) runs: u64,
-    pub(super) promotions: u64,
-    pub(super) rollbacks: u64,
-    pub(super) rejected: u64,
-    pub(super) frozen: Option<String>,
-    pub(super) held: Option<HeldBatch>,
-}
-
-impl Retraining {
-    pub(super) fn view(&self) -> View {
-        let state = &self.state;
-        View {
-            previous: state.previous,
-            kept: state.kept,
-            run: state.run.clone().filter(|run| run.state.in_flight()),
-            watch: state.watch.as_ref().map(|watch| {
-                let (wins, losses) = (watch.paired.wins, watch.paired.losses);
-                format!(
-                    "{} against {}: {losses} rows only the new one has right, {wins} only the old one, {} rounds",
-                    watch.current, watch.previous, watch.rounds
-                )
-            }),
-            power: self.power(),
-            maturity: self.maturity(),
-            race: (!state.race_models.is_empty()).then(|| {
-                let ((leader, _), decisive) = (state.race.leader(), state.race.decisive);
-                let claim = if decisive < HARM_CLAIM { ", too few for any claim about harm" } else { "" };
-                format!("recipe `{leader}` leads; the recipes differ on {decisive} labels so far{claim}")
-            }),
-            runs: state.next_run - 1,
-            promotions: state.promotions,
-            rollbacks: state.rollbacks,
-            rejected: state.rejected,
-            frozen: state.frozen.clone(),
-            held: state.held.clone(),
-        }
     }
 }

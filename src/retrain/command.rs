@@ -1,13 +1,10 @@
 //! A trainer that runs a command.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::jobs::Jobs;
-use super::signal::Signal;
+use super::cancellable::CancellableJobs;
 use super::{JobStatus, TrainJob, Trained, Trainer};
 use crate::error::{BoxError, message};
 
@@ -48,8 +45,7 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// ```
 pub struct CommandTrainer {
     order: Order,
-    jobs: Jobs<Trained>,
-    signals: BTreeMap<String, Arc<Signal>>,
+    jobs: CancellableJobs<Trained>,
 }
 
 /// What to run, and what is expected of it.
@@ -81,7 +77,7 @@ impl CommandTrainer {
             back_off: BACK_OFF,
             environment: Vec::new(),
         };
-        CommandTrainer { order, jobs: Jobs::threaded(), signals: BTreeMap::new() }
+        CommandTrainer { order, jobs: CancellableJobs::new() }
     }
 
     /// Name of the artifact within `FEEDLOOP_OUTPUT`.
@@ -130,16 +126,8 @@ impl Trainer for CommandTrainer {
             return Err(message(text));
         };
         let directory = std::path::absolute(directory)?;
-        let before = self.signals.get(&job.key).filter(|signal| signal.raised()).cloned();
-        if self.jobs.knows(&job.key) {
-            return Ok(());
-        }
-        let (order, signal, key) = (self.order.clone(), Arc::new(Signal::default()), job.key.clone());
-        let heard = signal.clone();
-        self.jobs.start(&key, move || child::train(&order, &job, &directory, &heard, before.as_deref()))?;
-        self.signals.insert(key.clone(), signal);
-        self.signals.retain(|known, signal| *known == key || !signal.over());
-        Ok(())
+        let (order, key) = (self.order.clone(), job.key.clone());
+        self.jobs.start(&key, move |signal| child::train(&order, &job, &directory, signal))
     }
 
     fn poll(&mut self, key: &str) -> Result<JobStatus<Trained>, BoxError> {
@@ -148,9 +136,6 @@ impl Trainer for CommandTrainer {
 
     /// The process group is killed within a moment, by the job's own thread.
     fn cancel(&mut self, key: &str) -> Result<(), BoxError> {
-        if let Some(signal) = self.signals.get(key) {
-            signal.raise();
-        }
         self.jobs.cancel(key);
         Ok(())
     }
@@ -158,7 +143,7 @@ impl Trainer for CommandTrainer {
 
 impl Drop for CommandTrainer {
     fn drop(&mut self) {
-        self.signals.values().for_each(|signal| signal.raise());
+        self.jobs.tell_all();
     }
 }
 

@@ -1,10 +1,9 @@
 //! A trainer that is a service.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::jobs::Jobs;
+use super::cancellable::CancellableJobs;
 use super::signal::Signal;
 use super::{JobStatus, TrainJob, Trained, Trainer};
 use crate::error::{BoxError, message};
@@ -44,8 +43,7 @@ mod job;
 /// ```
 pub struct HttpTrainer {
     order: Order,
-    jobs: Jobs<Trained>,
-    running: BTreeMap<String, Arc<Signal>>,
+    jobs: CancellableJobs<Trained>,
     /// Raised when the trainer is dropped: its threads leave their jobs to the service.
     gone: Arc<Signal>,
 }
@@ -76,7 +74,7 @@ impl HttpTrainer {
             back_off: Duration::from_millis(500),
             most_bytes: 64 << 20,
         };
-        HttpTrainer { order, jobs: Jobs::threaded(), running: BTreeMap::new(), gone: Arc::default() }
+        HttpTrainer { order, jobs: CancellableJobs::new(), gone: Arc::default() }
     }
 
     /// A token that every request carries as `Authorization: Bearer`. Without TLS everybody on the way can read it.
@@ -133,16 +131,8 @@ impl Trainer for HttpTrainer {
         if self.order.address.starts_with("https:") && !cfg!(feature = "https") {
             return Err(message(format!("{} needs the feature `https`", self.order.address)));
         }
-        if self.jobs.knows(&job.key) {
-            return Ok(());
-        }
-        let before = self.running.get(&job.key).cloned();
-        let (order, key, signal, gone) = (self.order.clone(), job.key.clone(), Arc::new(Signal::default()), &self.gone);
-        let (heard, gone) = (signal.clone(), gone.clone());
-        self.jobs.start(&key, move || job::train(&order, &job, &heard, &gone, before.as_deref()))?;
-        self.running.insert(key.clone(), signal);
-        self.running.retain(|known, signal| *known == key || !signal.over());
-        Ok(())
+        let (order, key, gone) = (self.order.clone(), job.key.clone(), self.gone.clone());
+        self.jobs.start(&key, move |signal| job::train(&order, &job, signal, &gone))
     }
 
     fn poll(&mut self, key: &str) -> Result<JobStatus<Trained>, BoxError> {
@@ -151,9 +141,6 @@ impl Trainer for HttpTrainer {
 
     /// The service is told by the job's own thread, once the request that is under way has ended.
     fn cancel(&mut self, key: &str) -> Result<(), BoxError> {
-        if let Some(signal) = self.running.get(key) {
-            signal.raise();
-        }
         self.jobs.cancel(key);
         Ok(())
     }

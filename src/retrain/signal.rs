@@ -23,6 +23,11 @@ impl Signal {
         self.raised.load(Ordering::Acquire)
     }
 
+    /// The job is over.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
     pub(crate) fn over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -40,15 +45,6 @@ impl Signal {
         while !self.raised() && begun.elapsed() < time {
             thread::sleep(GLANCE.min(time));
         }
-    }
-}
-
-/// Says that a job is over, however it ends.
-pub(crate) struct Ending<'a>(pub(crate) &'a Signal);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Release);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::event::{Label, PredictionId};
 use crate::retrain::batch::{self, BatchRow};
 use crate::retrain::{Run, RunId, RunState};
 use crate::sample::{Annotation, Reason, Sample, SampleState};
+use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 use crate::trigger::coverage::tracker::CoverageTracker;
 use crate::trigger::{Decision, Explanation, decide};
@@ -205,6 +206,13 @@ impl Pipeline {
         // What the alarms asked for is under way.
         self.put_alarms(acknowledged);
         Ok(())
+    }
+
+    /// Weight of a sample in training: that of its draw, times what the gates say.
+    fn training_weight(&self, sample: &Sample) -> f64 {
+        let drawn = self.retraining.parts.weight_clip.map_or(1.0, |clip| (1.0 / sample.inclusion).min(clip));
+        let said = self.gates.iter().map(|gate| isolate(|| Ok(gate.stage.weight(sample))).unwrap_or(1.0));
+        said.filter(|weight| weight.is_finite() && *weight > 0.0).product::<f64>() * drawn
     }
 
     /// Ends the run in flight before its candidate is served. Runs that came to nothing make the next one wait.

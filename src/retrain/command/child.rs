@@ -13,7 +13,7 @@ use crate::error::{BoxError, message};
 use crate::files::{sync_directory, write_atomically};
 use crate::retrain::jobs::Failure;
 use crate::retrain::orders::{describe, write_data};
-use crate::retrain::signal::{Ending, Signal, back_off};
+use crate::retrain::signal::{Signal, back_off};
 use crate::retrain::{Artifact, TrainJob, Trained};
 
 const MARKER: &str = "done.json";
@@ -36,18 +36,8 @@ enum Fault {
     Final(String),
 }
 
-/// Runs the job in `directory`, after a cancelled run of the same key (`before`) has ended.
-pub(super) fn train(
-    order: &Order,
-    job: &TrainJob,
-    directory: &Path,
-    signal: &Signal,
-    before: Option<&Signal>,
-) -> Result<Trained, BoxError> {
-    let _ending = Ending(signal);
-    if let Some(before) = before {
-        before.await_end();
-    }
+/// Runs the job in `directory`.
+pub(super) fn train(order: &Order, job: &TrainJob, directory: &Path, signal: &Signal) -> Result<Trained, BoxError> {
     kill_left_over(directory);
     if let Some(artifact) = finished(directory, job) {
         return Ok(Trained { artifact: Artifact::File(artifact), log: tail(directory) });

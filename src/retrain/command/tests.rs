@@ -132,7 +132,7 @@ fn time_and_cancellation_are_not_tried_again() {
     let mut trainer = failing;
     trainer.start(job_in(directory.path(), "c")).unwrap();
     wait_for(&directory.path().join("job.json"));
-    let signal = trainer.signals["c"].clone();
+    let signal = trainer.jobs.signal("c");
     trainer.cancel("c").unwrap();
     assert!((0..500).any(|_| signal.over() || (std::thread::sleep(Duration::from_millis(10)), false).1), "it waits");
 }
@@ -224,7 +224,7 @@ fn starting_an_ended_job_before_it_was_reported_changes_nothing() {
     let mut trainer = CommandTrainer::new("exit 1");
     for _ in 0..2 {
         trainer.start(job_in(directory.path(), "k")).unwrap();
-        let signal = trainer.signals["k"].clone();
+        let signal = trainer.jobs.signal("k");
         assert!((0..500).any(|_| signal.over() || (std::thread::sleep(Duration::from_millis(10)), false).1));
         trainer.start(job_in(directory.path(), "k")).unwrap();
         assert_eq!(failure(settled(|| trainer.poll("k").unwrap())).0, "the command ended with exit status: 1");
@@ -252,7 +252,7 @@ fn cancelling_and_dropping_kill_the_whole_group() {
         trainer.start(job_in(directory.path(), "k")).unwrap();
         wait_for(&mark);
         assert_eq!(trainer.poll("k").unwrap(), JobStatus::Running);
-        let signal = trainer.signals["k"].clone();
+        let signal = trainer.jobs.signal("k");
         if cancel {
             trainer.cancel("k").unwrap();
             trainer.cancel("unknown").unwrap();

@@ -12,7 +12,7 @@ use crate::error::BoxError;
 use crate::retrain::batch::lines_of;
 use crate::retrain::jobs::Failure;
 use crate::retrain::orders::{describe, write_data};
-use crate::retrain::signal::{Ending, Signal};
+use crate::retrain::signal::Signal;
 use crate::retrain::{Artifact, TrainJob, Trained};
 
 /// What a service says of a job.
@@ -53,18 +53,8 @@ fn failed(reason: impl Into<String>) -> End {
     End::Failed { reason: reason.into(), log: String::new() }
 }
 
-/// Runs the job, after a cancelled one of the same key (`before`) has ended.
-pub(super) fn train(
-    order: &Order,
-    job: &TrainJob,
-    signal: &Signal,
-    gone: &Signal,
-    before: Option<&Signal>,
-) -> Result<Trained, BoxError> {
-    let _ending = Ending(signal);
-    if let Some(before) = before {
-        before.await_end();
-    }
+/// Runs the job.
+pub(super) fn train(order: &Order, job: &TrainJob, signal: &Signal, gone: &Signal) -> Result<Trained, BoxError> {
     let digest: String = job.dataset.digest.chars().take(16).collect();
     let name = format!("{}-{digest}", job.key);
     let description = description(job, &name)?;

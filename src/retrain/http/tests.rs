@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
@@ -309,7 +310,7 @@ fn a_host_that_ends_leaves_its_job_and_finds_it_again() {
     let mut trainer = service.trainer();
     trainer.start(job("run-1-all")).unwrap();
     service.await_request("GET", "");
-    let signal = trainer.running["run-1-all"].clone();
+    let signal = trainer.jobs.signal("run-1-all");
     drop(trainer);
     signal.await_end();
     assert_eq!(service.count("DELETE", ""), 0);
