@@ -194,7 +194,7 @@ fn second_opinions_are_a_small_share_of_the_labels() {
             crowd.say(60, TEAM, 0.5, 0.0);
         }
         let asked = crowd.checking.told.second_opinions;
-        assert!(asked <= 1_200 / LABELS_PER_OPINION + 2 * MOST_ASKED as u64, "{asked} second opinions of 1,200 labels");
+        assert!(asked <= 1_200 / LABELS_PER_OPINION + 2 * MOST_ASKED, "{asked} second opinions of 1,200 labels");
     }
 }
 
