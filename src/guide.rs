@@ -407,8 +407,9 @@ pub mod retraining {
     //! would have fired in the last two weeks. While a candidate is judged the host may predict with it
     //! [in the shadow](crate::ModelSlot::shadow) or let it serve a [canary](crate::PipelineBuilder::canary) share.
     //!
-    //! Wrong labels pass every judge that believes them. [`label_faults`](crate::PipelineBuilder::label_faults) makes the loop ask other people
-    //! about a few rows when new labels stop agreeing with the model; it needs at least two people who label, and is off unless asked for.
+    //! Wrong labels pass every judge that believes them. When new labels stop agreeing with the model, the loop asks other people about a
+    //! few of the rows; that takes at least two people who label. [`label_faults`](crate::PipelineBuilder::label_faults) changes the rules,
+    //! [`without_label_faults`](crate::PipelineBuilder::without_label_faults) turns it off.
 }
 
 pub mod lineage {
