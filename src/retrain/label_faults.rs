@@ -513,6 +513,16 @@ impl Checking {
         }
     }
 
+    /// The content of the sample was erased: nothing is said of its label here any more. Was something?
+    pub(crate) fn erase(&mut self, id: PredictionId) -> bool {
+        let known = self.ids().contains(&id);
+        self.forget(id);
+        if let Some(asking) = &mut self.asking {
+            asking.rows.retain(|row| row.id != id);
+        }
+        known
+    }
+
     /// Is this row asked about again?
     pub(crate) fn asks(&self, id: PredictionId) -> bool {
         self.asking.iter().flat_map(|asking| &asking.rows).any(|row| row.id == id)

@@ -60,7 +60,7 @@ impl Default for ConfirmRules {
 pub struct AdaptiveRules {
     /// Discount of a recipe's score per audited label.
     pub discount: f64,
-    /// How fast recipes gain and lose their shares of the [blend](Recipe::Blend): a lead of one in the discounted score
+    /// How fast recipes gain and lose their shares of the [blend](crate::Recipe::Blend): a lead of one in the discounted score
     /// multiplies the proportion of two shares by exp(rate).
     pub rate: f64,
     /// A refit that changes a smaller share of the predictions is skipped.

@@ -96,7 +96,7 @@ pub struct Run {
     pub models: Vec<ModelVersion>,
     /// The one of them that is judged, promoted or refused.
     pub candidate: Option<ModelVersion>,
-    /// SHA-256, in hexadecimal, of its stored [`Evaluation`]; `None` as long as it has none.
+    /// SHA-256, in hexadecimal, of its stored [`Evaluation`](crate::Evaluation); `None` as long as it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<String>,
     /// What happened, oldest first.

@@ -46,8 +46,11 @@ impl Pipeline {
         retraining.forget_tests();
         retraining.checked = None;
         retraining.forget_suspicion(id);
+        let checked = retraining.state.checking.erase(id);
         if let Some(held) = &mut retraining.state.held {
             held.rows.retain(|(other, _)| *other != id);
+        }
+        if checked || retraining.state.held.is_some() {
             writes.push(self.retraining.save(&self.outbox)?);
         }
         Ok(writes)

@@ -270,7 +270,7 @@ impl Pipeline {
     /// The label counts. One whose second opinion contradicts it is asked about once more.
     fn clear_label(&mut self, id: PredictionId) -> Result<(), Error> {
         let now = self.now;
-        let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
+        let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.erased.is_none()) else { return Ok(()) };
         sample.checked = true;
         let reason = || Reason::new("labelled", "the label-fault check lets the label count");
         if sample.is_label_fault() {
