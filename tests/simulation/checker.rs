@@ -149,7 +149,7 @@ impl Checker {
         let auto = now.annotations.iter().any(|a| matches!(a.annotator, Annotator::Model(_)));
         assert!(!(now.lane.judges() && auto), "{id} of a judging lane was auto-labelled");
         if now.state == SampleState::Labelled {
-            let label = now.label.as_ref().unwrap_or_else(|| panic!("{id} is labelled without a label"));
+            let label = now.label.as_ref().unwrap_or_else(|| panic!("{id} is labelled without a label: {now:#?}"));
             let released = now.history.iter().any(|step| step.reason.code == "released");
             assert!(label.annotator.is_independent() || released, "{id} counts as labelled before its audit");
         }

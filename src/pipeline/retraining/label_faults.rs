@@ -267,29 +267,33 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The label counts. One whose second opinion contradicts it is asked about once more.
+    /// The label counts. Where people do not agree on one, one more is asked.
     fn clear_label(&mut self, id: PredictionId) -> Result<(), Error> {
         let now = self.now;
         let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.erased.is_none()) else { return Ok(()) };
         sample.checked = true;
         let reason = || Reason::new("labelled", "the label-fault check lets the label count");
-        if sample.is_label_fault() {
-            sample.advance(SampleState::Admitted, CHECK, reason(), now);
-            sample.advance(SampleState::Labelled, CHECK, reason(), now);
-        }
         let asked = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
         let answers = people(sample).len() as u32;
-        if asked && answers >= sample.overlap {
-            // Two people do not agree.
+        if asked && answers > 0 {
+            // As many were to answer as have; who was asked beside them may stay silent.
+            sample.overlap = answers;
+            sample.label = resolve(sample);
+        }
+        if sample.is_label_fault() {
+            sample.advance(SampleState::Admitted, CHECK, reason(), now);
+        }
+        let settled = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
+        let disputed = || Reason::new("disputed", "people do not agree");
+        if settled {
+            sample.advance(SampleState::Labelled, CHECK, reason(), now);
+        } else if answers > 0
+            && (sample.state == SampleState::Queued || sample.advance(SampleState::Queued, CHECK, disputed(), now))
+        {
             sample.overlap = answers + 1;
             let overlap = sample.overlap;
             self.outbox.touch(id);
             return self.ask(id, Ask { priority: JUDGING_PRIORITY, overlap, blind: true });
-        }
-        if asked && answers > 0 {
-            sample.overlap = answers;
-            sample.label = resolve(sample);
-            sample.advance(SampleState::Labelled, CHECK, reason(), now);
         }
         let sample = sample.clone();
         self.outbox.touch(id);
