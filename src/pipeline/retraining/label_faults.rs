@@ -320,14 +320,14 @@ impl Pipeline {
         if asked { self.withdraw(id) } else { Ok(()) }
     }
 
-    /// An alarm, and a note on the run in flight.
+    /// An alarm, and a note on the run in flight, which becomes durable with the state of the loop.
     fn tell_check(&mut self, code: &str, text: String) -> Result<(), Error> {
         let (now, sequence) = (self.now, self.sequence);
         if let Some(run) = &mut self.retraining.state.run {
             run.notes.push((now, Reason::new(code, text.clone())));
             let run = run.clone();
             let write = self.retraining.save_run(&self.outbox, &run)?;
-            self.outbox.push(vec![write]);
+            self.outbox.join(vec![write]);
         }
         let text = format!("{code}: {text}");
         self.raise(Alarm { detector: CHECK.into(), level: Level::Warning, sequence, text, readings: Vec::new() })
