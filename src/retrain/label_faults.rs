@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Label, PredictionId};
+use crate::event::{Label, ModelVersion, PredictionId};
 use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, collapsed, judge, ln_collapse, ln_ratio};
 
 /// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count.
-const HOLD: f64 = 5.0;
+const HOLD: f64 = 3.0;
 /// The most labels that wait without a check: with more, they count, or are quarantined if their authors are distrusted.
 const MOST_WAITING: usize = 64;
 /// Fewest labels that contradict the model when a check opens: with fewer rows to ask about, one mistaken second opinion
@@ -131,6 +131,8 @@ pub struct LabelCheck {
 pub(crate) struct Entry {
     pub(crate) id: PredictionId,
     pub(crate) by: String,
+    /// The model that served the row.
+    pub(crate) model: ModelVersion,
     /// When the check saw it.
     pub(crate) seen: DateTime<Utc>,
     pub(crate) label: Label,
@@ -249,6 +251,9 @@ pub(crate) enum CheckVerdict {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Checking {
     levels: Levels,
+    /// The levels before a check found a drift, and the newest model that served then. They hold again once a newer one
+    /// serves: it has learned from the labels, and a collapse of its agreement would be another one.
+    before_drift: Option<(ModelVersion, Levels)>,
     suspicion: Suspicion,
     pub(crate) distrust: Option<Distrust>,
     pub(crate) asking: Option<Asking>,
@@ -267,6 +272,9 @@ impl Checking {
     /// Takes a label. Nothing may be taken while a check is open.
     pub(crate) fn observe(&mut self, entry: Entry, rules: &LabelFaults) -> Moved {
         self.labels += 1;
+        if let Some((_, levels)) = self.before_drift.take_if(|(model, _)| entry.model > *model) {
+            self.levels = levels;
+        }
         if self.known.len() < 2 {
             self.known.insert(entry.by.clone());
         }
@@ -478,6 +486,10 @@ impl Checking {
 
     /// The world has changed, say these rows.
     fn restart(&mut self, entries: &[Entry]) {
+        if let Some(newest) = entries.iter().map(|entry| entry.model).max() {
+            let levels = self.before_drift.take().map_or_else(|| self.levels.clone(), |(_, levels)| levels);
+            self.before_drift = Some((newest, levels));
+        }
         let rows: Vec<(f64, bool)> =
             entries.iter().filter_map(|entry| Some((entry.sure?, entry.contradicts))).collect();
         self.levels.restart(&rows);

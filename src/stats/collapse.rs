@@ -12,7 +12,7 @@ const CLAIM: f64 = 8.0;
 /// An older label counts this much of the next one in its bin.
 const DISCOUNT: f64 = 0.97;
 /// The true chance is below its level with this probability, given what was seen.
-const CONFIDENCE: f64 = 0.95;
+const CONFIDENCE: f64 = 0.85;
 /// No level is nearer to 0 or 1.
 const MARGIN: f64 = 0.02;
 
@@ -29,7 +29,7 @@ impl Levels {
     }
 
     /// The level that the chance of a contradiction is expected to stay below, for a row on which the model gives its class
-    /// the probability `sure`: the upper 95 % limit of a beta posterior whose prior is the model's own claim.
+    /// the probability `sure`: the upper 85 % limit of a beta posterior whose prior is the model's own claim.
     pub(crate) fn chance(&self, sure: f64) -> f64 {
         let sure = sure.clamp(0.0, 1.0);
         let (labels, contradicted) = self.bins[Self::bin(sure)];

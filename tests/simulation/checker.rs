@@ -173,7 +173,11 @@ impl Checker {
         };
         assert!(place(known.state) <= place(now.state), "{} went back: {:?} {:?}", now.id, known.state, now.state);
         assert!(!ended(known.state) || known.state == now.state, "{} had ended: {known:?} {now:?}", now.id);
-        assert!(now.notes.starts_with(&known.notes) && now.models.starts_with(&known.models), "{} forgot: {known:#?} {now:#?}", now.id);
+        assert!(
+            now.notes.starts_with(&known.notes) && now.models.starts_with(&known.models),
+            "{} forgot: {known:#?} {now:#?}",
+            now.id
+        );
         assert_eq!((now.base, now.requested, &now.why), (known.base, known.requested, &known.why));
         assert!(known.batch.is_none() || known.batch == now.batch, "{} has another batch", now.id);
         assert!(known.candidate.is_none() || known.candidate == now.candidate, "{} has another candidate", now.id);

@@ -358,6 +358,7 @@ fn entry(sample: &Sample, seen: DateTime<Utc>) -> Option<Entry> {
     Some(Entry {
         id: sample.id(),
         by: annotator_name(&annotation.annotator),
+        model: sample.observation.model,
         seen,
         label,
         contradicts: label != Label::Class(class),
