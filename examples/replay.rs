@@ -16,7 +16,7 @@
 //! - `scheduled`: label a share `--budget` of the batch, drawn at random, and train again on the newest 3,000 labels.
 //! - `loop`: feedloop decides what to label within `--budget`, when to train and what to promote; `--profile` says how
 //!   much evidence it wants: `adaptive` follows drift, `confirm` promotes only what is shown to be better, `likely` also
-//!   what is only likely to be.
+//!   what is only likely to be. The recipes race in each of them.
 //! - `oracle`: every label is known. The better of two training windows, chosen in hindsight: what no policy can know.
 //!
 //! `--fault` makes the people of `loop` wrong in three bursts of a tenth of the batches each: with `random`, 60 % of their

@@ -243,7 +243,7 @@ pub mod labels {
     //!
     //! - *Random*: a share of live traffic ([`explore`](crate::PipelineBuilder::explore)), drawn by a keyed hash of the id.
     //!   Labelled blind, never by a model. Models are judged on it, because it is a fair sample.
-    //! - *Comparison*: while a candidate is judged, rows on which the live models do not all agree: a difference shows there
+    //! - *Comparison*: while a candidate is judged, rows on which it and those it is compared with do not all agree: a difference shows there
     //!   with a fraction of the labels. Blind, never by a model.
     //! - *Uncertain* and *Diverse*: what the router drew because the model is unsure of it, or because it is unlike what
     //!   people were asked so far ([`QueryStrategy`](crate::QueryStrategy)); with the probability of the draw.
@@ -355,6 +355,8 @@ pub mod retraining {
     //! promoted) after 5 label batches. No verdict rests on a single label batch or a single annotator, and a slice
     //! ([`segment_by`](crate::PipelineBuilder::segment_by)) of at least 30 rows in which it is probably worse holds it back.
     //! [`ConfirmRules::likely`](crate::ConfirmRules::likely) also promotes what is only likely better; that promises nothing.
+    //! With [`ConfirmRules::race`](crate::ConfirmRules::race) the recipes race as below, and the candidate is a model of their
+    //! blend: it follows a drift sooner where a model is cheap to train.
     //!
     //! **[`adaptive`](crate::Profile::adaptive)**, for fast drift and few labels. The evidence belongs to the recipes, not to one
     //! model: six of them, and "keep the first model", race by discounted prequential score on the random lane. What is promoted is

@@ -6,12 +6,12 @@ mod support;
 use std::sync::Arc;
 
 use feedloop::{
-    Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, FnTrainer, Label, Leakage,
-    LineageNode, Metric, ModelRecord, Observation, Outcome, Output, PairedEvaluator, Pipeline, PipelineBuilder,
-    Profile, Requirement, Row, RunId, RunState, Schema, Target, TrainJob, Verdict, new_labels,
+    AdaptiveRules, Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, FnTrainer, Label,
+    Leakage, LineageNode, Metric, ModelRecord, ModelVersion, Observation, Outcome, Output, PairedEvaluator, Pipeline,
+    PipelineBuilder, Profile, Recipe, Requirement, Row, RunId, RunState, Schema, Target, TrainJob, Verdict, new_labels,
 };
 use support::host::Host;
-use support::{Rng, base, evaluator, first_model, id, schema, start, truth};
+use support::{Rng, base, evaluator, first_model, fit, id, schema, start, truth};
 
 /// Every run trains the same `threshold`, and is judged by `profile`.
 fn training(threshold: &'static str, profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder + Clone {
@@ -252,6 +252,28 @@ fn the_leader_of_a_race_must_meet_what_is_required_on_the_audit_set() {
     };
     assert_eq!(run(0.8), (true, Some(Verdict::Pass)));
     assert_eq!(run(0.3), (false, Some(Verdict::Fail)));
+}
+
+#[test]
+fn recipes_may_race_for_who_becomes_the_candidate_that_has_to_be_confirmed() {
+    let rules = ConfirmRules { race: Some(AdaptiveRules::default()), ..ConfirmRules::default() };
+    let mut host = Host::new(|builder| {
+        let trainer = FnTrainer::inline(|job: &TrainJob| Ok(fit(job)));
+        training("0.8", Profile::Confirm(rules.clone()))(builder).train(trainer)
+    });
+    (0..20).for_each(|_| host.turn(80, 0.8));
+    let history = host.pipeline.promotions().unwrap();
+    let (run, model) = (history[0].run.unwrap(), history[0].to);
+    let evaluation = host.pipeline.evaluation(run).unwrap().unwrap();
+    assert!(evaluation.evidence.unwrap().against_current.e_value() >= 20.0, "promoted on evidence of its own");
+    assert!(evaluation.race.unwrap().weight > 20.0, "the same labels judge the recipes");
+    let run = host.pipeline.run(run).unwrap().unwrap();
+    let recipe = |version: &ModelVersion| host.pipeline.model(*version).unwrap().unwrap().recipe.unwrap();
+    assert_eq!((recipe(&model), run.candidate), (Recipe::Blend, Some(model)));
+    let mut trained: Vec<Recipe> = run.models.iter().map(recipe).collect();
+    trained.retain(|recipe| *recipe != Recipe::Blend);
+    assert_eq!(trained, Recipe::RACING);
+    assert!((host.slot.get().model - 0.8).abs() < 0.11, "it serves {}", host.slot.get().model);
 }
 
 #[test]

@@ -113,8 +113,9 @@ fn a_drift_opens_a_check_and_is_learned() {
         for _ in 0..5 {
             host.turn_with(60, 0.5, swapped(false, &mut rng));
         }
-        for _ in 0..24 {
-            // Most of the rows have another class now.
+        // Most of the rows have another class now. Under `confirm` the first candidates are of mostly old labels, and
+        // judging each takes its time.
+        for _ in 0..36 {
             host.turn_with(60, 0.0, swapped(false, &mut rng));
         }
         let status = host.pipeline.status().unwrap();

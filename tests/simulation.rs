@@ -85,7 +85,7 @@ const OFTEN: [(&str, u64); 37] = [
     ("auto-label", 500),
     ("cohort is rejected", 50),
     ("confirm: pass (confirmed)", 10),
-    ("confirm: pass (likely)", 10),
+    ("confirm: pass (likely)", 4),
     ("confirm: fail (worse)", 4),
     ("confirm: inconclusive (inconclusive)", 20),
     ("adaptive: pass (blend)", 30),

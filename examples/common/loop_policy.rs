@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use feedloop::{BoxError, ConfirmRules, MemoryStore};
+use feedloop::{AdaptiveRules, BoxError, ConfirmRules, MemoryStore};
 
 use super::data::Stream;
 use super::fault::Fault;
@@ -32,11 +32,15 @@ pub fn run(
 ) -> Result<Outcome, BoxError> {
     let split = Split::of(stream)?;
     let started = Instant::now();
+    let confirm = |likely| {
+        let race = Some(AdaptiveRules::default());
+        feedloop::Profile::Confirm(ConfirmRules { likely, race, ..ConfirmRules::default() })
+    };
     let setting = Setting {
         profile: match profile {
             Profile::Adaptive => feedloop::Profile::adaptive(),
-            Profile::Confirm => feedloop::Profile::confirm(),
-            Profile::Likely => feedloop::Profile::Confirm(ConfirmRules { likely: true, ..ConfirmRules::default() }),
+            Profile::Confirm => confirm(false),
+            Profile::Likely => confirm(true),
         },
         budget,
         kind,

@@ -123,7 +123,7 @@ pub struct Evidence {
     /// Candidate against the served model.
     pub against_current: Paired,
     /// Candidate against the last kept model, if that is another one than the served model. The comparison lane draws
-    /// uniformly among rows on which the live models do not all agree, so it judges every pair of them.
+    /// uniformly among rows on which the models compared do not all agree, so it judges every pair of them.
     pub against_kept: Option<Paired>,
     /// Label batches so far.
     pub rounds: u32,

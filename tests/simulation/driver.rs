@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    ConfidenceRouter, ConfirmRules, Error, Event, Kind, LabelConsistency, ManualClock, MemoryStore, Mode, ModelSlot,
-    Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Sample, SampleState, Store, TriggerExt,
-    any, drift, new_labels,
+    AdaptiveRules, ConfidenceRouter, ConfirmRules, Error, Event, Kind, LabelConsistency, ManualClock, MemoryStore,
+    Mode, ModelSlot, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Sample, SampleState,
+    Store, TriggerExt, any, drift, new_labels,
 };
 
 use super::NAME;
@@ -51,7 +51,8 @@ pub type Dump = Vec<(Kind, String, String, i64, u64, Vec<u8>)>;
 impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let confirm = |likely| Profile::Confirm(ConfirmRules { likely, ..ConfirmRules::default() });
+        let race = rng.chance(0.3).then(AdaptiveRules::default);
+        let confirm = |likely| Profile::Confirm(ConfirmRules { likely, race: race.clone(), ..ConfirmRules::default() });
         let profile = [confirm(false), confirm(true)].get(rng.below(4)).cloned().unwrap_or_else(Profile::adaptive);
         let mode = [Mode::Approval, Mode::Approval, Mode::Advisory].get(rng.below(12)).copied().unwrap_or_default();
         let disk = Disk::new(MemoryStore::new());

@@ -301,11 +301,13 @@ impl Pipeline {
     pub(super) fn conclude(&mut self, evidence: Evidence, judgement: Judgement) -> Result<(), Error> {
         let mut evaluation = self.current_evaluation()?;
         evaluation.judged(evidence, judgement);
-        self.store_final(&evaluation)
+        self.store_final(evaluation)
     }
 
-    fn store_final(&mut self, evaluation: &Evaluation) -> Result<(), Error> {
-        let write = self.save_evaluation(evaluation, "final")?;
+    fn store_final(&mut self, mut evaluation: Evaluation) -> Result<(), Error> {
+        let state = &self.retraining.state;
+        evaluation.race = (!state.race_models.is_empty()).then(|| state.race.clone());
+        let write = self.save_evaluation(&evaluation, "final")?;
         if let Some(run) = &mut self.retraining.state.run {
             run.evaluation = Some(hex(&Sha256::digest(&write.body)));
         }
@@ -330,8 +332,7 @@ impl Pipeline {
         evaluation.time = self.now;
         evaluation.reasons = std::iter::once(leader).chain(checks.iter().map(Check::as_reason)).collect();
         (evaluation.verdict, evaluation.checks) = (Some(verdict), checks);
-        evaluation.race = Some(self.retraining.state.race.clone());
-        self.store_final(&evaluation)?;
+        self.store_final(evaluation)?;
         Ok((verdict, reason))
     }
 

@@ -40,7 +40,7 @@ impl Pipeline {
         Ok(true)
     }
 
-    /// Finds live rows on which the live models do not all agree, and asks people about them.
+    /// Finds live rows on which the rivals do not all agree, and asks people about them.
     fn step_comparison(&mut self) -> Result<bool, Error> {
         let champion = self.retraining.state.champion;
         let Some((run, Some(candidate))) = self.retraining.state.run.as_ref().map(|run| (run.id, run.candidate)) else {
@@ -52,8 +52,8 @@ impl Pipeline {
             }
             let rows = std::mem::take(&mut self.retraining.pool);
             let key = row_key(&format!("{run}-compare"), rows.iter().map(|observation| &observation.row));
-            // Every live model takes part: only then do the rows drawn judge each pair of them fairly.
-            let models = self.live_models();
+            // Every rival takes part: only then do the rows drawn judge each pair of them fairly. Recipes race elsewhere.
+            let models: Vec<_> = self.rivals().into_iter().collect();
             let known = rows.iter().map(|row| recorded(row, self.shadows.of(row.id), &models)).collect();
             self.retraining.comparing = Some(Comparing { key, rows, models, known });
         }

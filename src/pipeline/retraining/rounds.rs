@@ -100,17 +100,24 @@ impl Pipeline {
     /// Every model that new labels say something about.
     pub(super) fn live_models(&self) -> Vec<ModelVersion> {
         let state = &self.retraining.state;
+        let mut models = self.rivals();
+        if !state.race_models.is_empty() {
+            models.extend(state.race_models.values());
+            models.insert(ModelVersion::FIRST);
+        }
+        models.into_iter().collect()
+    }
+
+    /// The served model, and those that are compared with it or with each other.
+    pub(super) fn rivals(&self) -> BTreeSet<ModelVersion> {
+        let state = &self.retraining.state;
         let mut models = BTreeSet::from([state.champion]);
         models.extend(state.watch.as_ref().map(|watch| watch.previous));
         if state.phase == Phase::Judging {
             models.extend(state.run.as_ref().and_then(|run| run.candidate));
             models.extend(state.kept);
         }
-        if !state.race_models.is_empty() {
-            models.extend(state.race_models.values());
-            models.insert(ModelVersion::FIRST);
-        }
-        models.into_iter().collect()
+        models
     }
 
     fn poll_round(&mut self) -> Result<bool, Error> {
@@ -228,7 +235,7 @@ impl Pipeline {
                 continue;
             };
             let Some(label) = annotation.label else { continue };
-            if let (Some(Profile::Adaptive(rules)), false) = (&profile, state.race_models.is_empty()) {
+            if let (Some(rules), false) = (profile.as_ref().and_then(Profile::race), state.race_models.is_empty()) {
                 let mut outputs: Vec<(&str, &[f64])> = Vec::new();
                 if let Some(output) = scored.output(ModelVersion::FIRST, row) {
                     outputs.push((Race::KEEP, output));

@@ -59,7 +59,7 @@ pub(super) struct Round {
     pub(super) recorded: BTreeSet<PredictionId>,
 }
 
-/// A look at where the live models disagree: its inputs do not change while it is under way.
+/// A look at where the rivals disagree: its inputs do not change while it is under way.
 #[derive(Debug)]
 pub(super) struct Comparing {
     pub(super) key: String,

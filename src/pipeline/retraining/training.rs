@@ -38,13 +38,13 @@ impl Pipeline {
         };
         let mut recipes = vec![Recipe::All];
         self.retraining.state.shares.clear();
-        if let Some(Profile::Adaptive(rules)) = self.profile() {
+        if let Some(rules) = self.profile().as_ref().and_then(Profile::race) {
             let state = &mut self.retraining.state;
             if state.race_models.is_empty() {
                 state.race = Race::new(Recipe::RACING.map(Recipe::as_str).into_iter().chain([Race::KEEP]));
             }
             // Labels may judge the recipes meanwhile: the run keeps the shares that it started with.
-            state.shares = state.race.shares(&rules);
+            state.shares = state.race.shares(rules);
             recipes = Recipe::RACING.into_iter().chain([Recipe::Blend]).collect();
         }
         let mut jobs = Vec::new();
@@ -248,7 +248,7 @@ impl Pipeline {
             let text = format!("{candidate} failed: it has no usable output for row {row}, and {champion} has");
             return self.refuse(candidate, Reason::new("smoke_test", text)).map(|()| true);
         }
-        if let Some(Profile::Adaptive(rules)) = &profile {
+        if let Some(rules) = profile.as_ref().and_then(Profile::race) {
             // On live rows, which stand behind the others; on the training rows if there are none.
             let live = rows.iter().position(|(_, label)| label.is_none()).unwrap_or(0) * width;
             let changed = changed_share(&target, &ours[live..], &theirs[live..]);

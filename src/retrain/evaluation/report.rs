@@ -43,7 +43,7 @@ pub struct Evaluation {
     /// Paired evidence, in the profile `confirm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
-    /// The race of the recipes, in the profile `adaptive`.
+    /// The race of the recipes, if they race.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
     /// Metrics on live rows: the random lane since the candidate was trained, at most 2,000 of them.
