@@ -150,7 +150,8 @@ impl Simulation {
 
     pub fn ingest(&mut self, events: Vec<Event>) {
         let (count, reads_failed) = (events.len(), self.disk.reads_failed());
-        let marked = self.checker.marks.lock().unwrap().len();
+        // A new process begins without marks.
+        let marked = if self.pipeline.is_some() { self.checker.marks.lock().unwrap().len() } else { 0 };
         let ingested = self.process(|pipeline| pipeline.ingest(events));
         // A flag that could not be looked up is counted, and may be lost.
         if self.disk.reads_failed() > reads_failed {
