@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod data;
 pub mod fault;
+pub mod harm;
 pub mod loop_policy;
 pub mod model;
 pub mod production;

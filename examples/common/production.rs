@@ -8,13 +8,14 @@ use feedloop::chrono::{DateTime, TimeDelta};
 use feedloop::uuid::Uuid;
 use feedloop::{
     Annotator, Artifact, BoxError, Budget, ConfidenceRouter, Dataset, Deduplicate, Event, FnTrainer, KsDrift, Label,
-    LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, Output, OutputDrift,
-    PairedEvaluator, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId, SampleState,
-    Schema, SchemaGate, Store, Target, any, drift, new_labels,
+    LabelConsistency, LowConfidence, Mahalanobis, ManualClock, ModelRecord, ModelSlot, ModelVersion, Output,
+    OutputDrift, PairedEvaluator, Pipeline, PipelineBuilder, PredictionId, Profile, Relevance, ReviewQueue, Row, RunId,
+    SampleState, Schema, SchemaGate, Store, Target, any, drift, new_labels,
 };
 
 use super::data::Stream;
 use super::fault::{Crowd, Fault};
+use super::harm::Harm;
 use super::model::{Kind, Model};
 use super::protocol::{Split, TRAINING_CAP, train};
 
@@ -70,6 +71,9 @@ pub struct Production<'a> {
     seed: u64,
     people: usize,
     crowd: Crowd,
+    /// What its promotions did.
+    pub harm: Harm,
+    version: ModelVersion,
 }
 
 fn load(record: &ModelRecord) -> Result<Model, BoxError> {
@@ -163,6 +167,8 @@ impl<'a> Production<'a> {
             seed: setting.seed,
             people: 0,
             crowd,
+            harm: Harm::new(first),
+            version: ModelVersion::FIRST,
         })
     }
 
@@ -172,6 +178,13 @@ impl<'a> Production<'a> {
     /// If the loop takes no more events.
     pub fn serve(&mut self, batch: &Range<usize>) -> Result<usize, BoxError> {
         self.clock.advance(TimeDelta::hours(1));
+        let served = self.slot.get();
+        if served.version != self.version {
+            // A version that is not newer was served before.
+            self.harm.switch(served.model.clone(), served.version > self.version);
+            self.version = served.version;
+        }
+        self.harm.judge(self.stream, batch);
         let mut right = 0;
         let mut events = Vec::with_capacity(batch.len());
         let mut probabilities = Vec::new();

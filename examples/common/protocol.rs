@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::Stream;
 use super::fault::Fault;
+use super::harm::Harm;
 use super::loop_policy;
 use super::model::{Kind, Model};
 use super::progress::Progress;
@@ -144,6 +145,12 @@ pub struct Outcome {
     pub retrains: usize,
     /// Models that replaced the served one.
     pub promotions: usize,
+    /// Those of them that changed at least 1 % of the predictions of the batch after them.
+    pub changes: usize,
+    /// Those of the changes that lost at least 1 point there (one-sided exact test of McNemar, p < .05).
+    pub harmful: usize,
+    /// The accuracy that those cost while they served.
+    pub harm: f64,
     /// Candidates that were refused.
     pub rejected: usize,
     /// Returns to an earlier model.
@@ -298,6 +305,9 @@ struct Tally {
     correct: usize,
     labels: usize,
     retrains: usize,
+    changes: usize,
+    harmful: usize,
+    harm: f64,
 }
 
 impl Tally {
@@ -316,6 +326,9 @@ impl Tally {
             labels: self.labels,
             retrains: self.retrains,
             promotions: self.retrains,
+            changes: self.changes,
+            harmful: self.harmful,
+            harm: self.harm,
             rejected: 0,
             rollbacks: 0,
             freezes: 0,
@@ -345,6 +358,7 @@ fn replay(
     let progress = Progress::new(split.batches.len(), what);
     let initial: Vec<usize> = (0..split.initial).collect();
     let mut model = train(stream, kind, &initial, None, seed);
+    let mut harm = Harm::new(model.clone());
     let mut tally = Tally::default();
     let mut scratch = Vec::new();
     for batch in &split.batches {
@@ -353,14 +367,17 @@ fn replay(
             .clone()
             .filter(|&row| model.predict(&stream.features[row], &mut scratch) == stream.labels[row])
             .count();
+        harm.judge(stream, batch);
         let step = after(batch.clone());
         tally.labels += step.labels;
         if let Some(rows) = step.train_on {
             model = train(stream, kind, &rows, None, seed);
+            harm.switch(model.clone(), true);
             tally.retrains += 1;
         }
         progress.step();
     }
+    (tally.changes, tally.harmful, tally.harm) = (harm.changes, harm.harmful, harm.cost(tally.judged));
     tally
 }
 
