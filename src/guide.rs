@@ -243,8 +243,8 @@ pub mod labels {
     //!
     //! - *Random*: a share of live traffic ([`explore`](crate::PipelineBuilder::explore)), drawn by a keyed hash of the id.
     //!   Labelled blind, never by a model. Models are judged on it, because it is a fair sample.
-    //! - *Comparison*: while a candidate is judged, rows on which it and those it is compared with do not all agree: a difference shows there
-    //!   with a fraction of the labels. Blind, never by a model.
+    //! - *Comparison*: while a candidate is judged, rows on which it and the models it is compared with do not all agree: a
+    //!   difference shows there with a fraction of the labels. Blind, never by a model.
     //! - *Uncertain* and *Diverse*: what the router drew because the model is unsure of it, or because it is unlike what
     //!   people were asked so far ([`QueryStrategy`](crate::QueryStrategy)); with the probability of the draw.
     //! - *Flagged*: what detectors pointed at. For learning, not for judging.

@@ -305,8 +305,7 @@ impl Pipeline {
     }
 
     fn store_final(&mut self, mut evaluation: Evaluation) -> Result<(), Error> {
-        let state = &self.retraining.state;
-        evaluation.race = (!state.race_models.is_empty()).then(|| state.race.clone());
+        evaluation.race = self.profile().as_ref().and_then(Profile::race).map(|_| self.retraining.state.race.clone());
         let write = self.save_evaluation(&evaluation, "final")?;
         if let Some(run) = &mut self.retraining.state.run {
             run.evaluation = Some(hex(&Sha256::digest(&write.body)));

@@ -28,7 +28,7 @@ const SLOW_SMOKES: u32 = 3;
 const BROKEN: f64 = 0.99;
 
 impl Pipeline {
-    fn profile(&self) -> Option<Profile> {
+    pub(super) fn profile(&self) -> Option<Profile> {
         self.retraining.parts.evaluator.as_ref().map(|evaluator| evaluator.profile().clone())
     }
 
