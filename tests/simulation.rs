@@ -47,7 +47,6 @@
 //! | 1 | 4 | the champion changes with a promotion record, and only so |
 //! | 1 | v14 is not quarantined | | v13 is not quarantined |
 //! | 29 | 23 | 2 rollbacks: … |
-//! | a checkpoint is written before the samples that it counts, in a unit of its own | 9 | … was flagged and is not in the store |
 //! | 0 | illegal step of …: from Labelled to Labelled | | illegal step of …: from Batched to Erased |
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
