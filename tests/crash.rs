@@ -76,8 +76,8 @@ fn child() {
     let (recorder, control, _worker) = pipeline.spawn().unwrap();
     let recorded: Arc<Mutex<Vec<(PredictionId, ModelVersion)>>> = Arc::default();
     let inputs: Arc<Mutex<BTreeMap<PredictionId, f64>>> = Arc::default();
-    // The world moves with every process, so that there is something to learn.
-    let concept = 0.3 + 0.1 * (seed % 5) as f64;
+    // The world moves with every seventh process: there is something to learn, and time to learn it.
+    let concept = if (seed / 7).is_multiple_of(2) { 0.2 } else { 0.8 };
     for thread in 0..2 {
         let (recorder, slot, recorded, inputs) = (recorder.clone(), slot.clone(), recorded.clone(), inputs.clone());
         std::thread::spawn(move || {
@@ -242,7 +242,7 @@ fn a_process_killed_at_any_moment_loses_nothing_and_trains_nothing_twice() {
     }
     // Were these small, the test would have shown nothing.
     eprintln!("{safe_ids} acknowledged, {sealed} batches, {promoted} changes of the champion");
-    assert!(safe_ids > 200, "only {safe_ids} samples were acknowledged");
+    assert!(safe_ids > 100, "only {safe_ids} samples were acknowledged");
     assert!(sealed > 10, "only {sealed} batches were sealed");
     assert!(promoted > 0, "only {promoted} promotions");
 }
