@@ -319,6 +319,8 @@ pub(crate) enum Slot {
 pub struct Schema {
     declared: Declared,
     slots: Vec<Slot>,
+    /// The column of each field that is a single real number.
+    plain_numbers: Vec<Option<u32>>,
     by_name: HashMap<String, usize>,
     categories: Vec<HashMap<String, u32>>,
     value_columns: Vec<String>,
@@ -415,7 +417,12 @@ impl Schema {
         let canonical = serde_json::to_vec(&declared).map_err(|e| SchemaError::BadTarget(e.to_string()))?;
         let fingerprint = hex(&Sha256::digest(canonical)[..16]).into();
         let plan = Plan::new(&declared.fields, &slots)?;
+        let plain_number = |(field, slot): (&Field, &Slot)| match (&field.kind, *slot) {
+            (FieldKind::Number { .. }, Slot::Values { at, .. }) => u32::try_from(at).ok(),
+            _ => None,
+        };
         Ok(Schema {
+            plain_numbers: declared.fields.iter().zip(&slots).map(plain_number).collect(),
             declared,
             slots,
             by_name,
@@ -499,6 +506,12 @@ impl Schema {
 
     pub(crate) fn slot(&self, field: usize) -> Slot {
         self.slots[field]
+    }
+
+    /// Where a field lives that is a single real number.
+    #[inline]
+    pub(crate) fn plain_number(&self, field: usize) -> Option<usize> {
+        self.plain_numbers[field].map(|at| at as usize)
     }
 
     pub(crate) fn plan(&self) -> &Plan {

@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use feedloop::uuid::Uuid;
@@ -118,6 +119,17 @@ fn recording_allocates_nothing() {
     }
     assert_eq!(recorder.refused(), (0, 0));
     worker.stop(std::time::Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn a_map_is_encoded_without_allocating() {
+    let schema = Schema::new([Field::number("amount"), Field::number("age")], Target::Value).unwrap();
+    let map = BTreeMap::from([("age".to_owned(), 41.0), ("amount".to_owned(), 9.5)]);
+    let mut row = Row::new(&schema);
+    // The first key makes the buffer of all.
+    row.encode(&schema, &map);
+    assert_eq!(allocations(|| row.encode(&schema, &map)), 0);
+    assert_eq!((row.values(), row.violations().len()), (&[9.5, 41.0][..], 0));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Seeded streams of ordinary rows, shared by the benchmarks.
 #![allow(dead_code, reason = "no benchmark needs all of it")]
 
+pub(crate) mod feed;
+
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 

@@ -265,6 +265,7 @@ impl<S: NoveltyScore> Stage for ConformalDetector<S> {
         let rows = references.training.half(Half::Calibration);
         let mut calibration: Vec<f64> = rows.map(|row| model.score(row.into(), &mut self.scratch.work)).collect();
         calibration.retain(|score| !score.is_nan());
+        calibration.shrink_to_fit();
         calibration.sort_unstable_by(f64::total_cmp);
         let threshold = conformal_threshold(&calibration, self.rate);
         if threshold.is_none() {

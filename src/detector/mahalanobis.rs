@@ -82,7 +82,7 @@ pub enum Threshold {
 /// scored; by class, the mean of the class stands there); a row of missing cells only is never flagged: leave those to a gate. Columns that do not vary in the training data
 /// are blind; the others are still scored. Category, text and time columns are not looked at.
 ///
-/// **Memory**: d²/2 numbers for d columns, and 2d for each class.
+/// **Memory**: d²/2 numbers for d columns, 2d for each class, and 1 KB per column for the rows in work.
 ///
 /// # Examples
 /// ```

@@ -23,7 +23,9 @@ use crate::schema::{MISSING_CODE, Target};
 /// reference has no outputs") until `window` observations of the model came, and compares with those from then on: what was
 /// already wrong then stays unseen.
 ///
-/// **Unusable outputs** are a class of their own, or a mass of their own. **Memory**: one window, and the baseline.
+/// **Unusable outputs** are a class of their own, or a mass of their own.
+///
+/// **Memory**: that of one numeric and one category column of [`KsDrift`](crate::KsDrift).
 pub type OutputDrift = WindowDrift<Outputs>;
 
 /// The outputs of the model; see [`OutputDrift`].

@@ -41,29 +41,27 @@ impl Pipeline {
         if moved {
             self.rebase_on(model);
         }
+        if self.ledger.get(id).is_some() {
+            self.counters.duplicate_predictions += 1;
+            self.give_back(observation);
+            return Ok(());
+        }
         let inspected = model == self.stage_model;
         // What a canary serves is not inspected, but it judges: the random lane draws from all of the traffic.
         let canary = !inspected && Some(model) == self.retraining.judged();
-        if (inspected || canary) && self.ledger.get(id).is_none() {
+        if inspected || canary {
             if unit_interval(self.settings.seed, id.bytes()) < self.settings.explore {
                 self.drawn.push(id);
             }
             self.retraining.observe(&observation, self.schema.target());
         }
-        if inspected && self.ledger.get(id).is_none() {
+        if inspected {
             self.buffer.push(self.sequence, &observation);
-        }
-        match self.ledger.insert(&self.schema, self.sequence, observation) {
-            Err(buffer) => {
-                self.counters.duplicate_predictions += 1;
-                self.give_back(buffer);
-                return Ok(());
-            }
-            Ok(Some(buffer)) => self.give_back(buffer),
-            Ok(None) => {}
-        }
-        if !inspected {
+        } else {
             self.counters.other_version += 1;
+        }
+        if let Some(buffer) = self.ledger.insert(&self.schema, self.sequence, observation) {
+            self.give_back(buffer);
         }
         if self.flow.parked.is_empty() { Ok(()) } else { self.join_parked(id) }
     }

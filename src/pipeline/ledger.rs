@@ -109,17 +109,13 @@ impl Ledger {
         self.position(id).map(|at| &mut self.entries[at])
     }
 
-    /// Remembers a prediction and keeps its row; gives back a buffer that is free again. A name that is known already is
-    /// refused and its buffer given back as `Err`.
+    /// Remembers a prediction that it does not know yet, and keeps its row; gives back a buffer that is free again.
     pub(super) fn insert(
         &mut self,
         schema: &Schema,
         sequence: u64,
         observation: Box<Observation>,
-    ) -> Result<Option<Box<Observation>>, Box<Observation>> {
-        if self.position(observation.id).is_some() {
-            return Err(observation);
-        }
+    ) -> Option<Box<Observation>> {
         let predicted = predicted_label(schema.target(), observation.output()).map_or(f64::NAN, Label::number);
         self.put(Entry {
             id: observation.id,
@@ -132,7 +128,7 @@ impl Ledger {
             lane: None,
         });
         self.rows.push_back((sequence, observation));
-        Ok(if self.rows.len() > self.most_rows { self.rows.pop_front().map(|(_, row)| row) } else { None })
+        if self.rows.len() > self.most_rows { self.rows.pop_front().map(|(_, row)| row) } else { None }
     }
 
     fn put(&mut self, entry: Entry) {
@@ -259,7 +255,7 @@ mod tests {
         let schema = schema();
         let mut ledger = Ledger::new(100, 10);
         for n in 0..1_000 {
-            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+            ledger.insert(&schema, n, observation(&schema, n));
         }
         assert!(ledger.get(observation(&schema, 899).id).is_none());
         let entry = ledger.get(observation(&schema, 900).id).unwrap();
@@ -268,19 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn a_known_name_is_refused() {
-        let schema = schema();
-        let mut ledger = Ledger::new(4, 4);
-        ledger.insert(&schema, 0, observation(&schema, 7)).unwrap();
-        assert!(ledger.insert(&schema, 1, observation(&schema, 7)).is_err());
-    }
-
-    #[test]
     fn a_restored_ledger_knows_the_same_predictions_in_the_same_order() {
         let schema = schema();
         let mut ledger = Ledger::new(8, 2);
         for n in 0..13 {
-            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+            ledger.insert(&schema, n, observation(&schema, n));
         }
         let entry = ledger.get_mut(observation(&schema, 9).id).unwrap();
         entry.set_truth(Some(Label::Class(0)));
@@ -300,7 +288,7 @@ mod tests {
         let schema = schema();
         let mut ledger = Ledger::new(8, 8);
         for n in 0..5 {
-            ledger.insert(&schema, n, observation(&schema, n)).unwrap();
+            ledger.insert(&schema, n, observation(&schema, n));
         }
         let id = observation(&schema, 2).id;
         ledger.get_mut(id).unwrap().set_truth(Some(Label::Class(1)));
@@ -315,6 +303,5 @@ mod tests {
             );
         }
         assert!(ledger.row(2).is_none() && ledger.row(1).is_some() && ledger.row(3).is_some());
-        assert!(ledger.insert(&schema, 9, observation(&schema, 2)).is_err(), "it is no new prediction");
     }
 }

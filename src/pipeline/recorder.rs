@@ -34,8 +34,10 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: IdSource,
     pub(super) free: ArrayQueue<Box<Observation>>,
+    /// Free slots for guarded predictions. A queue of its own: the length of `free` cannot be had without the cache line
+    /// that the worker writes with every slot that it gives back.
+    pub(super) reserved: ArrayQueue<Box<Observation>>,
     pub(super) ready: ArrayQueue<Event>,
-    pub(super) reserve: usize,
     pub(super) stopped: AtomicBool,
     pub(super) refused_predictions: AtomicU64,
     pub(super) refused_others: AtomicU64,
@@ -49,6 +51,17 @@ impl Shared {
     /// before the worker's store in the one order of all of them, and the worker's last look finds the event.
     fn has_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Makes slots free again, after those that the reserve of `reserve` slots lacks.
+    pub(super) fn take_back(&self, slots: impl Iterator<Item = Box<Observation>>, reserve: usize) {
+        let mut lacking = reserve.saturating_sub(self.reserved.len());
+        for slot in slots {
+            let queue = if lacking > 0 { &self.reserved } else { &self.free };
+            lacking = lacking.saturating_sub(1);
+            // Both queues have room for what they get.
+            let _ = queue.push(slot);
+        }
     }
 
     pub(super) fn refused(&self) -> (u64, u64) {
@@ -164,10 +177,8 @@ impl<'a> Draft<'a> {
         if shared.stopped.load(Ordering::Relaxed) {
             return refuse(Refused::Stopped);
         }
-        if !self.guarded && shared.free.len() <= shared.reserve {
-            return refuse(Refused::Full);
-        }
-        let Some(slot) = shared.free.pop() else { return refuse(Refused::Full) };
+        let reserved = || if self.guarded { shared.reserved.pop() } else { None };
+        let Some(slot) = shared.free.pop().or_else(reserved) else { return refuse(Refused::Full) };
         let mut slot = SlotGuard { shared, slot: Some(slot) };
         let time = shared.clock.now();
         let id = self.id.unwrap_or_else(|| shared.ids.next(time));

@@ -74,11 +74,7 @@ impl Pipeline {
     /// # Errors
     /// The thread cannot be started.
     pub fn spawn(self) -> Result<(Recorder, Control, Worker), Error> {
-        let slots = self.settings.inbox;
-        let free = ArrayQueue::new(slots);
-        for _ in 0..slots {
-            let _ = free.push(Box::new(Observation::new(&self.schema)));
-        }
+        let (slots, reserve) = (self.settings.inbox, self.settings.reserve);
         static SPAWNED: AtomicU64 = AtomicU64::new(0);
         let started = self.clock.now().timestamp_micros().to_le_bytes();
         let tag = keyed(u64::from(std::process::id()) ^ (SPAWNED.fetch_add(1, Ordering::Relaxed) << 32), &started);
@@ -86,14 +82,16 @@ impl Pipeline {
             schema: self.schema.clone(),
             clock: self.clock.clone(),
             ids: IdSource::new(tag),
-            free,
+            // Room for all: a guarded prediction that is refused gives its reserved slot back here.
+            free: ArrayQueue::new(slots),
+            reserved: ArrayQueue::new(reserve.max(1)),
             // Room for every slot and as many outcomes and feedback again.
             ready: ArrayQueue::new(slots * 2),
-            reserve: self.settings.reserve,
             stopped: AtomicBool::new(false),
             refused_predictions: AtomicU64::new(0),
             refused_others: AtomicU64::new(0),
         });
+        shared.take_back((0..slots).map(|_| Box::new(Observation::new(&self.schema))), reserve);
         let stop = Arc::new(AtomicBool::new(false));
         let (request, requests) = channel();
         let (finished, done) = channel();
@@ -175,12 +173,10 @@ fn drain(pipeline: &mut Pipeline, shared: &Shared) -> usize {
     let rows = pipeline.ledger.rows_kept();
     let events = std::iter::from_fn(|| shared.ready.pop()).take(BURST);
     let taken = pipeline.ingest(events).map_or(0, |ingested| ingested.events);
-    while let Some(slot) = pipeline.spare.pop() {
-        let _ = shared.free.push(slot);
-    }
+    let reserve = pipeline.settings.reserve;
+    shared.take_back(pipeline.spare.drain(..), reserve);
     // Slots that the ledger keeps while it fills up are replaced; once it is full, every new row frees an old one.
-    for _ in rows..pipeline.ledger.rows_kept() {
-        let _ = shared.free.push(Box::new(Observation::new(&shared.schema)));
-    }
+    let kept = rows..pipeline.ledger.rows_kept();
+    shared.take_back(kept.map(|_| Box::new(Observation::new(&shared.schema))), reserve);
     taken
 }

@@ -169,8 +169,17 @@ impl Row {
         self.violations.clear();
     }
 
+    /// A text buffer that is not in use.
+    pub(super) fn spare_text(&mut self) -> String {
+        self.spare.0.pop().unwrap_or_default()
+    }
+
+    pub(super) fn keep_spare(&mut self, text: String) {
+        self.spare.0.push(text);
+    }
+
     pub(crate) fn put_text(&mut self, at: usize, text: &str) {
-        let mut buffer = self.texts[at].take().or_else(|| self.spare.0.pop()).unwrap_or_default();
+        let mut buffer = self.texts[at].take().unwrap_or_else(|| self.spare_text());
         buffer.clear();
         buffer.push_str(text);
         self.texts[at] = Some(buffer);

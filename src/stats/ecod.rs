@@ -30,7 +30,8 @@ impl Ecod {
     pub(crate) fn new(rows: &[&[f64]], columns: usize) -> Self {
         let scale = Scale::new(rows, columns);
         let column = |&at: &usize| {
-            let mut sorted: Vec<f64> = finite(rows, at).collect();
+            let mut sorted = Vec::with_capacity(rows.len());
+            sorted.extend(finite(rows, at));
             sorted.sort_unstable_by(f64::total_cmp);
             Column { at, sorted }
         };

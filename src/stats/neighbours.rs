@@ -46,7 +46,8 @@ impl Neighbours {
         arrange(&cells, d, &mut order);
         let panels =
             order.chunks(PANEL).flat_map(|rows| (0..d).map(|j| lanes(rows, f32::INFINITY, |&row| cells[row * d + j])));
-        let panels: Vec<_> = panels.collect();
+        let mut panels: Vec<_> = panels.collect();
+        panels.shrink_to_fit();
         let bounds = |end: fn(f32, f32) -> f32| -> Vec<[f32; PANEL]> {
             let boxes: Vec<f32> = order
                 .chunks(PANEL)
