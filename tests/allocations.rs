@@ -147,6 +147,23 @@ fn numbers_are_recorded_without_a_first_allocation() {
 }
 
 #[test]
+fn a_verdict_of_the_guard_allocates_nothing() {
+    let schema = schema();
+    let pipeline = builder(&schema).detect(LowConfidence::below(0.6)).detect(Mahalanobis::default()).build().unwrap();
+    let guard = pipeline.guard();
+    let mut probe = pipeline.observation();
+    let mut verdicts = [0; 2];
+    for n in 0..4_000 {
+        let (output, amount) = if n % 2 == 0 { (probabilities(n), 1.0) } else { ([0.55, 0.45], 1e9) };
+        probe.row.encode(&schema, &Payment { amount, ..payment(n) });
+        probe.set_output(Output::Probabilities(&output));
+        let calls = allocations(|| verdicts[usize::from(guard.check(&probe) == GuardVerdict::Pass)] += 1);
+        assert!(calls == 0 || n == 0, "{calls} allocations in call {n}");
+    }
+    assert!(verdicts[0] >= 2_000 && verdicts[1] > 1_000, "{verdicts:?}");
+}
+
+#[test]
 fn observations_that_nobody_flags_are_ingested_without_allocating() {
     let schema = schema();
     let mut pipeline = builder(&schema)
