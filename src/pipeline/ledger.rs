@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use chrono::{DateTime, Utc};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
-use std::hint::black_box;
 use uuid::Uuid;
 
 use crate::clock::from_micros;
@@ -150,11 +149,6 @@ impl Ledger {
         let (entries, hasher) = (&self.entries, &self.hasher);
         let hash = hasher.hash_one(entry.id);
         self.index.insert_unique(hash, at as u32, |&other| hasher.hash_one(entries[other as usize].id));
-        if let Some(oldest) = entries.get(self.next) {
-            // It goes next: looked for now, its place in the index is in the cache by then, and nobody waits for it.
-            let at = self.next as u32;
-            black_box(self.index.find(hasher.hash_one(oldest.id), |&other| other == at));
-        }
     }
 
     /// Forgets what is known of a prediction but its name, so that it is not taken for a new one.
