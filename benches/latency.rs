@@ -46,13 +46,13 @@ fn start(stream: &mut Stream, store: impl Store + 'static, one_in: Option<usize>
         .expect("a pipeline")
 }
 
-/// The time of each call of one thread, in nanoseconds, and how many were accepted.
-fn calls(recorder: &Recorder, control: &Control, values: &[f64], pause: bool) -> (Vec<u64>, usize) {
+/// The time of each call of one thread, in nanoseconds, and how many were accepted; with a pause after each `burst` of them.
+fn calls(recorder: &Recorder, values: &[f64], burst: usize, pause: impl Fn()) -> (Vec<u64>, usize) {
     let mut times = Vec::with_capacity(CALLS);
     let mut accepted = 0;
     for call in 0..CALLS {
-        if pause && call % BURST == 0 {
-            control.flush().expect("the worker lives");
+        if call % burst == 0 {
+            pause();
         }
         let start = Instant::now();
         accepted += usize::from(black_box(recorder.record_values(ModelVersion::FIRST, OUTPUT, values)).is_ok());
@@ -101,7 +101,7 @@ fn threads(stream: &mut Stream, count: usize) {
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(whole)).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
     });
-    let single = || calls(&recorder, &control, &values, true);
+    let single = || calls(&recorder, &values, BURST, || control.flush().expect("the worker lives"));
     let found: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(single)).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
@@ -126,7 +126,7 @@ fn full(stream: &mut Stream) {
     while recorder.refused().0 < 10_000 {
         let _ = recorder.record_values(ModelVersion::FIRST, OUTPUT, &values);
     }
-    let (times, accepted) = calls(&recorder, &control, &values, false);
+    let (times, accepted) = calls(&recorder, &values, CALLS, || {});
     HELD.store(false, Ordering::Release);
     show("1 thread, inbox full", times, accepted, None);
 }
@@ -134,9 +134,10 @@ fn full(stream: &mut Stream) {
 fn writing(stream: &mut Stream) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let store = SqliteStore::open(directory.path().join("latency.db")).expect("a store");
-    let (recorder, control, _worker) = start(stream, store, Some(8));
+    let (recorder, _control, _worker) = start(stream, store, Some(8));
     let values = stream.values();
-    let (times, accepted) = calls(&recorder, &control, &values, false);
+    // Some 50,000 calls a second: the worker writes all the time and keeps up.
+    let (times, accepted) = calls(&recorder, &values, 64, || thread::sleep(Duration::from_millis(1)));
     show("1 thread, every eighth row goes to disk", times, accepted, None);
 }
 
