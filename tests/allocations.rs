@@ -149,7 +149,8 @@ fn numbers_are_recorded_without_a_first_allocation() {
 #[test]
 fn a_verdict_of_the_guard_allocates_nothing() {
     let schema = schema();
-    let pipeline = builder(&schema).detect(LowConfidence::below(0.6)).detect(Mahalanobis::default()).build().unwrap();
+    let stages = builder(&schema).detect(LowConfidence::below(0.6)).detect(Mahalanobis::default());
+    let mut pipeline = stages.build().unwrap();
     let guard = pipeline.guard();
     let mut probe = pipeline.observation();
     let mut verdicts = [0; 2];
