@@ -6,6 +6,7 @@ mod evolve;
 mod infer;
 mod json;
 mod json_schema;
+mod missing;
 mod plan;
 pub(crate) mod row;
 mod rules;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use evolve::{Evolution, SchemaChange, Widening};
 use plan::Plan;
+pub(crate) use missing::MissingCounts;
 pub(crate) use row::floats as row_floats;
 pub use row::{MISSING_CODE, Row, UNSEEN_CODE, Violation, ViolationKind};
 pub(crate) use rules::Rules;

@@ -15,9 +15,9 @@ pub(crate) struct Plan {
     wholes: Vec<Whole>,
     booleans: Vec<usize>,
     /// First column and length of each embedding.
-    embeddings: Vec<(usize, usize)>,
+    pub(super) embeddings: Vec<(usize, usize)>,
     /// Must the timestamp be there?
-    times: Vec<(usize, bool)>,
+    pub(super) times: Vec<(usize, bool)>,
     /// Number of allowed values of each category column, and whether it may be missing.
     codes: Vec<(u32, bool)>,
     texts: Vec<TextRule>,
