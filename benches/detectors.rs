@@ -104,12 +104,12 @@ fn detectors(c: &mut Criterion<ThreadTime>) {
     }
 }
 
-/// The distance by the chunk, and of one row as the host's own thread asks for it.
+/// The distance by the chunk, and of one row as the host's own thread asks for it; over 4,096 rows.
 fn mahalanobis(c: &mut Criterion<ThreadTime>) {
     for width in [8, 32, 128, 512] {
         let mut stream = Stream::new(width);
         let (schema, references) = (stream.schema.clone(), stream.references());
-        let chunks = stream.chunks(if width > 128 { 16 } else { CHUNKS });
+        let chunks = stream.chunks(16);
         inspect(c, Mahalanobis::default(), &schema, &references, &chunks);
         let rows: Vec<_> = (0..256).map(|_| stream.observation()).collect();
         let mut detector = Mahalanobis::default();
