@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use evolve::{Evolution, SchemaChange, Widening};
-use plan::Plan;
 pub(crate) use missing::MissingCounts;
+use plan::Plan;
 pub(crate) use row::floats as row_floats;
 pub use row::{MISSING_CODE, Row, UNSEEN_CODE, Violation, ViolationKind};
 pub(crate) use rules::Rules;
