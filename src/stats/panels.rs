@@ -18,9 +18,9 @@ const FAR: f64 = 1e150;
 
 /// x − μ; 0 when x is missing (NaN or infinite).
 #[inline(always)]
+#[expect(clippy::eq_op, reason = "`is_finite` becomes a test of bits, one number at a time")]
 pub(super) fn centred(value: f64, mean: f64) -> f64 {
     let difference = (value - mean).clamp(-FAR, FAR);
-    // `is_finite` becomes a test of bits, one number at a time
     let is_finite = value - value == 0.0;
     if is_finite { difference } else { 0.0 }
 }
