@@ -17,8 +17,6 @@ use crate::stage::{Blind, Stage};
 const LEVEL: f64 = 1e-4;
 /// The missing share of a field must rise at least by this.
 const RISE: f64 = 0.1;
-/// Rows that are read side by side.
-const AT_A_TIME: usize = 16;
 /// Longest list of fields in a reason or note.
 const MOST_FIELDS: usize = 5;
 
@@ -186,16 +184,12 @@ impl<'a> Feed<'a> {
     fn of(batch: &BatchDraft<'_>, schema: &'a Schema) -> Self {
         let (mut random, mut others) = (MissingCounts::new(schema), MissingCounts::new(schema));
         let mut drawn = 0;
-        let mut fitting = [None; AT_A_TIME];
-        for rows in batch.rows.chunks(AT_A_TIME) {
-            // first where the cells are, then the cells: each step waits for many places of the memory at a time
-            for (place, DraftRow { sample, .. }) in fitting.iter_mut().zip(rows) {
-                let (row, is_random) = (&sample.observation.row, sample.lane == Lane::Random);
-                drawn += usize::from(is_random);
-                *place = schema.has_shape_of(row).then_some((row, is_random));
-            }
-            for (row, is_random) in fitting.iter().take(rows.len()).flatten() {
-                if *is_random { &mut random } else { &mut others }.add(row);
+        for DraftRow { sample, .. } in batch.rows {
+            let is_random = sample.lane == Lane::Random;
+            drawn += usize::from(is_random);
+            let row = &sample.observation.row;
+            if schema.has_shape_of(row) {
+                if is_random { &mut random } else { &mut others }.add(row);
             }
         }
         let enough = drawn >= FEWEST_ROWS;

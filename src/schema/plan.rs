@@ -9,7 +9,7 @@ use super::{Field, FieldKind, MISSING_CODE, Row, SchemaError, Slot};
 /// What [`Schema::check`](super::Schema::check) compares with; indices are places in a [`Row`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
-    /// Smallest and largest value of each numeric column; all bits are set where it is required.
+    /// Smallest and largest value of each numeric column; 1 where it is required, 0 elsewhere.
     low: Vec<f64>,
     high: Vec<f64>,
     required: Vec<u64>,
@@ -51,7 +51,7 @@ impl Plan {
             let column = |plan: &mut Plan, low, high| {
                 plan.low.push(low);
                 plan.high.push(high);
-                plan.required.push(if nullable { 0 } else { u64::MAX });
+                plan.required.push(u64::from(!nullable));
             };
             match (field.kind(), *slot) {
                 (FieldKind::Number { range }, _) => {
@@ -126,11 +126,11 @@ impl Plan {
 /// Is each value from `low` to `high`, or missing where it is not `required`? Compiled for AVX2 too: the result is the same.
 #[multiversion(targets("x86_64+avx2"))]
 fn within(values: &[f64], low: &[f64], high: &[f64], required: &[u64]) -> bool {
-    // bits instead of branches, so that several columns are compared at a time; NaN is neither below nor above
-    let bits = |yes: bool| u64::from(yes).wrapping_neg();
+    // sums instead of branches, so that several columns are compared at a time (with `or` the compiler makes one chain of
+    // them); NaN is neither below nor above
     let columns = values.iter().zip(low).zip(high).zip(required);
-    let broken = columns.fold(0, |broken, (((&value, &low), &high), &required)| {
-        broken | bits(value < low) | bits(value > high) | (bits(value.is_nan()) & required)
+    let broken = columns.fold(0, |broken, (((value, low), high), &required)| {
+        broken + u64::from(value < low) + u64::from(value > high) + (u64::from(value.is_nan()) & required)
     });
     broken == 0
 }
