@@ -132,10 +132,8 @@ mod tests {
         for panel in 0..row.len().div_ceil(PANEL) {
             let columns = (panel * PANEL + PANEL).min(row.len());
             for place in 0..PANEL {
-                let mut sum = 0.0;
-                for j in 0..columns {
-                    sum += panels[first + j][place] * row[j];
-                }
+                let columns = panels[first..first + columns].iter().zip(row);
+                let sum = columns.fold(0.0, |sum, (column, value)| sum + column[place] * value);
                 total += sum * sum;
             }
             first += columns;
