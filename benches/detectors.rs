@@ -1,4 +1,4 @@
-//! What each detector costs per observation, in full chunks against a reference of 4,096 rows.
+//! What each detector costs per observation, in full chunks against a reference of 4,096 rows; and a guard, row by row.
 #![allow(clippy::expect_used, missing_docs)]
 
 mod common;
@@ -6,9 +6,9 @@ mod common;
 use common::{Stream, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
-    ChunkBuffer, Detector, Ecod, Feedback, Findings, Heard, IsolationForest, KsDrift, Label, LowConfidence,
-    Mahalanobis, MmdDrift, ModelVersion, NearestNeighbours, NumericTest, Opinion, OutputDrift, PredictionError,
-    References, Schema, Truth, UserFeedback, predicted_label,
+    ChunkBuffer, Detector, Ecod, Feedback, Findings, GuardVerdict, Heard, IsolationForest, KsDrift, Label,
+    LowConfidence, Mahalanobis, MmdDrift, ModelVersion, NearestNeighbours, NumericTest, Observation, Opinion,
+    OutputDrift, PredictionError, References, Schema, Stage, Truth, UserFeedback, predicted_label,
 };
 
 /// Enough chunks that windows of 1,000 end at all places of a chunk.
@@ -94,7 +94,6 @@ fn detectors(c: &mut Criterion<ThreadTime>) {
         let (schema, references, chunks) = (stream.schema.clone(), stream.references(), stream.chunks(CHUNKS));
         inspect(c, LowConfidence::below(0.6), &schema, &references, &chunks);
         inspect(c, OutputDrift::default(), &schema, &references, &chunks);
-        inspect(c, Mahalanobis::default(), &schema, &references, &chunks);
         inspect(c, NearestNeighbours::default(), &schema, &references, &chunks);
         inspect(c, IsolationForest::default(), &schema, &references, &chunks);
         inspect(c, Ecod::default(), &schema, &references, &chunks);
@@ -102,6 +101,24 @@ fn detectors(c: &mut Criterion<ThreadTime>) {
         inspect(c, MmdDrift::default(), &schema, &references, &chunks);
         inspect(c, PredictionError::default(), &schema, &references, &truths(&mut stream));
         inspect(c, UserFeedback::default(), &schema, &references, &ratings(&mut stream));
+    }
+}
+
+/// The distance by the chunk, and of one row as the host's own thread asks for it; over 4,096 rows.
+fn mahalanobis(c: &mut Criterion<ThreadTime>) {
+    for width in [8, 32, 128, 512] {
+        let mut stream = Stream::new(width);
+        let (schema, references) = (stream.schema.clone(), stream.references());
+        let chunks = stream.chunks(16);
+        inspect(c, Mahalanobis::default(), &schema, &references, &chunks);
+        let rows: Vec<_> = (0..256).map(|_| stream.observation()).collect();
+        let mut detector = Mahalanobis::default();
+        detector.rebase(&references).expect("the reference suits");
+        let guard = detector.guard().expect("it has a threshold");
+        let mut group = c.benchmark_group("guards");
+        group.throughput(Throughput::Elements(rows.len() as u64));
+        let flagged = |row: &&Observation| matches!(guard.check(row), GuardVerdict::Flag { .. });
+        group.bench_function(format!("mahalanobis/{width}"), |b| b.iter(|| rows.iter().filter(flagged).count()));
     }
 }
 
@@ -121,7 +138,14 @@ fn tests(c: &mut Criterion<ThreadTime>) {
         let drift = KsDrift::default().numeric_test(test).named(format!("{test:?}"));
         inspect(c, drift, &schema, &references, &chunks);
     }
+    // a p-value in every window, and a distance without its p-value
+    let always = KsDrift::default().minimum_effect(0.0).false_alarm_rate(0.5).named("KolmogorovSmirnov with p-value");
+    inspect(c, always, &schema, &references, &chunks);
+    for test in [NumericTest::PopulationStability, NumericTest::JensenShannon, NumericTest::Hellinger] {
+        let distance = KsDrift::default().numeric_test(test).minimum_effect(0.9);
+        inspect(c, distance.named(format!("{test:?} alone")), &schema, &references, &chunks);
+    }
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = detectors, tests }
+criterion_group! { name = benches; config = common::criterion(); targets = detectors, mahalanobis, tests }
 criterion_main!(benches);

@@ -19,6 +19,8 @@ use feedloop::{
 use serde_json::{Map, Value, json};
 
 const SAMPLES: usize = 100_000;
+/// So few samples stay in a cache of 1 MB: what is left is the work itself.
+const FEW: usize = 500;
 /// Rows that are encoded from JSON, as in the peers' `e_row` cases.
 const TEXTS: usize = 20_000;
 const WORDS: [&str; 8] = ["red", "green", "blue", "cyan", "pink", "grey", "teal", "gold"];
@@ -145,6 +147,12 @@ fn quality(c: &mut Criterion<ThreadTime>) {
             },
             BatchSize::PerIteration,
         );
+    });
+    group.throughput(Throughput::Elements(FEW as u64));
+    let (mut schema, mut completeness) = (SchemaGate::default(), ready(&world));
+    group.bench_function("schema, few samples", |b| b.iter(|| admit_all(&mut schema, &world.good[..FEW], &context)));
+    group.bench_function("completeness, few samples", |b| {
+        b.iter(|| audit_all(&mut completeness, &rows[..FEW], &context));
     });
     group.throughput(Throughput::Elements(TEXTS as u64));
     let mut row = Row::new(&world.schema);

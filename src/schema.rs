@@ -6,6 +6,7 @@ mod evolve;
 mod infer;
 mod json;
 mod json_schema;
+mod missing;
 mod plan;
 pub(crate) mod row;
 mod rules;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use evolve::{Evolution, SchemaChange, Widening};
+pub(crate) use missing::MissingCounts;
 use plan::Plan;
 pub(crate) use row::floats as row_floats;
 pub use row::{MISSING_CODE, Row, UNSEEN_CODE, Violation, ViolationKind};

@@ -37,6 +37,7 @@ pub(crate) mod minhash;
 pub(crate) mod moments;
 pub(crate) mod multiple;
 pub(crate) mod neighbours;
+mod panels;
 pub(crate) mod permutation;
 pub(crate) mod pooled;
 pub(crate) mod quadratic_form;

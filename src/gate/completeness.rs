@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BoxError, message};
-use crate::gate::missing::{FEWEST_ROWS, Shift, typical};
+use crate::gate::missing::{FEWEST_ROWS, Shift};
 use crate::gate::{Audit, BatchDraft, DraftRow, GateContext, QualityGate};
 use crate::reference::{Reference, References};
-use crate::sample::Reason;
-use crate::schema::{MISSING_CODE, Schema, Slot};
+use crate::sample::{Lane, Reason};
+use crate::schema::{MISSING_CODE, MissingCounts, Schema, Slot};
 use crate::stage::{Blind, Stage};
 
 /// Chance, over all fields, that a sound batch is held for a missing share that rose.
@@ -144,19 +144,14 @@ impl Completeness {
         })
     }
 
-    /// Counts the missing values of the rows, all of which have the shape of the schema.
-    fn measure(&mut self, rows: &[&DraftRow<'_>], typical: bool, context: &GateContext<'_>) -> CompletenessReport {
-        let (schema, count) = (context.schema, rows.len() as u64);
+    /// Judges each field by the missing values of the rows.
+    fn measure(&mut self, counts: &MissingCounts<'_>, typical: bool, context: &GateContext<'_>) -> CompletenessReport {
+        let (schema, count) = (context.schema, counts.rows());
         let (rise, every_field) = (self.rise, self.every_field);
         let own = self.fields.clone();
         let known = self.learn(&context.references.training);
         let compared = known.fields.iter().flatten().count();
-        let mut missing = vec![0_u64; schema.fields().len()];
-        // row by row, as a row lies in one place
-        for row in rows {
-            row.sample.observation.row.count_missing(schema, &mut missing);
-        }
-        let fields = schema.fields().iter().zip(missing).enumerate().map(|(index, (field, missing))| {
+        let fields = schema.fields().iter().zip(counts.fields()).enumerate().map(|(index, (field, missing))| {
             let training = known.fields.get(index).copied().flatten();
             let least = own.get(field.name()).copied().unwrap_or(every_field);
             let shift = |before| Shift { before, now: (missing, count) };
@@ -173,6 +168,36 @@ impl Completeness {
         let missing: u64 = fields.iter().map(|field| field.missing).sum();
         let overall = if values == 0 { 1.0 } else { (values - missing) as f64 / values as f64 };
         CompletenessReport { rows: count, typical, overall, fields, held: false }
+    }
+}
+
+/// What the rows of a batch that speak for the feed lack: those that [`typical`](crate::gate::missing::typical) takes.
+struct Feed<'a> {
+    counts: MissingCounts<'a>,
+    /// Rows of the random lane among those that were counted.
+    random: u64,
+    typical: bool,
+}
+
+impl<'a> Feed<'a> {
+    /// In one pass, as most of the time goes into fetching the samples. Rows of another shape than the schema's are not read.
+    fn of(batch: &BatchDraft<'_>, schema: &'a Schema) -> Self {
+        let (mut random, mut others) = (MissingCounts::new(schema), MissingCounts::new(schema));
+        let mut drawn = 0;
+        for DraftRow { sample, .. } in batch.rows {
+            let is_random = sample.lane == Lane::Random;
+            drawn += usize::from(is_random);
+            let row = &sample.observation.row;
+            if schema.has_shape_of(row) {
+                if is_random { &mut random } else { &mut others }.add(row);
+            }
+        }
+        let enough = drawn >= FEWEST_ROWS;
+        let (random, mut counts) = (random.rows(), random);
+        if !enough {
+            counts.merge(&others);
+        }
+        Feed { counts, random, typical: enough || drawn == batch.rows.len() }
     }
 }
 
@@ -269,33 +294,26 @@ impl Stage for Completeness {
 
 impl QualityGate for Completeness {
     fn audit(&mut self, batch: &BatchDraft<'_>, context: &GateContext<'_>) -> Result<Audit, BoxError> {
-        let (rows, are_typical) = typical(batch);
-        let fits = |row: &&DraftRow<'_>| context.schema.has_shape_of(&row.sample.observation.row);
-        let rows: Vec<_> = rows.into_iter().filter(fits).collect();
-        let mut report = self.measure(&rows, are_typical, context);
-        if rows.len() < FEWEST_ROWS {
-            let text = format!("{} rows say too little of the feed, {FEWEST_ROWS} are needed", rows.len());
+        let Feed { counts, random, typical } = Feed::of(batch, context.schema);
+        let (mut report, rows) = (self.measure(&counts, typical, context), counts.rows());
+        if rows < FEWEST_ROWS as u64 {
+            let text = format!("{rows} rows say too little of the feed, {FEWEST_ROWS} are needed");
             self.report = Some(report);
             return Ok(Audit::Pass(vec![Reason::new("too_few_rows", text)]));
         }
         let failures = bounded(report.failures(self.overall));
-        let flagged = || {
-            let random = rows.iter().filter(|row| row.sample.lane == crate::sample::Lane::Random).count();
-            format!(
-                "judged by all {} rows, as only {random} are of the random lane: they need not be typical",
-                rows.len()
-            )
-        };
+        let flagged =
+            || format!("judged by all {rows} rows, as only {random} are of the random lane: they need not be typical");
         let verdict = if failures.is_empty() {
             let mut notes = vec![report.note()];
-            if !are_typical {
+            if !typical {
                 notes.push(Reason::new("not_typical", flagged()));
             }
             Audit::Pass(notes)
         } else {
             report.held = true;
             let mut text = failures.join("; ");
-            if !are_typical {
+            if !typical {
                 text = format!("{text} ({})", flagged());
             }
             Audit::Hold(Reason::new("incomplete", text))

@@ -1,5 +1,6 @@
 //! The rules of a schema laid out by column, so that a clean row is recognised in one pass over its values.
 
+use multiversion::multiversion;
 use regex_lite::Regex;
 
 use super::row::MISSING_INTEGER;
@@ -8,16 +9,16 @@ use super::{Field, FieldKind, MISSING_CODE, Row, SchemaError, Slot};
 /// What [`Schema::check`](super::Schema::check) compares with; indices are places in a [`Row`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
-    /// Smallest and largest value of each numeric column; all bits are set where it is required.
+    /// Smallest and largest value of each numeric column; 1 where it is required, 0 elsewhere.
     low: Vec<f64>,
     high: Vec<f64>,
     required: Vec<u64>,
     wholes: Vec<Whole>,
     booleans: Vec<usize>,
     /// First column and length of each embedding.
-    embeddings: Vec<(usize, usize)>,
+    pub(super) embeddings: Vec<(usize, usize)>,
     /// Must the timestamp be there?
-    times: Vec<(usize, bool)>,
+    pub(super) times: Vec<(usize, bool)>,
     /// Number of allowed values of each category column, and whether it may be missing.
     codes: Vec<(u32, bool)>,
     texts: Vec<TextRule>,
@@ -50,7 +51,7 @@ impl Plan {
             let column = |plan: &mut Plan, low, high| {
                 plan.low.push(low);
                 plan.high.push(high);
-                plan.required.push(if nullable { 0 } else { u64::MAX });
+                plan.required.push(u64::from(!nullable));
             };
             match (field.kind(), *slot) {
                 (FieldKind::Number { range }, _) => {
@@ -100,13 +101,7 @@ impl Plan {
 
     /// Does a row of the right shape break no rule but perhaps those that need the time or other rows?
     pub(super) fn keeps(&self, row: &Row) -> bool {
-        // bits instead of branches, so that several columns are compared at a time; NaN is neither below nor above
-        let bits = |yes: bool| u64::from(yes).wrapping_neg();
-        let columns = row.values.iter().zip(&self.low).zip(&self.high).zip(&self.required);
-        let broken = columns.fold(0, |broken, (((&value, &low), &high), &required)| {
-            broken | bits(value < low) | bits(value > high) | (bits(value.is_nan()) & required)
-        });
-        broken == 0
+        within(&row.values, &self.low, &self.high, &self.required)
             && self.booleans.iter().all(|&at| row.values[at].is_nan() || row.values[at] == 0.0 || row.values[at] == 1.0)
             && self.wholes.iter().all(|whole| whole.keeps(row))
             && self
@@ -126,6 +121,18 @@ impl Plan {
                 missing == 0 || missing == len
             })
     }
+}
+
+/// Is each value from `low` to `high`, or missing where it is not `required`? Compiled for AVX2 too: the result is the same.
+#[multiversion(targets("x86_64+avx2"))]
+fn within(values: &[f64], low: &[f64], high: &[f64], required: &[u64]) -> bool {
+    // sums instead of branches, so that several columns are compared at a time (with `or` the compiler makes one chain of
+    // them); NaN is neither below nor above
+    let columns = values.iter().zip(low).zip(high).zip(required);
+    let broken = columns.fold(0, |broken, (((value, low), high), &required)| {
+        broken + u64::from(value < low) + u64::from(value > high) + (u64::from(value.is_nan()) & required)
+    });
+    broken == 0
 }
 
 impl Whole {

@@ -227,19 +227,7 @@ impl Row {
 
     /// Is field `field` without a value? Fields that came after an [older row](Row::fit) are.
     pub fn is_missing(&self, schema: &Schema, field: usize) -> bool {
-        self.is_empty_at(schema.slot(field))
-    }
-
-    /// Counts each field without a value.
-    pub(crate) fn count_missing(&self, schema: &Schema, counts: &mut [u64]) {
-        for (slot, count) in schema.slots.iter().zip(counts) {
-            *count += u64::from(self.is_empty_at(*slot));
-        }
-    }
-
-    #[inline]
-    fn is_empty_at(&self, slot: Slot) -> bool {
-        match slot {
+        match schema.slot(field) {
             Slot::Values { at, len: 1, .. } => self.values.get(at).is_none_or(|value| value.is_nan()),
             Slot::Values { at, len, .. } => {
                 self.values.get(at..at + len).is_none_or(|values| values.iter().all(|value| value.is_nan()))

@@ -2,20 +2,15 @@
 
 use super::cholesky::{invert_lower, ridged_cholesky};
 use super::error::StatsError;
+use super::panels::{GROUP, PANEL, centre, centred, split, square, squares, times};
 use ndarray::{Array2, ArrayView2};
 
-/// Rows of W in one panel.
-const PANEL: usize = 8;
-
-/// Rows of data that share one pass over W.
-const TILE: usize = 64;
+/// Groups of rows that share one pass over W.
+const GROUPS: usize = 8;
 
 /// Below this share of the mean square a variance is rounding noise: a standard deviation of 1e-12
 /// of the typical magnitude.
 const NEGLIGIBLE: f64 = 1e-24;
-
-/// Largest centred value, so that its products stay finite.
-const FAR: f64 = 1e150;
 
 /// Maps a row x to W(x − μ) with WᵀW = Σ⁻¹, so that the squared length is the squared distance.
 ///
@@ -109,13 +104,7 @@ impl Whitener {
     /// The same to another `centre`, of the kept columns.
     pub(crate) fn distance_squared_to(&self, row: &[f64], centre: &[f64], scratch: &mut Vec<f64>) -> f64 {
         self.centre(row, centre, scratch);
-        let mut total = 0.0;
-        self.each_panel(scratch, |whitened| {
-            for value in whitened {
-                total += value * value;
-            }
-        });
-        settle(total)
+        settle(square(&self.panels, scratch))
     }
 
     /// W(x − μ) of one `row`, padded with zeros, in the memory of `scratch`.
@@ -124,12 +113,10 @@ impl Whitener {
         let d = scratch.len();
         scratch.resize(d + d.next_multiple_of(PANEL), 0.0);
         let (centred, whitened) = scratch.split_at_mut(d);
-        let mut slots = whitened.chunks_exact_mut(PANEL);
-        self.each_panel(centred, |panel| {
-            if let Some(slot) = slots.next() {
-                slot.copy_from_slice(panel);
-            }
-        });
+        let (slots, _) = whitened.as_chunks_mut::<PANEL>();
+        for (slot, panel) in slots.iter_mut().zip(self.panels()) {
+            *slot = times(panel, centred);
+        }
         whitened
     }
 
@@ -141,22 +128,20 @@ impl Whitener {
         scratch: &mut Vec<f64>,
         out: &mut [f64],
     ) {
+        let width = self.kept.len();
         scratch.clear();
-        scratch.resize(self.kept.len() * TILE, 0.0);
-        for (tile, out) in out.chunks_mut(TILE).enumerate() {
-            let start = tile * TILE;
-            let (lanes, _) = scratch.as_chunks_mut::<TILE>();
-            for ((lane, &column), &mean) in lanes.iter_mut().zip(&self.kept).zip(&self.location) {
+        scratch.resize(width * GROUPS * GROUP, 0.0);
+        let (groups, _) = scratch.as_chunks_mut::<GROUP>();
+        for (tile, out) in out.chunks_mut(GROUPS * GROUP).enumerate() {
+            let start = tile * GROUPS * GROUP;
+            let groups = &mut groups[..width * out.len().div_ceil(GROUP)];
+            for (j, (&column, &mean)) in self.kept.iter().zip(&self.location).enumerate() {
                 let source = columns(column).get(start..).unwrap_or(&[]);
-                let present = source.len().min(out.len());
-                for (cell, &value) in lane.iter_mut().zip(&source[..present]) {
-                    *cell = centred(value, mean);
-                }
-                lane[present..].fill(0.0);
+                centre(&source[..source.len().min(out.len())], mean, j, width, groups);
             }
-            let mut totals = [0.0; TILE];
-            self.tile(lanes, out.len(), &mut totals);
-            for (distance, &total) in out.iter_mut().zip(&totals) {
+            let mut totals = [[0.0; GROUP]; GROUPS];
+            squares(&self.panels, width, groups, &mut totals);
+            for (distance, &total) in out.iter_mut().zip(totals.as_flattened()) {
                 *distance = settle(total);
             }
         }
@@ -173,12 +158,11 @@ impl Whitener {
     pub(crate) fn contributions_to(&self, row: &[f64], centre: &[f64], out: &mut Vec<(usize, f64)>) {
         let mut centred = Vec::new();
         self.centre(row, centre, &mut centred);
-        let mut whitened = Vec::with_capacity(centred.len() + PANEL);
-        self.each_panel(&centred, |panel| whitened.extend_from_slice(panel));
         let mut gradient = vec![0.0; centred.len()];
-        for (panel, values) in self.panel_slices().zip(whitened.chunks_exact(PANEL)) {
+        for panel in self.panels() {
+            let whitened = times(panel, &centred);
             for (slot, column) in gradient.iter_mut().zip(panel) {
-                *slot += column.iter().zip(values).map(|(w, y)| w * y).sum::<f64>();
+                *slot += column.iter().zip(&whitened).map(|(w, y)| w * y).sum::<f64>();
             }
         }
         out.clear();
@@ -197,67 +181,9 @@ impl Whitener {
         );
     }
 
-    /// The panels, each with its columns: panel p has min(8p + 8, dimension).
-    fn panel_slices(&self) -> impl Iterator<Item = &[[f64; PANEL]]> {
-        let mut rest = self.panels.as_slice();
-        let mut width = 0;
-        std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            width = (width + PANEL).min(self.kept.len());
-            let (panel, tail) = rest.split_at(width);
-            rest = tail;
-            Some(panel)
-        })
+    fn panels(&self) -> impl Iterator<Item = &[[f64; PANEL]]> {
+        split(&self.panels, self.kept.len())
     }
-
-    /// Hands the whitened values to `take`, eight at a time; the last ones may be padding zeros.
-    fn each_panel(&self, centred: &[f64], mut take: impl FnMut(&[f64; PANEL])) {
-        for panel in self.panel_slices() {
-            let mut sums = [0.0; PANEL];
-            for (column, &value) in panel.iter().zip(centred) {
-                for (sum, &weight) in sums.iter_mut().zip(column) {
-                    *sum += weight * value;
-                }
-            }
-            take(&sums);
-        }
-    }
-
-    /// Adds to `totals` the squared distances of up to 64 rows, in blocks of four rows.
-    fn tile(&self, lanes: &[[f64; TILE]], rows: usize, totals: &mut [f64; TILE]) {
-        const ROWS: usize = 4;
-        const HALF: usize = PANEL / 2;
-        for start in (0..rows).step_by(ROWS) {
-            let mut total = [0.0; ROWS];
-            for panel in self.panel_slices() {
-                for half in [0, HALF] {
-                    let mut sums = [[0.0; ROWS]; HALF];
-                    for (column, lane) in panel.iter().zip(lanes) {
-                        let mut values = [0.0; ROWS];
-                        values.copy_from_slice(&lane[start..start + ROWS]);
-                        for (sum, &weight) in sums.iter_mut().zip(&column[half..half + HALF]) {
-                            for (s, &value) in sum.iter_mut().zip(&values) {
-                                *s += weight * value;
-                            }
-                        }
-                    }
-                    for sum in &sums {
-                        for (t, &value) in total.iter_mut().zip(sum) {
-                            *t += value * value;
-                        }
-                    }
-                }
-            }
-            totals[start..start + ROWS].copy_from_slice(&total);
-        }
-    }
-}
-
-/// x − μ; 0 when x is missing.
-fn centred(value: f64, mean: f64) -> f64 {
-    if value.is_finite() { (value - mean).clamp(-FAR, FAR) } else { 0.0 }
 }
 
 /// A sum that overflowed both ways is infinitely far.
