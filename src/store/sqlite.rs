@@ -1,18 +1,27 @@
 //! A store in one SQLite file.
 
+mod commit;
 mod counts;
 mod error;
+mod log;
+mod names;
 mod open;
+mod schema;
+mod sql;
 
 use std::fmt;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use rusqlite::types::{ToSqlOutput, Type, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, Row, TransactionBehavior, params};
 
+use self::commit::{Writes, check};
 use self::counts::Counts;
+use self::log::Log;
+use self::names::Names;
 use super::{Committed, Expect, Fence, Fenced, Key, Kind, Record, Rev, Scan, Store, Write};
 use crate::error::BoxError;
 
@@ -25,9 +34,15 @@ const LOOK: usize = 4_096;
 /// A [`Store`] in one SQLite file, with a write-ahead log and a flush per commit.
 ///
 /// Several processes may open one file, on a local disk. Readers do not wait for writers. Bodies that are UTF-8 are
-/// stored as text, so `sqlite3 feedloop.db "SELECT id, state, body FROM records WHERE kind = 'batch'"` shows them.
-/// What is overwritten is zeroed in the file (`secure_delete`); in the log it stays until [`scrub`](Store::scrub).
-/// Every record is a row of its own; blocks for the high-volume kinds are to come.
+/// stored as text, so `sqlite3 feedloop.db "SELECT id, state, body FROM records WHERE kind = 'batch'"` shows them:
+/// `records` is a view for people, with the columns pipeline, kind, id, rev, state, rank, due, holder and body.
+/// What is overwritten is zeroed in the file (`secure_delete`); in the log it stays until [`scrub`](Store::scrub). When SQLite
+/// moves records between pages it may leave parts of them in unused space, now and then: [`compact`](Self::compact)
+/// writes the file without it.
+/// When the log has grown to 32 MB, a thread moves it into the file beside the commits.
+///
+/// A file of an older format is brought to today's when it is opened, in one transaction; a process of an older release that
+/// still has it open fails from then on. It takes about as long as writing everything anew.
 ///
 /// A write keeps the holder of a record that stays `claimed`, and clears it otherwise. The function `except` of a
 /// claim may read this store, but not write to it.
@@ -43,10 +58,21 @@ const LOOK: usize = 4_096;
 /// ```
 pub struct SqliteStore {
     path: PathBuf,
-    writer: Mutex<Connection>,
-    reader: Mutex<Connection>,
-    /// Apart from the writer, so that commits go on meanwhile.
-    checkpointer: Mutex<Connection>,
+    writer: Arc<Mutex<Side>>,
+    reader: Mutex<Side>,
+    log: Log,
+}
+
+/// A connection and the numbers that were found by it.
+struct Side {
+    connection: Connection,
+    names: Names,
+}
+
+impl Side {
+    fn new(connection: Connection) -> Self {
+        Side { connection, names: Names::default() }
+    }
 }
 
 impl SqliteStore {
@@ -55,9 +81,11 @@ impl SqliteStore {
     /// # Errors
     /// [`SqliteError`]: the file cannot be opened, is not a store, or has a newer format than this release knows.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
-        let open::Connections { path, writer, reader, checkpointer } = open::open(path.as_ref())?;
-        let (writer, reader, checkpointer) = (Mutex::new(writer), Mutex::new(reader), Mutex::new(checkpointer));
-        Ok(SqliteStore { path, writer, reader, checkpointer })
+        let open::Connections { path, mut writer, reader, checkpointer } = open::open(path.as_ref())?;
+        let log =
+            Log::new(&mut writer, checkpointer).map_err(|error| SqliteError::from_sqlite("open", &path, error))?;
+        let (writer, reader) = (Mutex::new(Side::new(writer)).into(), Mutex::new(Side::new(reader)));
+        Ok(SqliteStore { path, writer, reader, log })
     }
 
     /// The file.
@@ -66,38 +94,56 @@ impl SqliteStore {
     }
 
     /// Moves what is committed from the write-ahead log into the file, as far as nobody is in the way, and says how
-    /// many pages remain. Commits go on meanwhile. To be called at idle times; at 4000 pages a commit does it.
+    /// many pages remain. Commits go on meanwhile. To be called at idle times; a log that grows large moves by itself.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn checkpoint(&self) -> Result<u64, SqliteError> {
-        let pages = lock(&self.checkpointer)
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?));
-        let pages = pages.map_err(|error| SqliteError::from_sqlite("checkpoint", &self.path, error))?;
-        Ok(u64::try_from(pages).unwrap_or(0))
+        self.log.checkpoint().map_err(|error| SqliteError::from_sqlite("checkpoint", &self.path, error))
+    }
+
+    /// Writes the file anew, in order and without unused space, and empties the log: afterwards nothing that was overwritten is
+    /// left in either. To be called when nobody works: others wait meanwhile, and it takes the time and twice the space of a copy.
+    ///
+    /// # Errors
+    /// The file cannot be written, or somebody reads it all the time.
+    pub fn compact(&self) -> Result<(), SqliteError> {
+        let failed = |error| SqliteError::from_sqlite("compact", &self.path, error);
+        lock(&self.writer).connection.execute_batch("VACUUM").map_err(failed)?;
+        match self.log.scrub().map_err(failed)? {
+            true => Ok(()),
+            false => Err(SqliteError::Busy { doing: "compact", path: self.path.clone(), waited: open::BUSY }),
+        }
     }
 
     fn write<T>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Connection) -> Result<T, BoxError>,
+        work: impl FnOnce(&Connection, &mut Names) -> Result<T, BoxError>,
     ) -> Result<T, BoxError> {
-        let mut connection = lock(&self.writer);
+        let mut side = lock(&self.writer);
+        // Put back only when the transaction is committed: it may be what gave them their numbers.
+        let mut names = mem::take(&mut side.names);
         let transact = || {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let made = work(&transaction)?;
+            let transaction = side.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let made = work(&transaction, &mut names)?;
             transaction.commit()?;
             Ok(made)
         };
-        transact().map_err(|error: BoxError| self.failed(doing, error))
+        let made = transact().map_err(|error: BoxError| self.failed(doing, error))?;
+        side.names = names;
+        drop(side);
+        self.log.grown(&self.writer);
+        Ok(made)
     }
 
     fn read<T>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Connection, &mut Names) -> rusqlite::Result<T>,
     ) -> Result<T, BoxError> {
-        work(&lock(&self.reader)).map_err(|error| self.failed(doing, error.into()))
+        let Side { connection, names } = &mut *lock(&self.reader);
+        work(connection, names).map_err(|error| self.failed(doing, error.into()))
     }
 
     /// Place of the first record that can be claimed. `except` runs outside the lock, so that it may ask this store.
@@ -112,8 +158,9 @@ impl SqliteStore {
         let mut limit = FIRST_LOOK;
         loop {
             let mut page: Vec<Claimable> = Vec::new();
-            self.read("claim from", |connection| {
-                claimable(connection, pipeline, kind, now, &from, |row| {
+            self.read("claim from", |connection, names| {
+                let Some(queue) = Queue::find(connection, names, pipeline, kind)? else { return Ok(()) };
+                claimable(connection, &queue, now, &from, |row| {
                     page.push(row);
                     page.len() < limit
                 })
@@ -149,29 +196,24 @@ impl fmt::Debug for SqliteStore {
 }
 
 // A panic under the lock leaves no transaction open: its guard rolls it back.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store for SqliteStore {
     fn commit(&self, units: &[&[Write]], fence: &Fence, out: &mut Vec<Committed>) -> Result<(), BoxError> {
         out.clear();
-        let made = self.write("commit to", |connection| {
+        let made = self.write("commit to", |connection, names| {
             check(connection, fence)?;
-            let mut counts = Counts::default();
-            let made = units.iter().map(|unit| apply(connection, unit, &mut counts)).collect::<Result<Vec<_>, _>>()?;
-            counts.save(connection)?;
-            Ok(made)
+            Writes::new(connection)?.make(units, names)
         })?;
         out.extend(made);
         Ok(())
     }
 
     fn take_over(&self, pipeline: &str) -> Result<u64, BoxError> {
-        self.write("take over a pipeline in", |connection| {
-            let sql = "INSERT INTO fences (pipeline, token) VALUES (?1, 1) \
-                       ON CONFLICT (pipeline) DO UPDATE SET token = token + 1 RETURNING token";
-            let token: i64 = connection.prepare_cached(sql)?.query_row([pipeline], |row| row.get(0))?;
+        self.write("take over a pipeline in", |connection, _| {
+            let token: i64 = connection.prepare_cached(sql::TAKE_OVER)?.query_row([pipeline], |row| row.get(0))?;
             Ok(u64::try_from(token)?)
         })
     }
@@ -191,190 +233,103 @@ impl Store for SqliteStore {
         }
         // A look without the lock, so that those who ask in vain or for what is far behind keep nobody from writing.
         let Some(first) = self.first_claimable(pipeline, kind, now, except)? else { return Ok(Vec::new()) };
-        let name: Arc<str> = pipeline.into();
-        self.write("claim from", |connection| {
-            let mut rowids = Vec::new();
-            claimable(connection, pipeline, kind, now, &first, |row| {
+        self.write("claim from", |connection, names| {
+            let claimed = names.make_state(connection, CLAIMED)?;
+            let Some(queue) = Queue::find(connection, names, pipeline, kind)? else { return Ok(Vec::new()) };
+            let mut found = Vec::new();
+            claimable(connection, &queue, now, &first, |row| {
                 if !except(&row.id) {
-                    rowids.push((row.rowid, if row.held { "claimed" } else { "open" }));
+                    found.push(row);
                 }
-                rowids.len() < n
+                found.len() < n
             })?;
-            let mut update = connection.prepare_cached(CLAIM)?;
+            let mut update = connection.prepare_cached(sql::CLAIM)?;
+            let mut get = connection.prepare_cached(sql::GET)?;
             let mut counts = Counts::default();
-            let mut claimed = Vec::with_capacity(rowids.len());
-            for (rowid, state) in rowids {
-                let set = params![rowid, to_text(lease_until), holder];
-                claimed.push(update.query_row(set, |row| record(row, &name, kind))?);
-                counts.moved(&name, kind, state, "claimed");
+            let mut records = Reading { connection, names, pipeline: pipeline.into(), kind };
+            let mut made = Vec::with_capacity(found.len());
+            for Claimable { held, id, .. } in found {
+                update.execute(params![queue.space, id, claimed, to_text(lease_until), holder])?;
+                made.push(get.query_row(params![queue.space, id], |row| records.record(row))?);
+                counts.moved(queue.space, if held { claimed } else { queue.open }, claimed);
             }
             counts.save(connection)?;
-            Ok(claimed)
+            Ok(made)
         })
     }
 
     fn get(&self, pipeline: &str, kind: Kind, id: &str) -> Result<Option<Record>, BoxError> {
-        let name: Arc<str> = pipeline.into();
-        self.read("read a record of", |connection| {
-            let mut select = connection.prepare_cached(GET)?;
-            select.query_row([pipeline, kind.as_str(), id], |row| record(row, &name, kind)).optional()
-        })
+        let found = self.read("read a record of", |connection, names| {
+            let Some(space) = names.space(connection, pipeline, kind)? else { return Ok(Vec::new()) };
+            let reading = Reading { connection, names, pipeline: pipeline.into(), kind };
+            reading.records(sql::GET, params![space, id])
+        });
+        Ok(found?.pop())
     }
 
     fn scan(&self, scan: &Scan<'_>) -> Result<Vec<Record>, BoxError> {
         let Scan { pipeline, kind, state, after, limit } = *scan;
-        let name: Arc<str> = pipeline.into();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read("scan", |connection| {
-            let read = |row: &Row<'_>| record(row, &name, kind);
-            let page = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
-                connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+        self.read("scan", |connection, names| {
+            let Some(space) = names.space(connection, pipeline, kind)? else { return Ok(Vec::new()) };
+            let state = match state {
+                Some(state) => match names.state(connection, state)? {
+                    Some(state) => Some(state),
+                    None => return Ok(Vec::new()),
+                },
+                None => None,
             };
-            let kind = kind.as_str();
+            let reading = Reading { connection, names, pipeline: pipeline.into(), kind };
             match (state, after) {
                 (Some(state), Some((rank, id))) => {
-                    page(SCAN_STATE_AFTER, params![pipeline, kind, limit, state, rank, id])
+                    reading.records(sql::SCAN_STATE_AFTER, params![space, limit, state, rank, id])
                 }
-                (Some(state), None) => page(SCAN_STATE, params![pipeline, kind, limit, state]),
-                (None, Some((_, id))) => page(SCAN_AFTER, params![pipeline, kind, limit, id]),
-                (None, None) => page(SCAN, params![pipeline, kind, limit]),
+                (Some(state), None) => reading.records(sql::SCAN_STATE, params![space, limit, state]),
+                (None, Some((_, id))) => reading.records(sql::SCAN_AFTER, params![space, limit, id]),
+                (None, None) => reading.records(sql::SCAN, params![space, limit]),
             }
         })
     }
 
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError> {
-        let n: i64 = self.read("count in", |connection| {
-            let sql = "SELECT ifnull(sum(n), 0) FROM counts \
-                       WHERE pipeline = ?1 AND kind = ?2 AND state = ?3";
-            let all = "SELECT ifnull(sum(n), 0) FROM counts WHERE pipeline = ?1 AND kind = ?2";
+        let n: i64 = self.read("count in", |connection, names| {
+            let Some(space) = names.space(connection, pipeline, kind)? else { return Ok(0) };
             let n = |row: &Row<'_>| row.get(0);
-            match state {
-                Some(state) => connection.prepare_cached(sql)?.query_row([pipeline, kind.as_str(), state], n),
-                None => connection.prepare_cached(all)?.query_row([pipeline, kind.as_str()], n),
-            }
+            let Some(state) = state else {
+                return connection.prepare_cached(sql::COUNT)?.query_row([space], n);
+            };
+            let Some(state) = names.state(connection, state)? else { return Ok(0) };
+            connection.prepare_cached(sql::COUNT_STATE)?.query_row([space, state], n)
         })?;
         Ok(u64::try_from(n)?)
     }
 
     fn scrub(&self) -> Result<bool, BoxError> {
-        let busy =
-            lock(&self.checkpointer).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-        let busy = busy.map_err(|error| self.failed("scrub the log of", error.into()))?;
-        Ok(busy == 0)
+        self.log.scrub().map_err(|error| self.failed("scrub the log of", error.into()))
     }
 }
 
-macro_rules! select {
-    ($rest:literal) => {
-        concat!("SELECT id, rev, state, rank, due, holder, body FROM records WHERE pipeline = ?1 AND kind = ?2 ", $rest)
-    };
+const OPEN: &str = "open";
+const CLAIMED: &str = "claimed";
+
+/// The numbers that a claim asks by.
+struct Queue {
+    space: i64,
+    open: i64,
+    claimed: i64,
 }
 
-const GET: &str = select!("AND id = ?3");
-const SCAN: &str = select!("ORDER BY id LIMIT ?3");
-const SCAN_AFTER: &str = select!("AND id > ?4 ORDER BY id LIMIT ?3");
-const SCAN_STATE: &str = select!("AND state = ?4 ORDER BY rank, id LIMIT ?3");
-const SCAN_STATE_AFTER: &str = select!("AND state = ?4 AND (rank, id) > (?5, ?6) ORDER BY rank, id LIMIT ?3");
-const FOUND: &str = "SELECT rowid, rev, state FROM records WHERE pipeline = ?1 AND kind = ?2 AND id = ?3";
-const INSERT: &str = "INSERT INTO records (pipeline, kind, id, rev, state, rank, due, body) \
-                      VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-const UPDATE: &str = "UPDATE records SET rev = rev + 1, state = ?2, rank = ?3, due = ?4, body = ?5, \
-                      holder = CASE ?2 WHEN 'claimed' THEN holder END WHERE rowid = ?1";
-const CLAIMABLE: &str = "SELECT rowid, 0 AS held, rank, id, NULL AS due FROM records \
-                         WHERE pipeline = ?1 AND kind = ?2 AND state = 'open' AND (rank, id) >= (?3, ?4) \
-                         UNION ALL SELECT rowid, 1 AS held, rank, id, due FROM records \
-                         WHERE pipeline = ?1 AND kind = ?2 AND state = 'claimed' AND due IS NOT NULL \
-                         AND (rank, id) >= (?3, ?4) \
-                         ORDER BY rank, id";
-const CLAIM: &str = "UPDATE records SET rev = rev + 1, state = 'claimed', due = ?2, holder = ?3 WHERE rowid = ?1 \
-                     RETURNING id, rev, state, rank, due, holder, body";
-
-/// Refuses an outdated worker, and remembers a newer one.
-fn check(connection: &Connection, fence: &Fence) -> Result<(), BoxError> {
-    let Fence::Worker { pipeline, token } = fence else { return Ok(()) };
-    let mut select = connection.prepare_cached("SELECT token FROM fences WHERE pipeline = ?1")?;
-    let newest: Option<i64> = select.query_row([pipeline], |row| row.get(0)).optional()?;
-    let newest = u64::try_from(newest.unwrap_or(0))?;
-    if *token < newest {
-        return Err(Fenced { pipeline: pipeline.to_string(), token: *token, newest }.into());
-    }
-    if *token > newest {
-        let sql = "INSERT INTO fences (pipeline, token) VALUES (?1, ?2) \
-                   ON CONFLICT (pipeline) DO UPDATE SET token = excluded.token";
-        connection.prepare_cached(sql)?.execute(params![pipeline, i64::try_from(*token)?])?;
-    }
-    Ok(())
-}
-
-/// Makes all writes of a unit or none.
-fn apply(connection: &Connection, unit: &[Write], counts: &mut Counts) -> Result<Committed, BoxError> {
-    // A unit of one write that finds a conflict has changed nothing, so it needs no savepoint.
-    let savepoint = unit.len() > 1;
-    let run = |sql: &str| connection.prepare_cached(sql)?.execute([]);
-    counts.begin();
-    if savepoint {
-        run("SAVEPOINT unit")?;
-    }
-    for (index, write) in unit.iter().enumerate() {
-        if let Err(found) = put(connection, write, counts)? {
-            if savepoint {
-                run("ROLLBACK TO unit")?;
-                run("RELEASE unit")?;
-            }
-            counts.undo();
-            return Ok(Committed::Conflict { write: index, found });
-        }
-    }
-    if savepoint {
-        run("RELEASE unit")?;
-    }
-    Ok(Committed::Applied)
-}
-
-/// Makes a write, or gives the revision that it found instead of the one that it expects.
-fn put(connection: &Connection, write: &Write, counts: &mut Counts) -> Result<Result<(), Option<Rev>>, BoxError> {
-    let Write { kind, key, expect, indexed, body } = write;
-    let due = indexed.due.map(to_text);
-    let body = ToSqlOutput::Borrowed(match std::str::from_utf8(body) {
-        Ok(_) => ValueRef::Text(body),
-        Err(_) => ValueRef::Blob(body),
-    });
-    let insert = || {
-        let values = params![key.pipeline, kind.as_str(), key.id, indexed.state, indexed.rank, due, body];
-        connection.prepare_cached(INSERT)?.execute(values)
-    };
-    if *expect == Expect::Absent && insert()? == 1 {
-        counts.added(&key.pipeline, *kind, indexed.state);
-        return Ok(Ok(()));
-    }
-
-    let mut select = connection.prepare_cached(FOUND)?;
-    let found = select.query_row(params![key.pipeline, kind.as_str(), key.id], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
-    });
-    match found.optional()? {
-        None if *expect == Expect::Any => {
-            insert()?;
-            counts.added(&key.pipeline, *kind, indexed.state);
-            Ok(Ok(()))
-        }
-        None => Ok(Err(None)),
-        Some((rowid, rev, state)) => {
-            let rev = u64::try_from(rev)?;
-            if !matches!(expect, Expect::Any) && *expect != Expect::Rev(rev) {
-                return Ok(Err(Some(rev)));
-            }
-            let set = params![rowid, indexed.state, indexed.rank, due, body];
-            connection.prepare_cached(UPDATE)?.execute(set)?;
-            counts.moved(&key.pipeline, *kind, &state, indexed.state);
-            Ok(Ok(()))
-        }
+impl Queue {
+    fn find(file: &Connection, names: &mut Names, pipeline: &str, kind: Kind) -> rusqlite::Result<Option<Self>> {
+        let Some(space) = names.space(file, pipeline, kind)? else { return Ok(None) };
+        // No state has the number 0.
+        let (open, claimed) = (names.state(file, OPEN)?.unwrap_or(0), names.state(file, CLAIMED)?.unwrap_or(0));
+        Ok(Some(Queue { space, open, claimed }))
     }
 }
 
 /// A record that can be claimed, unless it is excepted.
 struct Claimable {
-    rowid: i64,
     held: bool,
     rank: i64,
     id: String,
@@ -383,41 +338,54 @@ struct Claimable {
 /// Hands on the records that can be claimed, from the place (rank, id) on and in that order, as long as `each` wants more.
 fn claimable(
     connection: &Connection,
-    pipeline: &str,
-    kind: Kind,
+    queue: &Queue,
     now: DateTime<Utc>,
     from: &(i64, String),
     mut each: impl FnMut(Claimable) -> bool,
 ) -> rusqlite::Result<()> {
-    let mut select = connection.prepare_cached(CLAIMABLE)?;
-    let mut rows = select.query(params![pipeline, kind.as_str(), from.0, from.1])?;
+    let mut select = connection.prepare_cached(sql::CLAIMABLE)?;
+    let mut rows = select.query(params![queue.space, queue.open, queue.claimed, from.0, from.1])?;
     while let Some(row) = rows.next()? {
-        let held: bool = row.get(1)?;
-        let free = !held || due(row, 4)?.is_some_and(|due| due < now);
-        if free && !each(Claimable { rowid: row.get(0)?, held, rank: row.get(2)?, id: row.get(3)? }) {
+        let held: bool = row.get(0)?;
+        let free = !held || due(row, 3)?.is_some_and(|due| due < now);
+        if free && !each(Claimable { held, rank: row.get(1)?, id: row.get(2)? }) {
             break;
         }
     }
     Ok(())
 }
 
-fn record(row: &Row<'_>, pipeline: &Arc<str>, kind: Kind) -> rusqlite::Result<Record> {
-    let body = match row.get_ref(6)? {
-        ValueRef::Text(body) | ValueRef::Blob(body) => Arc::from(body),
-        other => return Err(rusqlite::Error::InvalidColumnType(6, "body".to_owned(), other.data_type())),
-    };
-    let rev: i64 = row.get(1)?;
-    let rev = u64::try_from(rev).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, rev))?;
-    Ok(Record {
-        kind,
-        key: Key { pipeline: pipeline.clone(), id: row.get(0)? },
-        rev,
-        state: row.get(2)?,
-        rank: row.get(3)?,
-        due: due(row, 4)?,
-        holder: row.get(5)?,
-        body,
-    })
+/// What it takes to make records of rows.
+struct Reading<'a> {
+    connection: &'a Connection,
+    names: &'a mut Names,
+    pipeline: Arc<str>,
+    kind: Kind,
+}
+
+impl Reading<'_> {
+    fn records(mut self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<Record>> {
+        self.connection.prepare_cached(sql)?.query_map(params, |row| self.record(row))?.collect()
+    }
+
+    fn record(&mut self, row: &Row<'_>) -> rusqlite::Result<Record> {
+        let body = match row.get_ref(6)? {
+            ValueRef::Text(body) | ValueRef::Blob(body) => Arc::from(body),
+            other => return Err(rusqlite::Error::InvalidColumnType(6, "body".to_owned(), other.data_type())),
+        };
+        let rev: i64 = row.get(1)?;
+        let rev = u64::try_from(rev).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, rev))?;
+        Ok(Record {
+            kind: self.kind,
+            key: Key { pipeline: self.pipeline.clone(), id: row.get(0)? },
+            rev,
+            state: self.names.name_of(self.connection, row.get(2)?)?.to_owned(),
+            rank: row.get(3)?,
+            due: due(row, 4)?,
+            holder: row.get(5)?,
+            body,
+        })
+    }
 }
 
 fn to_text(time: DateTime<Utc>) -> String {

@@ -1,12 +1,10 @@
 //! How the counts change in one transaction.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, params};
 
-use super::Kind;
+use super::sql;
 
-/// Changes of the counts, written once per transaction. There are few (pipeline, kind, state), so a list does.
+/// Changes of the counts, written once per transaction. There are few (space, state), so a list does.
 #[derive(Default)]
 pub(super) struct Counts {
     slots: Vec<Slot>,
@@ -15,9 +13,8 @@ pub(super) struct Counts {
 }
 
 struct Slot {
-    pipeline: Arc<str>,
-    kind: Kind,
-    state: String,
+    space: i64,
+    state: i64,
     change: i64,
 }
 
@@ -34,21 +31,21 @@ impl Counts {
         }
     }
 
-    pub(super) fn added(&mut self, pipeline: &Arc<str>, kind: Kind, state: &str) {
-        self.change(pipeline, kind, state, 1);
+    pub(super) fn added(&mut self, space: i64, state: i64) {
+        self.change(space, state, 1);
     }
 
-    pub(super) fn moved(&mut self, pipeline: &Arc<str>, kind: Kind, from: &str, to: &str) {
+    pub(super) fn moved(&mut self, space: i64, from: i64, to: i64) {
         if from != to {
-            self.change(pipeline, kind, from, -1);
-            self.change(pipeline, kind, to, 1);
+            self.change(space, from, -1);
+            self.change(space, to, 1);
         }
     }
 
-    fn change(&mut self, pipeline: &Arc<str>, kind: Kind, state: &str, by: i64) {
-        let same = |slot: &Slot| slot.kind == kind && slot.state == state && slot.pipeline == *pipeline;
+    fn change(&mut self, space: i64, state: i64, by: i64) {
+        let same = |slot: &Slot| slot.space == space && slot.state == state;
         let slot = self.slots.iter().position(same).unwrap_or_else(|| {
-            self.slots.push(Slot { pipeline: pipeline.clone(), kind, state: state.to_owned(), change: 0 });
+            self.slots.push(Slot { space, state, change: 0 });
             self.slots.len() - 1
         });
         self.slots[slot].change += by;
@@ -56,10 +53,8 @@ impl Counts {
     }
 
     pub(super) fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO counts (pipeline, kind, state, n) VALUES (?1, ?2, ?3, ?4) \
-                   ON CONFLICT (pipeline, kind, state) DO UPDATE SET n = n + excluded.n";
-        for Slot { pipeline, kind, state, change } in self.slots.iter().filter(|slot| slot.change != 0) {
-            connection.prepare_cached(sql)?.execute(params![pipeline, kind.as_str(), state, change])?;
+        for Slot { space, state, change } in self.slots.iter().filter(|slot| slot.change != 0) {
+            connection.prepare_cached(sql::ADD)?.execute(params![space, state, change])?;
         }
         Ok(())
     }

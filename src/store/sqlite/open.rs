@@ -7,37 +7,14 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::SqliteError;
+use super::schema::{self, FORMAT};
 use crate::error::BoxError;
 
 /// "FDLP": marks a file as ours.
 pub(super) const APPLICATION_ID: i32 = 0x4644_4c50;
-/// Format that this release writes.
-pub(super) const FORMAT: i32 = 1;
+/// Kilobytes of pages that a connection keeps: the upper levels of the trees of some ten million records.
+const CACHE: i32 = 16_384;
 pub(super) const BUSY: Duration = Duration::from_secs(5);
-
-const SCHEMA: &str = "
-    CREATE TABLE records (
-        pipeline TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        id TEXT NOT NULL,
-        rev INTEGER NOT NULL,
-        state TEXT NOT NULL,
-        rank INTEGER NOT NULL,
-        due TEXT,
-        holder TEXT,
-        body NOT NULL
-    );
-    CREATE UNIQUE INDEX records_by_id ON records (pipeline, kind, id);
-    CREATE INDEX records_by_state ON records (pipeline, kind, state, rank, id);
-    CREATE TABLE fences (pipeline TEXT PRIMARY KEY NOT NULL, token INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE counts (
-        pipeline TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        state TEXT NOT NULL,
-        n INTEGER NOT NULL,
-        PRIMARY KEY (pipeline, kind, state)
-    ) WITHOUT ROWID;
-";
 
 /// The connections of one store.
 pub(super) struct Connections {
@@ -48,7 +25,8 @@ pub(super) struct Connections {
 }
 
 enum File {
-    Ours,
+    /// Of this format.
+    Ours(i32),
     Empty,
 }
 
@@ -58,25 +36,31 @@ pub(super) fn open(given: &Path) -> Result<Connections, SqliteError> {
 
     let mut writer = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
     // Before anything is changed: the file may be somebody else's.
-    let file = examine(&mut writer, &path, TransactionBehavior::Deferred, |_| Ok(()))?;
+    let file = examine(&mut writer, &path, TransactionBehavior::Deferred, |_, _| Ok(()))?;
+    if let File::Empty = file {
+        schema::prepare(&writer).map_err(failed)?;
+    }
     let mode = write_ahead(&writer).map_err(failed)?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(SqliteError::NoWal { path, mode });
     }
-    writer
-        .execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA secure_delete = ON")
-        .map_err(failed)?;
-    if let File::Empty = file {
+    writer.execute_batch("PRAGMA synchronous = FULL; PRAGMA secure_delete = ON").map_err(failed)?;
+    writer.pragma_update(None, "cache_size", -CACHE).map_err(failed)?;
+    if !matches!(file, File::Ours(FORMAT)) {
         // Another process may have been faster, so look again under the lock.
-        examine(&mut writer, &path, TransactionBehavior::Immediate, |connection| {
-            connection.execute_batch(SCHEMA)?;
-            connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-            connection.pragma_update(None, "user_version", FORMAT)
+        examine(&mut writer, &path, TransactionBehavior::Immediate, |connection, file| match file {
+            File::Empty => {
+                schema::create(connection)?;
+                connection.pragma_update(None, "application_id", APPLICATION_ID)
+            }
+            File::Ours(FORMAT) => Ok(()),
+            File::Ours(_) => schema::migrate(connection),
         })?;
     }
 
     let reader = connect(&path, OpenFlags::empty()).map_err(failed)?;
     reader.pragma_update(None, "query_only", true).map_err(failed)?;
+    reader.pragma_update(None, "cache_size", -CACHE).map_err(failed)?;
     let checkpointer = connect(&path, OpenFlags::empty()).map_err(failed)?;
     checkpointer.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     Ok(Connections { path, writer, reader, checkpointer })
@@ -123,12 +107,12 @@ fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
     }
 }
 
-/// Finds out whose file this is, in one transaction; runs `found_empty` in it if it is nobody's.
+/// Finds out whose file this is, in one transaction, and runs `found` in it.
 fn examine(
     connection: &mut Connection,
     path: &Path,
     behavior: TransactionBehavior,
-    found_empty: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    found: impl FnOnce(&Connection, &File) -> rusqlite::Result<()>,
 ) -> Result<File, SqliteError> {
     let failed = |error| SqliteError::from_sqlite("open", path, error);
     let transaction = connection.transaction_with_behavior(behavior).map_err(failed)?;
@@ -139,13 +123,11 @@ fn examine(
         (APPLICATION_ID, found) if found > FORMAT => {
             return Err(SqliteError::Newer { path: path.to_owned(), found, newest: FORMAT });
         }
-        (APPLICATION_ID, _) => File::Ours,
-        (0, 0) if objects == 0 => {
-            found_empty(&transaction).map_err(failed)?;
-            File::Empty
-        }
+        (APPLICATION_ID, format) => File::Ours(format),
+        (0, 0) if objects == 0 => File::Empty,
         (application_id, _) => return Err(SqliteError::Foreign { path: path.to_owned(), application_id }),
     };
+    found(&transaction, &file).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok(file)
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use tempfile::TempDir;
 
+mod formats;
+
 use super::*;
 use crate::conformance;
 use crate::store::Indexed;
@@ -57,12 +59,23 @@ fn assert_sound(path: &Path) {
     let connection = raw(path);
     let said: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(said, "ok");
-    let wrong = "SELECT count(*) FROM
-        (SELECT pipeline, kind, state, n FROM counts WHERE n <> 0
-         EXCEPT SELECT pipeline, kind, state, count(*) FROM records GROUP BY 1, 2, 3)";
-    assert_eq!(connection.query_row(wrong, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
-    let totals = "SELECT (SELECT ifnull(sum(n), 0) FROM counts) - (SELECT count(*) FROM records)";
-    assert_eq!(connection.query_row(totals, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    let none = |sql: &str| assert_eq!(connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap(), 0, "{sql}");
+    none(
+        "SELECT count(*) FROM
+            (SELECT space, state, n FROM counts WHERE n <> 0
+             EXCEPT SELECT space, state, count(*) FROM entries GROUP BY 1, 2)",
+    );
+    none("SELECT (SELECT ifnull(sum(n), 0) FROM counts) - (SELECT count(*) FROM entries)");
+    none("SELECT (SELECT count(*) FROM records) - (SELECT count(*) FROM entries)");
+    none("SELECT count(*) FROM (SELECT n FROM bodies EXCEPT SELECT body FROM entries)");
+    none("SELECT count(*) FROM (SELECT body FROM entries GROUP BY body HAVING count(*) > 1)");
+}
+
+/// A transaction that is not finished.
+fn begin_with<'c>(connection: &'c mut Connection, write: &Write) -> rusqlite::Transaction<'c> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    Writes::new(&transaction).unwrap().make(&[std::slice::from_ref(write)], &mut Names::default()).unwrap();
+    transaction
 }
 
 fn refused(path: &Path) -> SqliteError {
@@ -121,6 +134,10 @@ fn text_can_be_read_with_sqlite3() {
     let types = "SELECT group_concat(typeof(body)) FROM (SELECT body FROM records ORDER BY id)";
     let found: String = raw(&path).query_row(types, [], |row| row.get(0)).unwrap();
     assert_eq!(found, "text,blob");
+    let documented = "SELECT id, state, body FROM records WHERE kind = 'batch'";
+    let found: (String, String, String) =
+        raw(&path).query_row(documented, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    assert_eq!(found, ("json".to_owned(), "x".to_owned(), "{\"n\":1}".to_owned()));
 }
 
 #[test]
@@ -130,9 +147,9 @@ fn a_newer_format_is_refused() {
     drop(SqliteStore::open(&path).unwrap());
     raw(&path).pragma_update(None, "user_version", 7).unwrap();
     let error = refused(&path);
-    assert!(matches!(&error, SqliteError::Newer { found: 7, newest: open::FORMAT, .. }), "{error:?}");
+    assert!(matches!(&error, SqliteError::Newer { found: 7, newest: schema::FORMAT, .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("format 7") && text.contains("up to 1") && text.contains("feedloop.db"), "{text}");
+    assert!(text.contains("format 7") && text.contains("up to 2") && text.contains("feedloop.db"), "{text}");
 }
 
 #[test]
@@ -186,10 +203,11 @@ fn an_empty_file_becomes_a_store() {
 fn settings_are_durable() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(directory.path().join("feedloop.db")).unwrap();
-    let writer = lock(&store.writer);
+    let writer = &lock(&store.writer).connection;
     let pragma = |name: &str| writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(pragma("synchronous"), 2, "FULL");
-    assert_eq!(pragma("wal_autocheckpoint"), 4000);
+    assert_eq!(pragma("secure_delete"), 1);
+    assert_eq!(pragma("page_size"), 8192);
     let mode: String = writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
     assert_eq!(mode, "wal");
 }
@@ -207,8 +225,7 @@ fn a_killed_writer_leaves_a_prefix_of_its_commits() {
     }
     // A transaction that is never finished.
     let mut writer = lock(&store.writer);
-    let unfinished = writer.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-    let _ = put(&unfinished, &write(Kind::Sample, "99", "x", b""), &mut Counts::default()).unwrap();
+    let _unfinished = begin_with(&mut writer.connection, &write(Kind::Sample, "99", "x", b""));
 
     let file = fs::read(&path).unwrap();
     let log = fs::read(directory.path().join("feedloop.db-wal")).unwrap();
@@ -238,7 +255,7 @@ fn a_failed_commit_changes_nothing() {
     let path = directory.path().join("feedloop.db");
     let store = SqliteStore::open(&path).unwrap();
     raw(&path)
-        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON records WHEN new.id = 'c' BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON entries WHEN new.id = 'c' BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         .unwrap();
     let units = [
         vec![write(Kind::Sample, "a", "x", b"")],
@@ -337,8 +354,7 @@ fn readers_do_not_wait_for_a_writer() {
     let store = SqliteStore::open(directory.path().join("feedloop.db")).unwrap();
     commit(&store, &[write(Kind::Task, "a", "open", b"")]);
     let mut writer = lock(&store.writer);
-    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-    let _ = put(&transaction, &write(Kind::Task, "b", "open", b""), &mut Counts::default()).unwrap();
+    let transaction = begin_with(&mut writer.connection, &write(Kind::Task, "b", "open", b""));
     assert_eq!(all(&store, Kind::Task).len(), 1, "and see what was committed");
     transaction.commit().unwrap();
     drop(writer);
@@ -363,9 +379,10 @@ fn a_checkpoint_moves_the_log_into_the_file() {
 fn queries_use_their_indexes() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(directory.path().join("feedloop.db")).unwrap();
-    let reader = lock(&store.reader);
-    for sql in [GET, SCAN, SCAN_AFTER, SCAN_STATE, SCAN_STATE_AFTER, FOUND, CLAIMABLE] {
-        let mut explain = reader.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let connection = raw(store.path());
+    assert!(sql::ALL.len() > 20);
+    for sql in sql::ALL {
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let count = explain.parameter_count();
         let plan: Vec<String> = explain
             .query_map(rusqlite::params_from_iter(vec!["1"; count]), |row| row.get(3))
@@ -374,6 +391,119 @@ fn queries_use_their_indexes() {
             .unwrap();
         let plan = plan.join("; ");
         assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        assert!(!sql.starts_with("SELECT") || plan.contains("SEARCH"), "{sql}: {plan}");
+    }
+}
+
+/// Commits one record under a new name of pipeline and state.
+fn commit_in(
+    store: &SqliteStore,
+    pipeline: &str,
+    units: &[&[(&str, &'static str)]],
+) -> Result<Vec<Committed>, BoxError> {
+    let name = |(id, state): &(&str, &'static str)| {
+        let key = Key::new(&pipeline.into(), *id);
+        Write { key, ..write(Kind::Sample, id, state, b"{}") }
+    };
+    let units: Vec<Vec<Write>> = units.iter().map(|unit| unit.iter().map(name).collect()).collect();
+    let units: Vec<&[Write]> = units.iter().map(Vec::as_slice).collect();
+    let mut out = Vec::new();
+    store.commit(&units, &Fence::None, &mut out).map(|()| out)
+}
+
+#[test]
+fn a_name_that_came_with_an_undone_write_stays_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("feedloop.db");
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.count("p", Kind::Sample, Some("new")).unwrap(), 0, "asked for before there is such a name");
+
+    // A conflict, behind which others use the name.
+    let made = commit_in(&store, "p", &[&[("a", "x")], &[("b", "new"), ("a", "x")], &[("c", "new")]]).unwrap();
+    assert_eq!(made[1], Committed::Conflict { write: 1, found: Some(1) });
+    assert_eq!(store.count("p", Kind::Sample, Some("new")).unwrap(), 1);
+
+    // A transaction that fails as a whole.
+    let other = raw(&path);
+    other
+        .execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON entries WHEN new.id = 'full' BEGIN SELECT RAISE(ABORT, ''); END",
+        )
+        .unwrap();
+    assert!(commit_in(&store, "q", &[&[("full", "newer")]]).is_err());
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    // Somebody else takes the numbers.
+    let second = SqliteStore::open(&path).unwrap();
+    commit_in(&second, "r", &[&[("a", "newest")]]).unwrap();
+    commit_in(&store, "q", &[&[("full", "newer")]]).unwrap();
+    for (pipeline, state) in [("q", "newer"), ("r", "newest")] {
+        for store in [&store, &second] {
+            let page = Scan { pipeline, kind: Kind::Sample, state: Some(state), after: None, limit: 9 };
+            let found: Vec<String> = store.scan(&page).unwrap().into_iter().map(|record| record.state).collect();
+            assert_eq!(found, [state]);
+            assert_eq!(store.count(pipeline, Kind::Sample, None).unwrap(), 1);
+        }
+    }
+    assert_sound(&path);
+}
+
+#[test]
+fn a_log_that_grows_moves_into_the_file_beside_the_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("feedloop.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let body = vec![b'x'; 1 << 20];
+    let (start, mut n) = (Instant::now(), 0);
+    let length = || fs::metadata(&path).unwrap().len();
+    // Until the file holds what the log held, and the log has started anew.
+    let log = || fs::metadata(directory.path().join("feedloop.db-wal")).unwrap().len();
+    while length() < 64 << 20 {
+        assert!(start.elapsed() < Duration::from_secs(120), "{} bytes after {n} commits", length());
+        assert_eq!(commit(&store, &[write(Kind::Sample, &n.to_string(), "x", &body)]), Committed::Applied);
+        n += 1;
+    }
+    assert!(log() < length(), "{} {}", log(), length());
+    drop(store);
+    assert_sound(&path);
+}
+
+#[test]
+fn what_was_overwritten_is_nowhere_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("feedloop.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let mut random = 7_u64;
+    let mut up_to = |most: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % most
+    };
+    // Bodies of all sizes, so that pages are split and put together anew; in each, a mark everywhere.
+    let mut body = |mark: &str| {
+        let most = if up_to(9) == 0 { 4_000 } else { 200 };
+        mark.repeat(1 + up_to(most) as usize).into_bytes()
+    };
+    let (records, rounds) = (300, 12);
+    for n in 0..records {
+        commit(&store, &[write(Kind::Sample, &n.to_string(), "x", &body(&format!("<{n}:0>")))]);
+    }
+    for round in 1..=rounds {
+        for n in 0..records {
+            let mark = if round == rounds { "<kept>".to_owned() } else { format!("<{n}:{round}>") };
+            let again = Write { expect: Expect::Any, ..write(Kind::Sample, &n.to_string(), "x", &body(&mark)) };
+            if round == rounds || (n * 7 + round) % 3 == 0 {
+                commit(&store, &[again]);
+            }
+        }
+        store.checkpoint().unwrap();
+    }
+    // Not `scrub` alone: SQLite leaves parts of records where it rebuilt a page (`rebuildPage`), `secure_delete` or not.
+    store.compact().unwrap();
+    assert_eq!(all(&store, Kind::Sample).len(), records);
+    let log = fs::read(directory.path().join("feedloop.db-wal")).unwrap_or_default();
+    for content in [fs::read(&path).unwrap(), log] {
+        let mark = |part: &&[u8]| part[0].is_ascii_digit() && part[1] == b':' && part[2..].contains(&b'>');
+        let left = content.windows(6).filter(mark).map(String::from_utf8_lossy).collect::<Vec<_>>();
+        assert_eq!(left.len(), 0, "{:?}", left.first());
     }
 }
 
@@ -406,7 +536,7 @@ fn a_busy_writer_does_not_shut_others_out() {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let mut writer = lock(&busy.writer);
-                let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+                let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
                 started.store(true, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(2));
                 transaction.commit().unwrap();
