@@ -1,45 +1,34 @@
-"""The work of `evaluation.rs` with SciPy: the paired difference of two models, 100,000 rows, 1,000 resamples, all rows and
-20 slices. Processor time of one thread.
-
-    python benches/evaluation_scipy.py
-"""
-
-import os
-import time
+"""The paired difference of two models with SciPy: 100,000 rows, 1,000 resamples, all rows and 20 slices."""
 
 import numpy as np
 import scipy
 from scipy.stats import bootstrap
+from timing import measure
 
-rng = np.random.default_rng(42)
-ROWS, SLICES = 100_000, 20
-p = rng.uniform(size=ROWS)
-q = np.clip(p + 0.4 * (rng.uniform(size=ROWS) - 0.5), 0.001, 0.999)
-y = rng.uniform(size=ROWS) < p
-part = (rng.uniform(size=ROWS) * SLICES).astype(int)
-figures = {
-    "accuracy": tuple(((model > 0.5) == y).astype(float) for model in (p, q)),
-    "log loss": tuple(-np.log(np.where(y, model, 1 - model)) for model in (np.clip(p, 1e-15, 1 - 1e-15), q)),
-}
+ROWS, SLICES, RESAMPLES = 100_000, 20, 1_000
+noise = np.random.default_rng(42)
+p = noise.uniform(size=ROWS)
+q = np.clip(p + 0.4 * (noise.uniform(size=ROWS) - 0.5), 0.001, 0.999)
+y = noise.uniform(size=ROWS) < p
+part = (noise.uniform(size=ROWS) * SLICES).astype(int)
 
 
 def difference(x, y, axis=-1):
     return x.mean(axis=axis) - y.mean(axis=axis)
 
 
-def interval(x, y, method, batch):
-    return bootstrap((x, y), difference, paired=True, vectorized=True, n_resamples=1_000, batch=batch, method=method,
-                     rng=np.random.default_rng(1)).confidence_interval
+def interval(x, y):
+    """The percentile interval: for BCa SciPy leaves out each row in turn, which takes the square of the rows."""
+    return bootstrap((x, y), difference, paired=True, vectorized=True, n_resamples=RESAMPLES, batch=50,
+                     method="percentile", rng=np.random.default_rng(1)).confidence_interval
 
 
-print("scipy", scipy.__version__, "numpy", np.__version__, "load", *os.getloadavg())
-for name, (x, y_) in figures.items():
-    start = time.process_time()
-    print(interval(x, y_, "percentile", 50))
-    for k in range(SLICES):
-        interval(x[part == k], y_[part == k], "percentile", 50)
-    print(f"{name}, percentile: {time.process_time() - start:.2f} s")
-x, y_ = (figure[part == 0] for figure in figures["accuracy"])
-start = time.process_time()
-interval(x, y_, "BCa", 50)
-print(f"accuracy, BCa, one slice of {len(x)} rows: {time.process_time() - start:.2f} s")
+def table(x, y):
+    return [interval(x, y)] + [interval(x[part == k], y[part == k]) for k in range(SLICES)]
+
+
+for metric, (first, second) in {
+    "accuracy": tuple(((model > 0.5) == y).astype(float) for model in (p, q)),
+    "log loss": tuple(-np.log(np.where(y, model, 1 - model)) for model in (np.clip(p, 1e-15, 1 - 1e-15), q)),
+}.items():
+    measure(metric, f"scipy {scipy.__version__}", ROWS, lambda: table(first, second))
