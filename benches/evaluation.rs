@@ -1,14 +1,19 @@
-//! What an evaluation costs: two models on 100,000 labelled rows, 1,000 repetitions of the bootstrap, 20 slices.
-//! `evaluation_scipy.py` beside this file does the same work with SciPy.
+//! What an evaluation costs: two models on 100,000 labelled rows, 1,000 repetitions of the bootstrap, 20 slices; and what
+//! it costs to estimate the performance of 100,000 outputs without labels, in ten windows.
 #![allow(clippy::expect_used, missing_docs)]
 
 mod common;
 
 use std::hint::black_box;
 
+use std::sync::Arc;
+
 use common::{Noise, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use feedloop::{Label, LabelledRows, Metric, ModelVersion, Tabulate, Target};
+use feedloop::{
+    ChunkBuffer, Detector, EstimatedPerformance, Findings, Label, LabelledRows, Metric, ModelVersion, Observation,
+    Output, Reference, References, Row, Schema, Stage, Tabulate, Target,
+};
 
 const ROWS: usize = 100_000;
 const SLICES: usize = 20;
@@ -49,5 +54,44 @@ fn evaluation(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = evaluation }
+/// A calibrated model's probability, and whether it comes true.
+fn promise(noise: &mut Noise) -> ([f64; 2], Label) {
+    let p = noise.uniform();
+    ([1.0 - p, p], Label::Class(u32::from(noise.uniform() < p)))
+}
+
+fn estimated_performance(criterion: &mut Criterion<ThreadTime>) {
+    let (mut noise, schema) = (Noise(42), Arc::new(Schema::numeric(1, Target::classes(["no", "yes"])).expect("valid")));
+    let mut reference = Reference::builder(schema.clone());
+    for _ in 0..ROWS {
+        let (output, label) = promise(&mut noise);
+        reference.push(&Row::new(&schema), Some(&output), Some(label)).expect("a row of the schema");
+    }
+    let mut chunks = vec![ChunkBuffer::new(&schema)];
+    for sequence in 0..ROWS as u64 {
+        let mut observation = Observation::new(&schema);
+        observation.set_output(Output::Probabilities(&promise(&mut noise).0));
+        if !chunks[chunks.len() - 1].accepts(&observation) {
+            chunks.push(ChunkBuffer::new(&schema));
+        }
+        let newest = chunks.len() - 1;
+        chunks[newest].push(sequence, &observation);
+    }
+    let mut estimator = EstimatedPerformance::default().window(ROWS / 10);
+    estimator.rebase(&References::starting_with(Arc::new(reference.finish()))).expect("the reference suits");
+    let mut findings = Findings::new();
+    let mut group = criterion.benchmark_group("evaluation");
+    group.sample_size(10).throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("estimated performance", |bencher| {
+        bencher.iter(|| {
+            for chunk in &chunks {
+                estimator.inspect(&chunk.view(&schema), &mut findings).expect("the detector works");
+            }
+            black_box(estimator.estimates().expect("a full window"))
+        });
+    });
+    assert!(findings.alarms().is_empty(), "the outputs promise what they did");
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = evaluation, estimated_performance }
 criterion_main!(benches);

@@ -1,14 +1,20 @@
-//! What it costs to find labels that are likely wrong.
+//! What it costs to find labels that are likely wrong, and what many answers together say.
 #![allow(clippy::expect_used, missing_docs)]
 
 mod common;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use common::{Noise, ThreadTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use feedloop::chrono::DateTime;
 use feedloop::ndarray::Array2;
-use feedloop::{IssueRule, label_issues};
+use feedloop::uuid::Uuid;
+use feedloop::{
+    Annotation, Annotator, Expect, Fence, Indexed, IssueRule, Key, Kind, Label, MemoryStore, PredictionId, ReviewQueue,
+    Store, SystemClock, Target, Write, label_issues,
+};
 
 /// Rows of ten classes with the logit of the true one raised by 2.5, and labels of which 8 % are drawn at random.
 fn labelled(rows: usize, classes: usize) -> (Vec<u32>, Array2<f64>) {
@@ -39,5 +45,54 @@ fn confident_learning(c: &mut Criterion<ThreadTime>) {
     }
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = confident_learning }
+/// Five answers each to 5,000 tasks of five classes, by twenty people who are right with 0.75 and otherwise guess.
+fn answers() -> Vec<Annotation> {
+    const TASKS: u64 = 5_000;
+    const PEOPLE: usize = 20;
+    let mut noise = Noise(92);
+    let mut answers = Vec::new();
+    for task in 0..TASKS {
+        let mut draw = |from: usize| (noise.uniform() * from as f64) as usize;
+        let (truth, first) = (draw(5), draw(PEOPLE));
+        let apart = [1, 3, 7, 9][draw(4)]; // no factor in common with 20: five different people
+        for nth in 0..5 {
+            let class = if draw(4) < 3 { truth } else { draw(5) };
+            answers.push(Annotation {
+                sample: PredictionId::from_uuid(Uuid::from_u64_pair(task, 1)),
+                label: Some(Label::Class(class as u32)),
+                annotator: Annotator::Human(format!("p{}", (first + nth * apart) % PEOPLE)),
+                time: DateTime::UNIX_EPOCH,
+                confidence: 1.0,
+                seconds: None,
+                blind: true,
+            });
+        }
+    }
+    answers
+}
+
+/// By the model of Dawid and Skene; the answers are read from a store in memory, which is part of the time.
+fn pooled_labels(c: &mut Criterion<ThreadTime>) {
+    let (answers, pipeline): (_, Arc<str>) = (answers(), "bench".into());
+    let write = |(n, answer): (usize, &Annotation)| Write {
+        kind: Kind::Annotation,
+        key: Key::new(&pipeline, format!("{n:08}")),
+        expect: Expect::Absent,
+        indexed: Indexed { state: "applied", rank: n as i64, due: None },
+        body: serde_json::to_vec(answer).expect("an annotation").into(),
+    };
+    let writes: Vec<Write> = answers.iter().enumerate().map(write).collect();
+    let store = Arc::new(MemoryStore::default());
+    store.commit(&[&writes], &Fence::None, &mut Vec::new()).expect("room");
+    let target = Target::classes(["a", "b", "c", "d", "e"]);
+    let queue = ReviewQueue::open(store, pipeline.clone(), target, Arc::new(SystemClock));
+    assert_eq!(queue.pooled_labels().expect("answers").tasks.len(), answers.len() / 5);
+    let mut group = c.benchmark_group("labels");
+    group.throughput(Throughput::Elements(answers.len() as u64));
+    group.bench_function(format!("pooled_labels/{}", answers.len()), |b| {
+        b.iter(|| black_box(queue.pooled_labels().expect("answers")));
+    });
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = confident_learning, pooled_labels }
 criterion_main!(benches);

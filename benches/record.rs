@@ -11,37 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::{Stream, ThreadTime};
+use common::{Stream, ThreadTime, Wide};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::{
     Chunk, Control, Findings, ModelVersion, Output, Pipeline, PredictionId, Recorder, Refused, Worker, detector_fn,
 };
-use serde::Serialize;
 
 const OUTPUT: Output<'static> = Output::Probabilities(&[0.9, 0.1]);
 /// Slots of the inbox, and calls that are timed in one go; what was recorded is then waited for, outside the time.
 const SLOTS: usize = 4_096;
 const BURST: usize = 2_048;
-
-macro_rules! wide {
-    ($($field:ident)*) => {
-        /// The host's own type.
-        #[derive(Serialize)]
-        struct Wide { $($field: f64),* }
-
-        impl Wide {
-            fn new(values: &[f64]) -> Self {
-                let mut values = values.iter().copied();
-                Wide { $($field: values.next().expect("32 values")),* }
-            }
-        }
-    };
-}
-
-wide! {
-    x0 x1 x2 x3 x4 x5 x6 x7 x8 x9 x10 x11 x12 x13 x14 x15
-    x16 x17 x18 x19 x20 x21 x22 x23 x24 x25 x26 x27 x28 x29 x30 x31
-}
 
 /// A running pipeline without detectors, and a gate that can hold its worker.
 struct Running {

@@ -11,6 +11,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use feedloop::chrono::DateTime;
 use feedloop::uuid::Uuid;
 use feedloop::{ChunkBuffer, Observation, Output, PredictionId, Reference, References, Schema, Target};
+use serde::Serialize;
 
 /// Rows of the reference that detectors and gates compare with.
 pub(crate) const REFERENCE: usize = 4_096;
@@ -158,4 +159,24 @@ impl Stream {
         };
         (0..count).map(|_| chunk()).collect()
     }
+}
+
+macro_rules! wide {
+    ($($field:ident)*) => {
+        /// The host's own type: 32 numbers.
+        #[derive(Serialize)]
+        pub(crate) struct Wide { $($field: f64),* }
+
+        impl Wide {
+            pub(crate) fn new(values: &[f64]) -> Self {
+                let mut values = values.iter().copied();
+                Wide { $($field: values.next().expect("32 values")),* }
+            }
+        }
+    };
+}
+
+wide! {
+    x0 x1 x2 x3 x4 x5 x6 x7 x8 x9 x10 x11 x12 x13 x14 x15
+    x16 x17 x18 x19 x20 x21 x22 x23 x24 x25 x26 x27 x28 x29 x30 x31
 }
