@@ -121,7 +121,7 @@ fn full(stream: &mut Stream) {
         Ok(())
     });
     let builder = Pipeline::builder("full", stream.schema.clone()).reference(stream.reference()).detect(hold);
-    let (recorder, control, _worker) = builder.build().and_then(Pipeline::spawn).expect("a pipeline");
+    let (recorder, _control, _worker) = builder.build().and_then(Pipeline::spawn).expect("a pipeline");
     let values = stream.values();
     while recorder.refused().0 < 10_000 {
         let _ = recorder.record_values(ModelVersion::FIRST, OUTPUT, &values);
