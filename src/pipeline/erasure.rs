@@ -35,7 +35,8 @@ pub struct Erased {
     /// Exported files and directories of training jobs that hold it, as far as they are there: for the host to delete.
     pub files: Vec<PathBuf>,
     /// Is the content also gone from what lies beside the records of the store ([`Store::scrub`](crate::Store::scrub))? If
-    /// somebody was in the way, [`Pipeline::poll`] tries again.
+    /// somebody was in the way, [`Pipeline::poll`] tries again. The file of a `SqliteStore` may still hold fragments in unused
+    /// space of its pages, until `SqliteStore::compact` writes it anew.
     pub scrubbed: bool,
 }
 
