@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::SqliteError;
@@ -87,6 +88,9 @@ fn connect(path: &Path, more: OpenFlags) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_handler(Some(patience()))?;
     connection.set_prepared_statement_cache_capacity(32);
+    // The plan of a statement does not depend on what is bound: else SQLite prepares it anew whenever a number 0 or 1, or any
+    // limit, is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

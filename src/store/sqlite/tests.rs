@@ -395,6 +395,24 @@ fn queries_use_their_indexes() {
     }
 }
 
+#[test]
+fn no_statement_is_prepared_again_for_what_is_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("feedloop.db")).unwrap();
+    let side = lock(&store.writer);
+    for sql in sql::ALL {
+        for bound in [1, 0, 7, 1] {
+            let mut statement = side.connection.prepare_cached(sql).unwrap();
+            for place in 1..=statement.parameter_count() {
+                statement.raw_bind_parameter(place, bound).unwrap();
+            }
+            // Whether it finds or breaks anything does not matter.
+            let _ = statement.raw_query().next();
+            assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{sql}");
+        }
+    }
+}
+
 /// Commits one record under a new name of pipeline and state.
 fn commit_in(
     store: &SqliteStore,
