@@ -11,7 +11,8 @@ of all rounds for each side, per unit of work, and the ratio as the median over 
 with its range.
 
 The environments of the peers are made on first use, with the versions in `requirements*.txt`, below cargo's target directory
-(or `--venv DIR`). Python 3.11 and the network are needed for that.
+(or `--venv DIR`), by uv where it is installed, else by pip. Python 3.11 and the network are needed for that. What needs an
+environment that cannot be made is left out, and named at the end.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -151,8 +153,10 @@ def environment(folder, name):
         print(f"making the environment {name}", file=sys.stderr, flush=True)
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement",
-                        requirements], check=True)
+        pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+        if shutil.which("uv"):
+            pip = ["uv", "pip", "install", "--python", python]
+        subprocess.run([*pip, "--quiet", "--requirement", requirements], check=True)
         stamp.write_text(wanted)
     return python
 
@@ -240,9 +244,14 @@ def main():
         if rows:
             wanted.append((group, rows))
     if not wanted:
-        parser.error(f"nothing has {told.only!r} in its name; groups: {', '.join(group.name() for group in GROUPS)}")
-    pythons = {name: environment(folder, name) for name in {group.environment for group, _ in wanted}}
-    every, failed, unbuilt = {}, [], set()
+        names = ", ".join(dict.fromkeys(group.name() for group in GROUPS))
+        parser.error(f"nothing has {told.only!r} in its name; groups: {names}")
+    every, failed, unbuilt, pythons = {}, [], set(), {}
+    for name in sorted({group.environment for group, _ in wanted}):
+        try:
+            pythons[name] = environment(folder, name)
+        except (subprocess.CalledProcessError, OSError) as error:
+            failed.append(f"the environment {name} could not be made: {error}")
     for bench in {group.bench for group, _ in wanted}:
         try:
             ours(bench, [], told.quick, target, told.profile)
@@ -252,7 +261,8 @@ def main():
 
     print("| work | ours | peer | ratio | target |\n|---|--:|--:|--:|---|", flush=True)
     for group, rows in wanted:
-        if group.bench in unbuilt:
+        if group.bench in unbuilt or group.environment not in pythons:
+            failed.append(f"{group.name()}: not measured")
             continue
         try:
             found = compare(group, rows, rounds, pythons[group.environment], told.quick, target, told.profile)
@@ -261,7 +271,7 @@ def main():
             continue
         for row in rows:
             print(line(row, found[row]), flush=True)
-            every[f"{row.work} ({row.peer})"] = found[row]
+            every[f"{group.name()}: {row.work} ({row.peer})"] = found[row]
         failed.extend(f"{group.name()}: {row.ours} or {row.peer} was not measured" for row in rows if not found[row])
     print("\nload", " ".join(f"{load:.1f}" for load in os.getloadavg()), file=sys.stderr)
     if told.json:
