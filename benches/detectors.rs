@@ -13,6 +13,8 @@ use feedloop::{
 
 /// Enough chunks that windows of 1,000 end at all places of a chunk.
 const CHUNKS: usize = 125;
+/// Values of a long window: 391 chunks, so that each time through them ends one.
+const LONG: usize = 391 * 256;
 
 fn inspect(
     c: &mut Criterion<ThreadTime>,
@@ -145,7 +147,34 @@ fn tests(c: &mut Criterion<ThreadTime>) {
         let distance = KsDrift::default().numeric_test(test).minimum_effect(0.9);
         inspect(c, distance.named(format!("{test:?} alone")), &schema, &references, &chunks);
     }
+    // tested again at every value
+    for window in [100, 1_000] {
+        let sliding = KsDrift::default().window(window).sliding(1).average_run_length(1e6);
+        let name = format!("KolmogorovSmirnov of the last {window}");
+        inspect(c, sliding.named(name), &schema, &references, &chunks);
+    }
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = detectors, mahalanobis, tests }
+/// One Wasserstein distance of 100,000 values without its permutation test, the sorting of the values included.
+fn long_wasserstein(c: &mut Criterion<ThreadTime>) {
+    let mut stream = Stream::new(1);
+    let (schema, references) = (stream.schema.clone(), stream.references());
+    let buffers = stream.chunks(LONG / 256);
+    let mut detector = KsDrift::default().numeric_test(NumericTest::Wasserstein).minimum_effect(0.9).window(LONG);
+    detector.rebase(&references).expect("the reference suits");
+    let mut findings = Findings::new();
+    let mut group = c.benchmark_group("detectors");
+    group.throughput(Throughput::Elements(LONG as u64)).sample_size(10);
+    group.bench_function("Wasserstein of 100,000 alone/1", |b| {
+        b.iter(|| {
+            findings.clear();
+            for chunk in &buffers {
+                detector.inspect(&chunk.view(&schema), &mut findings).expect("the detector works");
+            }
+            findings.alarms().len()
+        });
+    });
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = detectors, mahalanobis, tests, long_wasserstein }
 criterion_main!(benches);

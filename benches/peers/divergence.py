@@ -31,7 +31,7 @@ def hellinger(p, q):
     return np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum() / 2)
 
 
-for size, window, windows in [(REFERENCE, 1_000, 100), (100_000, 100_000, 1)]:
+for size, window, windows in [(REFERENCE, 1_000, 100), (REFERENCE, 100_000, 1)]:
     reference = rows(size, 1)[:, 0]
     edges = np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1])
     prepared, made = shares(reference, edges), rows(window * windows, 1, seed=7).reshape(windows, window)
