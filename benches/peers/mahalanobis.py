@@ -1,7 +1,9 @@
-"""Squared Mahalanobis distances: one row at a time, and 100,000 rows at once."""
+"""Squared Mahalanobis distances: one row at a time, and 100,000 rows at once. PyOD's come from a robust covariance (MCD)."""
 
 import numpy as np
+import pyod
 import sklearn
+from pyod.models.mcd import MCD
 from rows import REFERENCE, rows
 from sklearn.covariance import LedoitWolf
 from timing import measure, wanted
@@ -9,10 +11,11 @@ from timing import measure, wanted
 WIDTHS = (8, 32, 128, 512)
 # Rows that are scored at once; numpy works through them in blocks that stay in the cache.
 BATCH, BLOCK = 100_000, 1_024
-NUMPY, SKLEARN = f"numpy {np.__version__}", f"scikit-learn {sklearn.__version__}"
+NUMPY, SKLEARN, PYOD = f"numpy {np.__version__}", f"scikit-learn {sklearn.__version__}", f"pyod {pyod.__version__}"
 
 for width in WIDTHS:
-    if not wanted(f"batch/{width}", f"row/{width}", f"sklearn/{width}", f"sklearn row/{width}"):
+    if not wanted(f"batch/{width}", f"row/{width}", f"sklearn/{width}", f"sklearn row/{width}", f"pyod/{width}",
+                  f"pyod row/{width}"):
         continue
     model = LedoitWolf().fit(rows(2 * max(REFERENCE, width), width))
     mean = model.location_
@@ -42,3 +45,7 @@ for width in WIDTHS:
     measure(f"sklearn/{width}", SKLEARN, len(batch[few]), lambda: model.mahalanobis(batch[few]))
     measure(f"row/{width}", NUMPY, len(singles), one_by_one)
     measure(f"sklearn row/{width}", SKLEARN, 100, lambda: [model.mahalanobis(row[None]) for row in singles[:100]])
+    if wanted(f"pyod/{width}", f"pyod row/{width}") and width < 512:
+        robust = MCD(random_state=1).fit(rows(REFERENCE, width))
+        measure(f"pyod/{width}", PYOD, len(batch[few]), lambda: robust.decision_function(batch[few]))
+        measure(f"pyod row/{width}", PYOD, 100, lambda: [robust.decision_function(row[None]) for row in singles[:100]])
