@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    AdaptiveRules, Chunk, Event, Findings, FnTrainer, Label, ManualClock, MemoryStore, ModelSlot, Outcome, Pipeline,
-    Profile, Retention, TrainJob, days, detector_fn, new_labels,
+    AdaptiveRules, Chunk, Event, Findings, FnTrainer, Kind, Label, Lineage, LineageNode, ManualClock, MemoryStore,
+    ModelSlot, ModelVersion, Outcome, Pipeline, Profile, Retention, RunId, Store, TrainJob, days, detector_fn,
+    new_labels,
 };
 use support::disk::Disk;
 use support::{base, check, evaluator, first_model, fit, id, load, observation_of, schema, start};
@@ -31,7 +32,10 @@ struct Loop {
 
 impl Loop {
     fn new(profile: Profile) -> Loop {
-        let (clock, disk) = (ManualClock::starting_at(start()), Disk::new(MemoryStore::new()));
+        Loop::open(profile, ManualClock::starting_at(start()), Disk::new(MemoryStore::new()))
+    }
+
+    fn open(profile: Profile, clock: ManualClock, disk: Disk<MemoryStore>) -> Loop {
         let slot = ModelSlot::new(0.5, load).inline();
         let flag_all = detector_fn("everything", |chunk: &Chunk<'_>, findings: &mut Findings| {
             chunk.ids().iter().for_each(|id| findings.flag(*id, 1.0, 0.5));
@@ -93,7 +97,7 @@ fn most(costs: &[Cost]) -> Cost {
 }
 
 fn costs_stay(profile: Profile) {
-    let mut looped = Loop::new(profile);
+    let mut looped = Loop::new(profile.clone());
     let costs: Vec<Cost> = (0..BATCHES).map(|n| looped.turn(n)).collect();
     assert_eq!(check(looped.disk.content(), "flat").batches.len() as u64, BATCHES);
     let (before, after) = (most(&costs[WINDOW..2 * WINDOW]), most(&costs[2 * WINDOW..]));
@@ -104,6 +108,31 @@ fn costs_stay(profile: Profile) {
         // Numbers and names get longer.
         assert!(of(&after) < of(&before) * 21 / 20 + 32, "{name}: {} bytes, then {}", of(&before), of(&after));
     }
+    let manifest = after["batch written"];
+
+    // What came of a new row does not depend on what came before it.
+    looped.disk.bytes_read();
+    assert!(looped.pipeline.lineage(id(BATCHES - 1)).unwrap().nodes.len() > 4);
+    let read = looped.disk.bytes_read();
+    assert!(read[&Kind::Model] < 20 * after["model written"], "{read:?}");
+
+    // A walk reads no more than it has room for.
+    let newest = looped.disk.content().get("flat", Kind::Control, "loop").unwrap().unwrap();
+    let newest: serde_json::Value = serde_json::from_slice(&newest.body).unwrap();
+    let version = ModelVersion(newest["next_version"].as_u64().unwrap() - 1);
+    let cut = Lineage::walk(&looped.disk, "flat", version, 40).unwrap();
+    let batch = |node: &LineageNode| if let LineageNode::Batch(batch) = node { batch.run } else { None };
+    let batches: Vec<_> = cut.nodes.iter().filter_map(batch).collect();
+    assert_eq!(batches, (BATCHES - 19..=BATCHES).map(RunId).collect::<Vec<_>>(), "the newest, oldest first");
+    assert!(cut.truncated && cut.nodes.iter().any(|node| node.id() == format!("model/{version}")));
+    let read = looped.disk.bytes_read();
+    assert!(read[&Kind::Batch] <= 21 * manifest && read[&Kind::Sample] < 20 * after["sample written"], "{read:?}");
+
+    // The next process begins with what is trained on next, and goes on with retention where this one was.
+    let mut looped = Loop::open(profile, looped.clock, looped.disk);
+    looped.pipeline.poll().unwrap();
+    let read = looped.disk.bytes_read();
+    assert!(read[&Kind::Batch] < (ROWS + 10) * manifest, "{read:?}");
 }
 
 #[test]

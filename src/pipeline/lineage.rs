@@ -203,8 +203,11 @@ pub(super) fn batches_back(
 /// Every model that was trained on `batch`, by version.
 pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &Manifest) -> Result<Vec<ModelRecord>, Error> {
     let mut found = Vec::new();
+    // Versions are numbered as they are trained: none before the first one of the batch's own run can be with it.
+    let run: Option<Run> = batch.run.map(|run| need(store, pipeline, Kind::Run, &run.to_string())).transpose()?;
+    let before = run.map(|run| run.models.iter().min().map_or(run.base.0, |first| first.0.saturating_sub(1)));
     for state in ["usable", "quarantined"] {
-        let mut after: Option<(i64, String)> = None;
+        let mut after = before.map(|version| (version as i64, ModelVersion(version).to_string()));
         loop {
             let from = after.as_ref().map(|(rank, id)| (*rank, id.as_str()));
             let scan = Scan { pipeline, kind: Kind::Model, state: Some(state), after: from, limit: 256 };
