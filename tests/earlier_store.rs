@@ -29,7 +29,7 @@ fn stored(lines: &str) -> MemoryStore {
             Value::String(text) => text.clone().into_bytes(),
             bytes => serde_json::from_value(bytes.clone()).unwrap(),
         };
-        let key = Key::new(&Arc::from("earlier"), &text("id"));
+        let key = Key::new(&Arc::from("earlier"), text("id"));
         let write = Write { kind, key, expect: feedloop::Expect::Any, indexed, body: body.into() };
         store.commit(&[&[write]], &Fence::None, &mut Vec::new()).unwrap();
     }
@@ -69,13 +69,17 @@ fn a_store_whose_loop_and_models_list_their_batches() {
         .build()
         .unwrap();
     // The run in flight goes on.
-    (0..3).for_each(|_| drop(pipeline.poll().unwrap()));
+    for _ in 0..3 {
+        pipeline.poll().unwrap();
+    }
     pipeline.cancel_run("ann").unwrap();
     // The next batch follows on the last one.
     clock.advance(hours(1));
     let truth = Outcome::truth(id(4), Label::Class(0));
     pipeline.ingest([prediction(4, &[0.7, 0.5]), Event::Outcome(truth)]).unwrap();
-    (0..3).for_each(|_| drop(pipeline.poll().unwrap()));
+    for _ in 0..3 {
+        pipeline.poll().unwrap();
+    }
     let sealed = pipeline.run(RunId(5)).unwrap().unwrap().batch.unwrap();
     let batches: Vec<String> = listed.into_iter().chain([sealed.0]).collect();
     assert_eq!(*trained.lock().unwrap(), [batches[..4].to_vec(), batches.clone()]);

@@ -69,7 +69,9 @@ impl Loop {
         observation.time = feedloop::Clock::now(&self.clock);
         let truth = Outcome::truth(id(n), Label::Class(u32::from(n.is_multiple_of(2))));
         self.pipeline.ingest([Event::Prediction(observation), Event::Outcome(truth)]).unwrap();
-        (0..3).for_each(|_| drop(self.pipeline.poll().unwrap()));
+        for _ in 0..3 {
+            self.pipeline.poll().unwrap();
+        }
         let status = self.pipeline.status().unwrap();
         assert_eq!((status.runs, &status.frozen), (n + 1, &None));
         if status.run.is_some() {
