@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::BoxError;
@@ -133,8 +133,10 @@ pub struct ModelRecord {
     pub recipe: Option<Recipe>,
     /// The model that was served when its run began.
     pub base: Option<ModelVersion>,
-    /// Batches that it was trained on beside the base data, oldest first.
-    pub batches: Vec<BatchId>,
+    /// The newest of the batches that it was trained on beside the base data; the others are those before it
+    /// ([`Manifest::parent`]), which [`Pipeline::batches`](crate::Pipeline::batches) lists.
+    #[serde(default, alias = "batches", deserialize_with = "newest")]
+    pub batch: Option<BatchId>,
     /// Digest of all rows that it was trained on.
     pub digest: Option<String>,
     /// What it was trained on, by reference; [`Pipeline::trained_on`](crate::Pipeline::trained_on) makes the rows of
@@ -146,6 +148,27 @@ pub struct ModelRecord {
     /// Why it must not be served any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<Reason>,
+}
+
+impl ModelRecord {
+    /// Is this batch among those that it was trained on? All are that were sealed for its run or for one before.
+    pub(crate) fn is_trained_on(&self, batch: &Manifest) -> bool {
+        self.batch.is_some() && batch.run <= self.run
+    }
+}
+
+/// The newest batch, whether it stands alone or at the end of a list, as an earlier version wrote it.
+fn newest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BatchId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Batches {
+        Newest(Option<BatchId>),
+        Listed(Vec<BatchId>),
+    }
+    Ok(match Batches::deserialize(deserializer)? {
+        Batches::Newest(newest) => newest,
+        Batches::Listed(mut list) => list.pop(),
+    })
 }
 
 /// What is known of a sealed batch. It never changes; the same content gives the same id.

@@ -124,7 +124,8 @@ impl Lineage {
     /// Of a prediction: the model that made it, the sample, its labels, its batch with the run that it was sealed for, every
     /// model that was trained on that batch, then or later, promoted or not, and of each of those the run, the evaluation
     /// and the promotions and rollbacks. Of a batch: its samples and their labels, and the same onward. Of a model: back to
-    /// its run, all batches of its training data and their samples and labels, and on to its promotions and rollbacks.
+    /// its run, the batches of its training data and their samples and labels, and on to its promotions and rollbacks. Where
+    /// there is no room for all, the newest are there: batches take at most half of the room, samples what is left.
     /// Of a run or promotion: what is next to it on both sides.
     ///
     /// # Errors
@@ -185,11 +186,28 @@ pub(super) fn of(store: &dyn Store, pipeline: &str, start: LineageStart) -> Resu
     Lineage::walk(store, pipeline, start, MOST_NODES)
 }
 
-/// Every model that was trained on `batch`, usable ones before quarantined ones.
-pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &BatchId) -> Result<Vec<ModelRecord>, Error> {
+/// The batches from `newest` back to the first one: each knows the one before it.
+pub(super) fn batches_back(
+    store: &dyn Store,
+    pipeline: &str,
+    newest: Option<BatchId>,
+) -> impl Iterator<Item = Result<Manifest, Error>> {
+    let mut next = newest;
+    std::iter::from_fn(move || {
+        let batch = next.take()?;
+        let found = need::<Manifest>(store, pipeline, Kind::Batch, &batch.0);
+        Some(found.inspect(|manifest| next.clone_from(&manifest.parent)))
+    })
+}
+
+/// Every model that was trained on `batch`, by version.
+pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &Manifest) -> Result<Vec<ModelRecord>, Error> {
     let mut found = Vec::new();
+    // Versions are numbered as they are trained: none before the first one of the batch's own run can be with it.
+    let run: Option<Run> = batch.run.map(|run| need(store, pipeline, Kind::Run, &run.to_string())).transpose()?;
+    let before = run.map(|run| run.models.iter().min().map_or(run.base.0, |first| first.0.saturating_sub(1)));
     for state in ["usable", "quarantined"] {
-        let mut after: Option<(i64, String)> = None;
+        let mut after = before.map(|version| (version as i64, ModelVersion(version).to_string()));
         loop {
             let from = after.as_ref().map(|(rank, id)| (*rank, id.as_str()));
             let scan = Scan { pipeline, kind: Kind::Model, state: Some(state), after: from, limit: 256 };
@@ -198,7 +216,7 @@ pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &BatchId) ->
             after = Some((last.rank, last.key.id.clone()));
             for record in &page {
                 let model: ModelRecord = super::outbox::parse(record)?;
-                if model.batches.contains(batch) {
+                if model.is_trained_on(batch) {
                     found.push(model);
                 }
             }

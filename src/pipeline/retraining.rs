@@ -64,7 +64,7 @@ use models::read_model;
 use state::{Comparing, Job, LoopState, Phase, Round};
 use telemetry::TriggerLog;
 pub(super) use telemetry::read_trigger_log;
-use validation::Validation;
+use validation::{TrainingDraw, Validation};
 
 use super::builder::Mode;
 
@@ -72,6 +72,9 @@ use super::builder::Mode;
 const BASELINE_ROWS: u64 = 2_000;
 /// Fewest and most live rows of one look at where candidate and champion disagree.
 const POOL_ROWS: (usize, usize) = (32, 2_048);
+
+/// State of the record of a batch.
+const SEALED: &str = "sealed";
 
 /// What happened to the served version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +168,8 @@ pub(super) struct Retraining {
     slow_smokes: u32,
     /// The training reference of the version before the served one: a rollback brings it back.
     previous_reference: Option<Arc<Reference>>,
-    /// So many of the batches, the oldest, have no rows with content, as far as this process has looked.
-    emptied_batches: usize,
+    /// The draw from base data and batches for the full validation, once it was needed; batches join it as they are sealed.
+    drawn: Option<TrainingDraw>,
     /// A restarted host serves its first model; the champion must be loaded again.
     redeploy: bool,
     redeploy_failed: bool,
@@ -213,7 +216,7 @@ impl Retraining {
             checked: None,
             slow_smokes: 0,
             previous_reference: None,
-            emptied_batches: 0,
+            drawn: None,
             redeploy: false,
             redeploy_failed: false,
             aliases: None,

@@ -182,7 +182,7 @@ pub(crate) mod tests {
             run: None,
             recipe: None,
             base: None,
-            batches: Vec::new(),
+            batch: None,
             digest: None,
             dataset: None,
             trained: chrono::DateTime::UNIX_EPOCH,

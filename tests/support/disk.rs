@@ -1,6 +1,6 @@
 //! A disk that outlives the process: it fails when told to, and a process that uses it can be killed in any commit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use feedloop::chrono::{DateTime, Utc};
@@ -32,6 +32,8 @@ struct Plan {
     kill_at: Option<(Kind, Kill)>,
     commits: u64,
     reads_failed: u64,
+    /// Bytes of the records that were read since they were last asked for.
+    bytes_read: BTreeMap<Kind, usize>,
     /// What was about to be written when the process died, kill by kill.
     killed: Vec<(Kill, BTreeSet<Kind>)>,
     /// Units that were applied since they were last asked for.
@@ -105,6 +107,11 @@ impl<S: Store> Disk<S> {
         self.plan().reads_failed
     }
 
+    /// Bytes of the records that were read since the last call.
+    pub fn bytes_read(&self) -> BTreeMap<Kind, usize> {
+        std::mem::take(&mut self.plan().bytes_read)
+    }
+
     /// Where the process died, and what kinds of records were in that commit.
     pub fn killed(&self) -> Vec<(Kill, BTreeSet<Kind>)> {
         self.plan().killed.clone()
@@ -129,6 +136,13 @@ impl<S: Store> Disk<S> {
         plan.fail_read = plan.fail_read.saturating_sub(1);
         plan.reads_failed += u64::from(fails);
         if fails { Err("the disk cannot be read".into()) } else { Ok(()) }
+    }
+
+    fn count_read<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
+        let mut plan = self.plan();
+        for record in records {
+            *plan.bytes_read.entry(record.kind).or_default() += record.body.len();
+        }
     }
 
     fn check_write(&self) -> Result<(), BoxError> {
@@ -186,12 +200,16 @@ impl<S: Store> Store for Disk<S> {
 
     fn get(&self, pipeline: &str, kind: Kind, id: &str) -> Result<Option<Record>, BoxError> {
         self.check_read()?;
-        self.content.get(pipeline, kind, id)
+        let record = self.content.get(pipeline, kind, id)?;
+        self.count_read(&record);
+        Ok(record)
     }
 
     fn scan(&self, scan: &Scan<'_>) -> Result<Vec<Record>, BoxError> {
         self.check_read()?;
-        self.content.scan(scan)
+        let page = self.content.scan(scan)?;
+        self.count_read(&page);
+        Ok(page)
     }
 
     fn count(&self, pipeline: &str, kind: Kind, state: Option<&str>) -> Result<u64, BoxError> {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::uuid::Uuid;
 use feedloop::{
-    AlarmRecord, Artifact, BoxError, Dataset, Event, Kind, Label, Manifest, ModelRecord, ModelVersion, Observation,
-    Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record, Row, Run, RunState, Sample,
-    SampleState, Scan, Schema, Store, Target, TrainJob, verify_journal,
+    AlarmRecord, Artifact, BatchId, BoxError, Dataset, Event, Kind, Label, Manifest, ModelRecord, ModelVersion,
+    Observation, Output, PairedEvaluator, PredictionId, Profile, PromotionKind, PromotionRecord, Record, Row, Run,
+    RunState, Sample, SampleState, Scan, Schema, Store, Target, TrainJob, verify_journal,
 };
 
 /// Small seeded random numbers (SplitMix64, Steele et al. 2014).
@@ -196,6 +196,13 @@ pub fn check(store: &dyn Store, pipeline: &str) -> World {
     let state = store.get(pipeline, Kind::Control, "loop").unwrap().expect("the state of the loop is stored");
     let state: serde_json::Value = serde_json::from_slice(&state.body).unwrap();
     assert_eq!(state["champion"], world.champion.0, "the champion changes with a promotion record, and only so");
+    let newest: Option<BatchId> = serde_json::from_value(state["last_batch"].clone()).unwrap();
+    let (counted, reached) = (state["batches"].as_u64(), back_from(&world, newest.as_ref()));
+    assert_eq!(
+        (counted, reached),
+        (Some(world.batches.len() as u64), world.batches.len()),
+        "the loop knows every batch"
+    );
     let served = world.models.get(&world.champion);
     assert!(served.is_none_or(|model| model.quarantined.is_none()), "{} is quarantined and serves", world.champion);
     world
@@ -259,6 +266,12 @@ fn check_batches(world: &World) {
     }
 }
 
+/// How many batches there are from `newest` back to the first one.
+fn back_from(world: &World, newest: Option<&BatchId>) -> usize {
+    let batch = |id: &BatchId| world.batches.get(&id.0).unwrap_or_else(|| panic!("batch {id} is missing"));
+    std::iter::successors(newest.map(batch), |found| found.parent.as_ref().map(batch)).count()
+}
+
 fn check_runs(world: &World) {
     let in_flight: Vec<_> = world.runs.values().filter(|run| run.state.in_flight()).map(|run| run.id).collect();
     assert!(in_flight.len() <= 1, "several runs are in flight: {in_flight:?}");
@@ -277,9 +290,8 @@ fn check_runs(world: &World) {
     }
     let mut recipes = BTreeSet::new();
     for model in world.models.values() {
-        for batch in &model.batches {
-            assert!(world.batches.contains_key(&batch.0), "a batch of {} is missing", model.version);
-        }
+        let sealed = world.batches.values().filter(|batch| batch.run <= model.run && model.batch.is_some()).count();
+        assert_eq!(back_from(world, model.batch.as_ref()), sealed, "{} knows the batches until its run", model.version);
         if let Some(run) = model.run {
             let run = world.runs.get(&run.0).expect("the run of a model");
             assert!(run.models.contains(&model.version), "{} does not know {}", run.id, model.version);

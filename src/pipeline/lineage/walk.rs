@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::super::outbox::parse;
 use super::super::retraining::{PromotionRecord, stored_evaluation};
-use super::{Lineage, LineageEdge, LineageLink, LineageNode, LineageStart, models_with, need, read};
+use super::{Lineage, LineageEdge, LineageLink, LineageNode, LineageStart, batches_back, models_with, need, read};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::retrain::{BatchId, Manifest, ModelRecord, Run, RunId};
@@ -83,12 +83,11 @@ impl Walk<'_> {
 
     /// A batch and everything that came of it.
     fn onward(&mut self, manifest: Manifest) -> Result<(), Error> {
-        let (batch, run) = (manifest.batch.clone(), manifest.run);
-        self.add(LineageNode::Batch(Box::new(manifest)));
-        if let Some(run) = run {
+        self.add(LineageNode::Batch(Box::new(manifest.clone())));
+        if let Some(run) = manifest.run {
             self.run(run)?;
         }
-        for model in models_with(self.store, self.pipeline, &batch)? {
+        for model in models_with(self.store, self.pipeline, &manifest)? {
             self.model(model)?;
         }
         Ok(())
@@ -115,30 +114,36 @@ impl Walk<'_> {
 
     fn around_model(&mut self, version: ModelVersion) -> Result<(), Error> {
         let Some(model) = self.read::<ModelRecord>(Kind::Model, &version.to_string())? else { return Ok(()) };
-        for BatchId(batch) in &model.batches {
-            let manifest: Manifest = need(self.store, self.pipeline, Kind::Batch, batch)?;
-            self.add(LineageNode::Batch(Box::new(manifest)));
+        // What it is made of may be more than there is room for: what it came to comes before its samples.
+        let mut back = batches_back(self.store, self.pipeline, model.batch.clone());
+        let batches = back.by_ref().take(self.limit / 2).collect::<Result<Vec<Manifest>, Error>>()?;
+        self.lineage.truncated |= back.next().transpose()?.is_some();
+        for manifest in batches.iter().rev() {
+            self.add(LineageNode::Batch(Box::new(manifest.clone())));
         }
-        // What it is made of may be more than there is room for: what it came to comes first.
-        let batches = model.batches.clone();
         self.model(model)?;
-        for BatchId(batch) in &batches {
-            let manifest: Manifest = need(self.store, self.pipeline, Kind::Batch, batch)?;
-            self.samples(&manifest)?;
-        }
-        Ok(())
-    }
-
-    /// The samples of a batch, as far as there is room.
-    fn samples(&mut self, manifest: &Manifest) -> Result<(), Error> {
-        for id in &manifest.samples {
-            let sample: Sample = need(self.store, self.pipeline, Kind::Sample, &id.to_string())?;
-            self.model_alone(sample.observation.model)?;
-            if !self.sample(sample) {
+        for manifest in &batches {
+            if !self.samples(manifest)? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// The samples of a batch, as far as there is room; `false` if there is none for all.
+    fn samples(&mut self, manifest: &Manifest) -> Result<bool, Error> {
+        for id in &manifest.samples {
+            if self.lineage.nodes.len() >= self.limit {
+                self.lineage.truncated = true;
+                return Ok(false);
+            }
+            let sample: Sample = need(self.store, self.pipeline, Kind::Sample, &id.to_string())?;
+            self.model_alone(sample.observation.model)?;
+            if !self.sample(sample) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A sample and its labels.
@@ -179,6 +184,9 @@ impl Walk<'_> {
 
     /// A model without what it came from. The first one has no record if nobody gave it.
     fn model_alone(&mut self, version: ModelVersion) -> Result<(), Error> {
+        if self.names.contains_key(&model_id(version)) {
+            return Ok(());
+        }
         if let Some(model) = self.read::<ModelRecord>(Kind::Model, &version.to_string())? {
             self.add(LineageNode::Model(Box::new(model)));
         }
@@ -220,7 +228,12 @@ impl Walk<'_> {
         use LineageLink::*;
         let mut named: Vec<(String, usize, LineageLink)> = Vec::new();
         let mut back: Vec<(usize, String, LineageLink)> = Vec::new();
-        for (at, node) in self.lineage.nodes.iter().enumerate() {
+        let nodes = &self.lineage.nodes;
+        let batches: Vec<&Manifest> = nodes
+            .iter()
+            .filter_map(|node| if let LineageNode::Batch(batch) = node { Some(&**batch) } else { None })
+            .collect();
+        for (at, node) in nodes.iter().enumerate() {
             match node {
                 LineageNode::Sample(sample) => {
                     named.push((model_id(sample.observation.model), at, Served));
@@ -235,7 +248,8 @@ impl Walk<'_> {
                 LineageNode::Evaluation(found) => named.push((run_id(found.run), at, EvaluatedBy)),
                 LineageNode::Model(model) => {
                     named.extend(model.run.map(|run| (run_id(run), at, Trained)));
-                    named.extend(model.batches.iter().map(|batch| (batch_id(batch), at, InTrainingOf)));
+                    let held = batches.iter().filter(|batch| model.is_trained_on(batch));
+                    named.extend(held.map(|batch| (batch_id(&batch.batch), at, InTrainingOf)));
                 }
                 LineageNode::Promotion(change) => {
                     named.extend(change.run.map(|run| (run_id(run), at, LedTo)));

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::super::Pipeline;
+use super::super::lineage::batches_back;
 use super::super::outbox::Outbox;
+use super::Retraining;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
@@ -21,6 +23,20 @@ impl Pipeline {
     /// The store cannot be read.
     pub fn model(&self, version: ModelVersion) -> Result<Option<ModelRecord>, Error> {
         super::read_model(&self.outbox, version)
+    }
+
+    /// The batches that model `version` was trained on beside the base data, oldest first; none if it was not trained by a
+    /// run. They are read one by one, each being known to the next.
+    ///
+    /// # Errors
+    /// The model is unknown, the store cannot be read, or a batch is not in it.
+    pub fn batches(&self, version: ModelVersion) -> Result<Vec<BatchId>, Error> {
+        let record: Option<ModelRecord> = self.outbox.read(Kind::Model, &version.to_string())?;
+        let record = record.ok_or_else(|| Error::Refused(format!("there is no model {version}")))?;
+        let back = batches_back(&**self.store(), self.name(), record.batch);
+        let mut batches = back.map(|manifest| Ok(manifest?.batch)).collect::<Result<Vec<_>, Error>>()?;
+        batches.reverse();
+        Ok(batches)
     }
 
     /// The rows that model `version` was trained on, with labels and weights, made again from the store and the base data
@@ -47,17 +63,26 @@ impl Pipeline {
         dataset.take(self.base.as_ref(), &labelled)
     }
 
-    /// `data`, which `recipe` has just made, by reference.
+    /// `data`, which `recipe` has just made, by reference; without the batches, which `with_batches` adds.
     pub(super) fn dataset_version(&mut self, recipe: Recipe, data: &Dataset) -> Result<DatasetVersion, Error> {
         let base = self.base_reference()?;
         let retraining = &self.retraining;
-        Ok(DatasetVersion::of(
-            data,
-            (recipe, &retraining.state.shares),
-            retraining.parts.training_rows,
-            base,
-            retraining.sources.clone(),
-        ))
+        let shares = &retraining.state.shares;
+        Ok(DatasetVersion::of(data, (recipe, shares), retraining.parts.training_rows, base, Vec::new()))
+    }
+
+    /// The training data of a run in flight with its batches: no batch is sealed before it ends.
+    pub(super) fn with_batches(&self, dataset: &DatasetVersion) -> Result<DatasetVersion, Error> {
+        let (mut whole, most_rows) = (dataset.clone(), dataset.most_rows as usize);
+        if whole.batches.is_empty() {
+            whole.batches = if most_rows == self.retraining.parts.training_rows {
+                self.retraining.sources.clone()
+            } else {
+                // The host was restarted with another limit since.
+                self.newest_batches(most_rows)?.iter().map(|manifest| self.retraining.reference_to(manifest)).collect()
+            };
+        }
+        Ok(whole)
     }
 
     /// The base data by reference. With a working directory it is written there, once, so that trainers find it.
@@ -78,13 +103,17 @@ impl Pipeline {
     }
 
     /// Gives a batch a name of its own where batches before it had the same content.
-    pub(super) fn name_batch(&self, manifest: &mut Manifest) {
-        let taken = &self.retraining.state.batches;
+    pub(super) fn name_batch(&self, manifest: &mut Manifest) -> Result<(), Error> {
         let mut number = 1;
-        while taken.contains(&manifest.batch) {
+        while self.is_sealed(&manifest.batch)? {
             number += 1;
             manifest.batch = BatchId(format!("{}-{number}", manifest.digest));
         }
+        Ok(())
+    }
+
+    fn is_sealed(&self, batch: &BatchId) -> Result<bool, Error> {
+        Ok(self.outbox.record(Kind::Batch, &batch.0)?.is_some())
     }
 
     /// Exports a batch that is about to be sealed, if that is wanted. Its name is committed before: what a crash leaves of a
@@ -93,7 +122,9 @@ impl Pipeline {
         let Some(directory) = self.retraining.parts.export.clone() else { return Ok(manifest) };
         let state = &self.retraining.state;
         if state.exporting.as_ref() != Some(&manifest.batch) {
-            if let Some(left) = state.exporting.as_ref().filter(|left| !state.batches.contains(left)) {
+            if let Some(left) = &state.exporting
+                && !self.is_sealed(left)?
+            {
                 batch::take_away(&directory.join(&left.0), &self.name)?;
             }
             self.retraining.state.exporting = Some(manifest.batch.clone());
@@ -107,15 +138,21 @@ impl Pipeline {
     /// Remembers where the newest labelled rows come from.
     pub(super) fn add_source(&mut self, manifest: &Manifest) {
         let retraining = &mut self.retraining;
-        let exported = retraining.parts.export.as_ref().filter(|_| !manifest.files.is_empty());
-        let path = exported.map(|directory| absolute(&directory.join(&manifest.batch.0)));
-        retraining.sources.push(DataRef { id: manifest.batch.clone(), rows: manifest.rows, path });
+        retraining.sources.push(retraining.reference_to(manifest));
         let mut older: u64 = retraining.sources.iter().map(|source| source.rows).sum();
         let most = retraining.parts.training_rows as u64;
         retraining.sources.retain(|source| {
             older -= source.rows;
             older < most
         });
+    }
+}
+
+impl Retraining {
+    fn reference_to(&self, manifest: &Manifest) -> DataRef {
+        let exported = self.parts.export.as_ref().filter(|_| !manifest.files.is_empty());
+        let path = exported.map(|directory| absolute(&directory.join(&manifest.batch.0)));
+        DataRef { id: manifest.batch.clone(), rows: manifest.rows, path }
     }
 }
 

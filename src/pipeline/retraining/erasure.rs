@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use super::super::Pipeline;
 use super::super::anchor::BEFORE;
 use super::super::erasure::Erased;
-use super::super::lineage::models_with;
+use super::super::lineage::{batches_back, models_with};
 use super::super::outbox::parse;
+use super::SEALED;
 use super::dataset::add_batch;
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -28,8 +29,9 @@ impl Pipeline {
         sample: Option<&Sample>,
     ) -> Result<Vec<Write>, Error> {
         // Whatever can fail comes before the first change.
+        let most = self.retraining.parts.training_rows;
         let sealed = sample.is_some_and(|sample| sample.batch.is_some());
-        let rows = if sealed { Some(self.training_rows(&self.newest_batches()?, Some(id))?) } else { None };
+        let rows = if sealed { Some(self.training_rows(&self.newest_batches(most)?, Some(id))?) } else { None };
         let mut writes = self.live_rows_without(id)?;
         if let Some(sample) = sample {
             writes.extend(self.references_without(&sample.observation.row)?);
@@ -65,18 +67,15 @@ impl Pipeline {
         Ok(labelled.newest(self.retraining.parts.training_rows))
     }
 
-    /// The batches that the newest rows come from, oldest first.
-    fn newest_batches(&self) -> Result<Vec<Manifest>, Error> {
-        let cap = self.retraining.parts.training_rows;
+    /// The batches that the newest `most` rows come from, oldest first.
+    pub(super) fn newest_batches(&self, most: usize) -> Result<Vec<Manifest>, Error> {
         let mut manifests = Vec::new();
         let mut rows = 0;
-        for id in self.retraining.state.batches.iter().rev() {
-            let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &id.0)? else {
-                return Err(Error::Corrupt(format!("batch {id} is not in the store")));
-            };
+        for manifest in batches_back(&**self.store(), self.name(), self.retraining.state.last_batch.clone()) {
+            let manifest = manifest?;
             rows += manifest.rows as usize;
             manifests.push(manifest);
-            if rows >= cap {
+            if rows >= most {
                 break;
             }
         }
@@ -85,7 +84,7 @@ impl Pipeline {
     }
 
     pub(in crate::pipeline) fn reload_training_rows(&mut self) -> Result<(), Error> {
-        let manifests = self.newest_batches()?;
+        let manifests = self.newest_batches(self.retraining.parts.training_rows)?;
         self.retraining.labelled = self.training_rows(&manifests, None)?;
         self.retraining.sources.clear();
         manifests.iter().for_each(|manifest| self.add_source(manifest));
@@ -98,19 +97,25 @@ impl Pipeline {
         cutoff: DateTime<Utc>,
         limit: usize,
     ) -> Result<Vec<Sample>, Error> {
-        let (mut rows, mut at) = (Vec::new(), self.retraining.emptied_batches);
+        let emptied = self.retraining.state.emptied.clone();
+        let emptied = emptied.map(|batch| self.outbox.record(Kind::Batch, &batch.0)).transpose()?.flatten();
+        let (mut rows, mut after) = (Vec::new(), emptied.map(|record| (record.rank, record.key.id)));
         while rows.len() < limit {
-            let Some(id) = self.retraining.state.batches.get(at) else { break };
-            let manifest = self.outbox.read::<Manifest>(Kind::Batch, &id.0)?;
-            let Some(manifest) = manifest.filter(|manifest| manifest.sealed < cutoff) else { break };
+            // They rank by their runs: in the order in which they were sealed.
+            let from = after.as_ref().map(|(rank, id)| (*rank, id.as_str()));
+            let Some(record) = self.outbox.page(Kind::Batch, SEALED, from, 1)?.pop() else { break };
+            let manifest: Manifest = parse(&record)?;
+            if manifest.sealed >= cutoff {
+                break;
+            }
             for id in manifest.samples {
                 let sample = self.outbox.stored_sample(id)?.filter(|sample| sample.erased.is_none());
                 rows.extend(sample.filter(|_| rows.len() < limit));
             }
-            at += 1;
             if rows.is_empty() {
-                self.retraining.emptied_batches = at;
+                self.retraining.state.emptied = Some(manifest.batch);
             }
+            after = Some((record.rank, record.key.id));
         }
         Ok(rows)
     }
@@ -160,7 +165,7 @@ impl Pipeline {
         let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &batch.0)? else {
             return Err(Error::Corrupt(format!("batch {batch} is not in the store")));
         };
-        let models = models_with(&**self.store(), self.name(), &batch)?;
+        let models = models_with(&**self.store(), self.name(), &manifest)?;
         let runs: BTreeSet<RunId> = match manifest.run {
             Some(sealed_for) => self.runs_since(sealed_for)?,
             None => models.iter().filter_map(|model| model.run).collect(),

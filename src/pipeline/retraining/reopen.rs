@@ -34,7 +34,7 @@ impl Pipeline {
                 run: None,
                 recipe: None,
                 base: None,
-                batches: Vec::new(),
+                batch: None,
                 digest: self.base.as_ref().map(Dataset::digest),
                 dataset: None,
                 trained: self.now,

@@ -3,7 +3,8 @@
 use chrono::TimeDelta;
 
 use super::super::Pipeline;
-use super::Phase;
+use super::validation::draw_batch;
+use super::{Phase, SEALED};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::retrain::batch::{self, BatchRow};
@@ -167,13 +168,13 @@ impl Pipeline {
         let run_id = state.run.as_ref().map(|run| run.id);
         let parent = state.last_batch.clone();
         let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
-        self.name_batch(&mut manifest);
+        self.name_batch(&mut manifest)?;
         manifest.run = run_id;
         // Whatever can fail comes before the first change.
         let who = run_id.map_or_else(|| "batch".to_owned(), |run| run.to_string());
         let acknowledged = self.acknowledging(&who)?;
         manifest = self.export(manifest, &rows)?;
-        let indexed = Indexed { state: "sealed", rank: run_id.map_or(0, |run| run.0 as i64), due: None };
+        let indexed = Indexed { state: SEALED, rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
         self.retraining.labelled.extend(&dataset)?;
         self.add_source(&manifest);
@@ -195,7 +196,10 @@ impl Pipeline {
         (state.held, state.exporting) = (None, None);
         state.tally.sealed(samples.iter().map(|(_, annotation)| &annotation.annotator));
         state.last_batch = Some(manifest.batch.clone());
-        state.batches.push(manifest.batch.clone());
+        state.batches += 1;
+        if let Some(drawn) = &mut self.retraining.drawn {
+            draw_batch(drawn, self.retraining.parts.seed, &manifest);
+        }
         let mut writes = vec![batch];
         if let Some(run) = &mut state.run {
             run.batch = Some(manifest.batch.clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::shadow::Recorded;
 use super::tally::Tally;
@@ -22,7 +22,7 @@ pub(super) struct Job {
     pub(super) key: String,
     pub(super) recipe: Recipe,
     pub(super) digest: String,
-    /// `None` if an earlier version wrote it.
+    /// Without the batches, which are the newest ones while it is under way; an earlier version wrote them, or nothing.
     #[serde(default)]
     pub(super) dataset: Option<DatasetVersion>,
     pub(super) version: Option<ModelVersion>,
@@ -98,7 +98,12 @@ pub(super) struct LoopState {
     pub(super) memory: Memory,
     pub(super) last_run: Option<DateTime<Utc>>,
     pub(super) last_batch: Option<BatchId>,
-    pub(super) batches: Vec<BatchId>,
+    /// How many batches there are: `last_batch`, and those before it by their parents. An earlier version listed them.
+    #[serde(deserialize_with = "counted")]
+    pub(super) batches: u64,
+    /// The newest batch of which, and of those before it, no row has content any more, as far as retention has looked.
+    #[serde(default)]
+    pub(super) emptied: Option<BatchId>,
     /// The batch that is being exported and is not sealed yet.
     #[serde(default)]
     pub(super) exporting: Option<BatchId>,
@@ -159,7 +164,8 @@ impl LoopState {
             memory: Memory::default(),
             last_run: None,
             last_batch: None,
-            batches: Vec::new(),
+            batches: 0,
+            emptied: None,
             exporting: None,
             promotions: 0,
             rollbacks: 0,
@@ -176,4 +182,18 @@ impl LoopState {
             checking: Checking::default(),
         }
     }
+}
+
+/// The number of batches, whether counted or listed.
+fn counted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Batches {
+        Counted(u64),
+        Listed(Vec<BatchId>),
+    }
+    Ok(match Batches::deserialize(deserializer)? {
+        Batches::Counted(count) => count,
+        Batches::Listed(list) => list.len() as u64,
+    })
 }

@@ -86,6 +86,7 @@ impl Pipeline {
                     None => self.dataset_version(job.recipe, &data)?,
                 };
                 job.dataset = Some(dataset.clone());
+                let dataset = self.with_batches(&dataset)?;
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
@@ -104,6 +105,7 @@ impl Pipeline {
                     return self.job_ended(jobs, Vec::new());
                 }
                 JobStatus::Done(trained) => {
+                    let dataset = job.dataset.as_ref().map(|dataset| self.with_batches(dataset)).transpose()?;
                     let state = &mut self.retraining.state;
                     let version = ModelVersion(state.next_version);
                     state.next_version += 1;
@@ -114,9 +116,9 @@ impl Pipeline {
                         run: Some(run.id),
                         recipe: Some(job.recipe),
                         base: Some(run.base),
-                        batches: state.batches.clone(),
+                        batch: state.last_batch.clone(),
                         digest: Some(job.digest.clone()),
-                        dataset: job.dataset.clone(),
+                        dataset,
                         trained: self.now,
                         quarantined: None,
                     };

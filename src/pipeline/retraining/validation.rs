@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::super::Pipeline;
-use super::Phase;
+use super::super::outbox::parse;
 use super::evaluation::{SALT, add, most_rows};
 use super::rounds::Scored;
 use super::training::row_key;
+use super::{Phase, SEALED};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
@@ -30,6 +31,23 @@ pub(super) struct Validation {
     notes: Vec<Reason>,
 }
 
+/// Where a row of base data and batches is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    Base(usize),
+    Batch(PredictionId),
+}
+
+/// The draw from base data and batches.
+pub(super) type TrainingDraw = Reservoir<Source>;
+
+/// Offers the rows of a batch to the draw.
+pub(super) fn draw_batch(drawn: &mut TrainingDraw, seed: u64, batch: &Manifest) {
+    for id in &batch.samples {
+        drawn.push(keyed(seed ^ SALT, id.bytes()), || Source::Batch(*id));
+    }
+}
+
 impl Validation {
     pub(super) fn key(&self) -> &str {
         &self.key
@@ -49,7 +67,10 @@ impl Pipeline {
         };
         let validation = match &self.retraining.validating {
             Some(validation) => validation.clone(),
-            None => Arc::new(self.validation(run)?),
+            None => {
+                self.draw_training()?;
+                Arc::new(self.validation(run)?)
+            }
         };
         self.retraining.validating = Some(validation.clone());
         let models = self.retraining.judged_models();
@@ -114,6 +135,24 @@ impl Pipeline {
         (evaluation.audit, evaluation.training) = (audit, training);
     }
 
+    /// Draws from base data and all batches, unless this process has: then only the batches since were offered.
+    fn draw_training(&mut self) -> Result<(), Error> {
+        if self.retraining.drawn.is_some() {
+            return Ok(());
+        }
+        let seed = self.retraining.parts.seed;
+        let mut drawn = TrainingDraw::new(most_rows(TRAINING_ROWS, self.schema.target().output_width()));
+        for row in 0..self.base.as_ref().map_or(0, Dataset::len) {
+            drawn.push(keyed(seed ^ SALT, &(row as u64).to_le_bytes()), || Source::Base(row));
+        }
+        self.outbox.each(Kind::Batch, SEALED, |record| {
+            draw_batch(&mut drawn, seed, &parse(&record)?);
+            Ok(())
+        })?;
+        self.retraining.drawn = Some(drawn);
+        Ok(())
+    }
+
     /// Chooses the rows of the full validation.
     fn validation(&self, run: RunId) -> Result<Validation, Error> {
         let (seed, width) = (self.retraining.parts.seed ^ SALT, self.schema.target().output_width());
@@ -128,22 +167,8 @@ impl Pipeline {
                 inputs.push(set.rows()[row].clone());
             }
         }
-        enum Source {
-            Base(usize),
-            Batch(PredictionId),
-        }
-        let mut chosen = Reservoir::new(most_rows(TRAINING_ROWS, width));
-        for row in 0..self.base.as_ref().map_or(0, Dataset::len) {
-            chosen.push(keyed(seed, &(row as u64).to_le_bytes()), || Source::Base(row));
-        }
-        for batch in &self.retraining.state.batches {
-            let Some(manifest) = self.outbox.read::<Manifest>(Kind::Batch, &batch.0)? else { continue };
-            for id in manifest.samples {
-                chosen.push(keyed(seed, id.bytes()), || Source::Batch(id));
-            }
-        }
         let (mut training, mut gone) = (LabelledRows::default(), 0);
-        for (_, source) in chosen.iter() {
+        for (_, source) in self.retraining.drawn.iter().flat_map(TrainingDraw::iter) {
             let (row, label, weight) = match (source, &self.base) {
                 (Source::Base(row), Some(base)) => {
                     (base.rows()[*row].clone(), base.labels()[*row], base.weights()[*row])
