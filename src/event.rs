@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::schema::{Row, Schema, Target, row_floats};
@@ -151,7 +152,7 @@ pub struct Observation {
     /// The encoded input.
     pub row: Row,
     #[serde(with = "row_floats")]
-    pub(crate) output: Vec<f64>,
+    pub(crate) output: SmallVec<[f64; 3]>,
     /// Flagged by a guard on the host's own thread.
     pub(crate) guarded: bool,
     /// How long the host's model took, if the host said so.
@@ -168,7 +169,7 @@ impl Observation {
             model: ModelVersion::FIRST,
             role: Role::Live,
             row: Row::new(schema),
-            output: vec![f64::NAN; schema.target().output_width()],
+            output: SmallVec::from_elem(f64::NAN, schema.target().output_width()),
             guarded: false,
             latency: None,
         }

@@ -8,6 +8,7 @@ mod json;
 mod json_schema;
 mod missing;
 mod plan;
+mod rare;
 pub(crate) mod row;
 mod rules;
 

@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use feedloop::uuid::Uuid;
@@ -119,6 +120,14 @@ fn recording_allocates_nothing() {
     }
     assert_eq!(recorder.refused(), (0, 0));
     worker.stop(std::time::Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn a_slot_of_numbers_is_two_pieces_of_memory() {
+    let schema = Schema::numeric(32, Target::classes(["no", "yes"])).unwrap();
+    let calls = allocations(|| drop(black_box(Box::new(Observation::new(&schema)))));
+    assert_eq!(calls, 2, "a record waits for the cache lines of each piece");
+    assert!(size_of::<Observation>() <= 3 * 64, "{} bytes", size_of::<Observation>());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Which changes of a schema keep the rows that are stored readable and valid.
 
+use std::ops::Deref;
+
 use serde::{Deserialize, Serialize};
 
 use super::row::{MISSING_CODE, MISSING_INTEGER};
@@ -180,9 +182,11 @@ impl Row {
     /// Schemas grow at their end only ([`Schema::evolve`]), so an older row is a shorter one. A row that is longer is
     /// left as it is; [`Schema::check`] refuses it.
     pub fn fit(&mut self, schema: &Schema) {
-        fn grow<T: Clone>(list: &mut Vec<T>, length: usize, missing: T) {
+        fn grow<T: Clone, L: Deref<Target = [T]> + From<Vec<T>>>(list: &mut L, length: usize, missing: T) {
             if list.len() < length {
-                list.resize(length, missing);
+                let mut longer = list.to_vec();
+                longer.resize(length, missing);
+                *list = longer.into();
             }
         }
         grow(&mut self.values, schema.value_columns().len(), f64::NAN);

@@ -110,7 +110,7 @@ impl Plan {
                 .zip(&row.codes)
                 .all(|(&(values, nullable), &code)| code < values || (code == MISSING_CODE && nullable))
             && self.times.iter().all(|&(at, nullable)| nullable || row.integers[at] != MISSING_INTEGER)
-            && self.texts.iter().zip(&row.texts).all(|(rule, text)| match text {
+            && self.texts.iter().zip(&*row.texts).all(|(rule, text)| match text {
                 Some(text) => {
                     text.len() <= rule.max_bytes && rule.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
                 }

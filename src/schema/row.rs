@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::rare::Rare;
 use super::{Schema, SchemaError, Slot};
 use crate::event::PredictionId;
 
@@ -83,26 +84,27 @@ impl std::fmt::Display for Violation {
 
 /// One encoded observation: numeric values, whole numbers, category codes and texts, each in the order of the schema.
 ///
-/// Buffers are allocated once and reused; a row that fits the schema allocates nothing when it is encoded again.
+/// Buffers are allocated once and reused; a row that fits the schema allocates nothing when it is encoded again. What most
+/// rows do not have takes one word here each, as a row goes from core to core with every record.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Row {
     #[serde(with = "floats")]
-    pub(crate) values: Vec<f64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) integers: Vec<i64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) codes: Vec<u32>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) texts: Vec<Option<String>>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) violations: Vec<Violation>,
+    pub(crate) values: Box<[f64]>,
+    #[serde(default, skip_serializing_if = "<[i64]>::is_empty")]
+    pub(crate) integers: Box<[i64]>,
+    #[serde(default, skip_serializing_if = "<[u32]>::is_empty")]
+    pub(crate) codes: Box<[u32]>,
+    #[serde(default, skip_serializing_if = "<[Option<String>]>::is_empty")]
+    pub(crate) texts: Rare<Option<String>>,
+    #[serde(default, skip_serializing_if = "<[Violation]>::is_empty")]
+    pub(crate) violations: Rare<Violation>,
     #[serde(skip)]
     spare: Spare,
 }
 
 /// Text buffers that are not in use; they say nothing about the row.
 #[derive(Debug, Default)]
-struct Spare(Vec<String>);
+struct Spare(Rare<String>);
 
 impl Clone for Spare {
     fn clone(&self) -> Self {
@@ -120,11 +122,11 @@ impl Row {
     /// An empty row with room for what `schema` describes; every value is missing.
     pub fn new(schema: &Schema) -> Self {
         Row {
-            values: vec![f64::NAN; schema.value_columns().len()],
-            integers: vec![MISSING_INTEGER; schema.integer_count()],
-            codes: vec![MISSING_CODE; schema.code_columns().len()],
-            texts: schema.text_limits().iter().map(|_| None).collect(),
-            violations: Vec::new(),
+            values: vec![f64::NAN; schema.value_columns().len()].into(),
+            integers: vec![MISSING_INTEGER; schema.integer_count()].into(),
+            codes: vec![MISSING_CODE; schema.code_columns().len()].into(),
+            texts: vec![None; schema.text_limits().len()].into(),
+            violations: Rare::default(),
             spare: Spare::default(),
         }
     }
@@ -165,7 +167,7 @@ impl Row {
         if !self.codes.is_empty() {
             self.codes.fill(MISSING_CODE);
         }
-        self.spare.0.extend(self.texts.iter_mut().filter_map(Option::take));
+        self.texts.iter_mut().filter_map(Option::take).for_each(|text| self.spare.0.push(text));
         self.violations.clear();
     }
 
@@ -343,7 +345,7 @@ pub(crate) mod floats {
         seq.end()
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromIterator<f64>>(deserializer: D) -> Result<T, D::Error> {
         Vec::<Cell>::deserialize(deserializer)?
             .into_iter()
             .map(|cell| match cell {

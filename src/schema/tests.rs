@@ -127,7 +127,7 @@ proptest! {
         row.values.copy_from_slice(&values);
         row.integers.copy_from_slice(&integers);
         row.codes.copy_from_slice(&codes);
-        row.texts.clone_from(&texts);
+        row.texts.clone_from_slice(&texts);
         prop_assert_eq!(schema.plan().keeps(&row), schema.every_broken_rule(&row) == 0, "{:?}", row);
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(row: &Row) -> Self {
-        Place { values: row.values.clone(), levels: levels(row, None) }
+        Place { values: row.values.to_vec(), levels: levels(row, None) }
     }
 }
 

@@ -158,7 +158,7 @@ fn urgent_tasks_come_first_and_those_that_somebody_holds_are_left_out() {
 #[test]
 fn a_task_that_cannot_be_written_does_not_stop_the_others() {
     let bench = Bench::with(3);
-    bench.ask(4, |task| task.row.values.push(1.0));
+    bench.ask(4, |task| task.row.values = [1.0; 4].into());
     bench.ask(5, |task| (task.ask.blind, task.output) = (false, vec![1.0]));
     let write = Write {
         kind: Kind::Task,
