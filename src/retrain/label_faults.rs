@@ -8,13 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, collapsed, judge, ln_collapse, ln_ratio};
 
-/// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count.
-const HOLD: f64 = 3.0;
+/// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count. Waiting costs
+/// most where labels are few: a drift is then learned late.
+const HOLD: f64 = 5.0;
 /// The most labels that wait without a check: with more, they count, or are quarantined if their authors are distrusted.
 const MOST_WAITING: usize = 64;
-/// Fewest labels that contradict the model when a check opens: with fewer rows to ask about, one mistaken second opinion
-/// would make a fault look like a drift.
-const FEWEST_ROWS: u64 = 5;
 /// Second opinions of one check.
 const MOST_ASKED: u64 = 8;
 /// Second opinions come to at most one in so many labels, beside those of two checks.
@@ -38,9 +36,10 @@ const MOST_REFUSED: usize = 512;
 ///
 /// No label waits for ever. A check that nobody answers within [`patience`](Self::patience) is *unresolved*: the labels that
 /// it holds are quarantined, because that can be taken back, an alarm says so, and later labels are looked at anew. Labels
-/// that wait without a check count after that time, unless their authors are distrusted or the agreement has collapsed: then
-/// they are quarantined. Where only one person labels (or has labelled since a check was left unanswered), nobody can tell
-/// a fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
+/// that wait without a check count after that time, if the agreement has not collapsed or fewer than three of them contradict
+/// the model, too few to ask about; they are quarantined if it has and no more second opinions are affordable, or if their
+/// authors are distrusted. Where only one person labels (or has labelled since a check was left unanswered), nobody can tell a
+/// fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
 ///
 /// Guarantee: if the chance of a contradiction is at most its expected level on every row, at least
 /// [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens without a cause. If the
@@ -297,7 +296,7 @@ impl Checking {
             self.told_alone = self.suspicion.ln > 0.0 && (reached || self.told_alone);
             return Moved { next, ..self.clear_suspicion() };
         }
-        let collapsed = reached && self.suspicion.contradict() >= FEWEST_ROWS;
+        let collapsed = reached && self.suspicion.contradict() >= FIRST_LOOK;
         if collapsed && self.is_affordable(MOST_ASKED) {
             return Moved { next: Some(Next::Ask { again: false }), ..Moved::default() };
         }
@@ -349,7 +348,7 @@ impl Checking {
         if let Some(distrust) = self.distrust.as_mut().filter(collapsed) {
             if !askable {
                 moved.refused = distrust.refuse(rules);
-            } else if distrust.suspicion.contradict() >= FEWEST_ROWS {
+            } else if distrust.suspicion.contradict() >= FIRST_LOOK {
                 moved.next = Some(Next::Ask { again: true });
             }
         }
@@ -361,7 +360,7 @@ impl Checking {
     pub(crate) fn overdue(&mut self, now: DateTime<Utc>, rules: &LabelFaults) -> Moved {
         let mut moved = Moved::default();
         if self.suspicion.is_overdue(now, rules) {
-            if self.suspicion.ln < rules.threshold() {
+            if self.suspicion.ln < rules.threshold() || self.suspicion.contradict() < FIRST_LOOK {
                 moved = self.clear_suspicion();
             } else {
                 moved.refused = self.suspicion.end(0.0);
