@@ -28,6 +28,7 @@ pub(crate) mod isolation_forest;
 pub(crate) mod isotonic;
 pub(crate) mod kolmogorov;
 pub(crate) mod ks;
+pub(crate) mod ks_known;
 pub(crate) mod ks_window;
 pub(crate) mod mahalanobis;
 pub(crate) mod mcnemar;

@@ -123,5 +123,6 @@ fn detectors_hold_what_their_documentation_says() {
     holds(NearestNeighbours::default, |d| 4 * d * half * 9 / 8 + calibration);
     holds(IsolationForest::default, |_| 600_000 + calibration);
     holds(KsDrift::default, |d| d * ks_column);
+    holds(|| KsDrift::default().sliding(1), |d| d * (ks_column + 4 * 1_000));
     holds(MmdDrift::default, |d| d * (8 * 1_000 + 1_000));
 }

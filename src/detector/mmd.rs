@@ -127,8 +127,9 @@ impl Tests for Embedded {
         let Some((features, reference)) = &self.fitted else { return };
         self.mean.fill(0.0);
         let share = 1.0 / rows.len() as f64;
+        let columns: Vec<&[f64]> = (0..self.row.len()).map(|column| rows.values(column)).collect();
         for row in 0..rows.len() {
-            self.row.iter_mut().enumerate().for_each(|(column, cell)| *cell = rows.values(column)[row]);
+            self.row.iter_mut().zip(&columns).for_each(|(cell, column)| *cell = column[row]);
             features.embed(&self.row, &mut self.embedding);
             self.mean.iter_mut().zip(&self.embedding).for_each(|(mean, part)| *mean += share * part);
         }

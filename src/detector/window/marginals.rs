@@ -142,7 +142,10 @@ impl Tests for Marginals {
 
     fn reading(&self, answer: &Answer) -> Reading {
         let p_value = answer.p_value.or_else(|| match self.which(answer.test) {
-            Which::Distribution(column) => self.numbers[column].distribution.as_ref().and_then(Numeric::late_p_value),
+            Which::Distribution(column) => {
+                let numeric = self.numbers[column].distribution.as_ref();
+                numeric.and_then(|numeric| numeric.late_p_value(self.minimum_effect))
+            }
             Which::Missing(column) => Some(self.numbers[column].missing_p_value()),
             Which::Category(column) => self.categories[column].late_p_value(),
         });

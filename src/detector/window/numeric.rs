@@ -6,6 +6,7 @@ use super::source::Answer;
 use crate::stats::bins::Bins;
 use crate::stats::divergence::{Distance, binned_p_value};
 use crate::stats::ks::{EXACT_TIED_CELLS, Method, p_value, p_value_with_ties};
+use crate::stats::ks_known::KnownPValues;
 use crate::stats::ks_window::KsWindow;
 use crate::stats::pooled::{Pooled, sorted};
 use crate::stats::{cramer_von_mises, wasserstein};
@@ -32,7 +33,7 @@ const HEAVY_TIES: f64 = 0.01;
 #[derive(Debug, Clone)]
 pub(super) enum Numeric {
     /// Kolmogorov–Smirnov; `tied`: given the ties.
-    Ks { window: KsWindow, sliding: bool, tied: bool },
+    Ks { window: KsWindow, known: KnownPValues, sliding: bool, tied: bool },
     /// Both samples in order.
     Ordered { reference: Vec<f64>, test: Ordered },
     /// Counts of bins.
@@ -67,6 +68,7 @@ impl Numeric {
                 let tied = settings.numeric == NumericTest::KolmogorovSmirnovTies || heavily_tied(&reference);
                 Ok(Numeric::Ks {
                     window: KsWindow::new(&reference, settings.window),
+                    known: KnownPValues::new(reference.len() as u64),
                     sliding: settings.every.is_some(),
                     tied,
                 })
@@ -91,7 +93,7 @@ impl Numeric {
     /// Compares the values of a window, of which the first `old` are known already. The number of missing ones beside.
     pub(super) fn compare(&mut self, values: &[f64], old: usize, ask: Ask) -> (Option<Answer>, usize) {
         match self {
-            Numeric::Ks { window, sliding, tied } => {
+            Numeric::Ks { window, known, sliding, tied } => {
                 if *sliding {
                     if old == 0 {
                         window.clear();
@@ -100,7 +102,7 @@ impl Numeric {
                 } else {
                     window.replace(values);
                 }
-                (ks(window, *tied, ask), window.missing())
+                (ks(window, known, *tied, ask), window.missing())
             }
             Numeric::Ordered { reference, test } => {
                 let window = sorted(values);
@@ -119,13 +121,15 @@ impl Numeric {
         }
     }
 
-    /// The p-value of the newest window where [`Numeric::compare`] left it out, if it costs little.
-    pub(super) fn late_p_value(&self) -> Option<f64> {
+    /// The p-value of the newest window where [`Numeric::compare`] left it out, if it costs little; an approximation below the
+    /// minimum effect.
+    pub(super) fn late_p_value(&self, minimum_effect: f64) -> Option<f64> {
         match self {
             Numeric::Ks { window, tied, .. } => {
                 let (n, m, d) = (window.reference_len(), window.compared() as u64, window.distance());
                 (m > 0).then(|| match tied {
                     true => p_value_with_ties(&window.ties(), n, m, d, LATE_LEVEL, 0),
+                    false if d >= minimum_effect => p_value(n, m, d, cheap_method(n, m)),
                     false => p_value(n, m, d, Method::Asymptotic),
                 })
             }
@@ -163,10 +167,10 @@ impl Ordered {
                 window.iter_mut().for_each(|value| *value = value.clamp(-FAR, FAR));
                 let statistic = wasserstein::distance(reference, &window);
                 let effect = statistic / scale;
-                let pooled = Pooled::new(reference, &window)?;
                 if effect < ask.minimum_effect || !ask.permutable() {
-                    return Some(Answer { test: 0, statistic, effect, p_value: None });
+                    return (!window.is_empty()).then_some(Answer { test: 0, statistic, effect, p_value: None });
                 }
+                let pooled = Pooled::new(reference, &window)?;
                 Some(Answer::of(wasserstein::test(&pooled, scale, ask.strict, ask.seed)))
             }
             Ordered::CramerVonMises { permutes } => {
@@ -197,24 +201,31 @@ fn heavily_tied(sorted: &[f64]) -> bool {
     pairs > HEAVY_TIES * all * (all - 1.0)
 }
 
-fn ks(window: &KsWindow, tied: bool, ask: Ask) -> Option<Answer> {
+fn ks(window: &KsWindow, known: &mut KnownPValues, tied: bool, ask: Ask) -> Option<Answer> {
     let (n, m, d) = (window.reference_len(), window.compared() as u64, window.distance());
     if m == 0 {
         return None;
     }
     // the exact p-value may cost milliseconds: not where a cheaper one says that it is far above the level
-    let least = || match tied {
-        true => p_at_the_middle(window, d),
-        false => p_value(n, m, d, Method::Asymptotic),
+    let mut within = || match (tied, cheap_method(n, m)) {
+        (true, Method::Asymptotic) => p_at_the_middle(window, d) <= 4.0 * ask.loose,
+        (true, _) => true,
+        (false, Method::Asymptotic) => known.is_within(m, d, Method::Asymptotic, 4.0 * ask.loose),
+        (false, exact) => known.is_within(m, d, exact, ask.loose),
     };
-    let matters = d >= ask.minimum_effect && (n * m <= SMALL || least() <= 4.0 * ask.loose);
+    let matters = d >= ask.minimum_effect && within();
     // what is announced as not computed costs nothing
     let starved = tied && n * m > EXACT_TIED_CELLS && !ask.permutable();
     let p_value = (matters && !starved).then(|| match tied {
         true => p_value_with_ties(&window.ties(), n, m, d, ask.strict, ask.seed),
-        false => p_value(n, m, d, Method::Auto),
+        false => known.p_value(m, d),
     });
     Some(Answer { test: 0, statistic: d, effect: d, p_value })
+}
+
+/// The p-value of samples of any size that costs little: exact where these are small.
+fn cheap_method(n: u64, m: u64) -> Method {
+    if n * m <= SMALL { Method::Auto } else { Method::Asymptotic }
 }
 
 /// About the chance that the shares of both samples up to one value differ by `d`: the p-value over all values, given the

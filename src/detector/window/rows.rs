@@ -13,6 +13,9 @@ use crate::stats::sampling::keyed;
 
 const SEED: u64 = 0x7469_6d65_2077_696e;
 
+/// Forgotten rows keep their places while the others are more than so many times as many.
+const LATE: usize = 64;
+
 /// Observations of a window.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
@@ -21,6 +24,8 @@ pub struct Rows {
     len: usize,
     /// Rows at the front that took part in the last test.
     old: usize,
+    /// Forgotten rows whose places before the others are not yet taken back.
+    gone: usize,
     /// Of a sample: key and place of each row, the largest key first.
     keys: BinaryHeap<(u64, usize)>,
 }
@@ -60,11 +65,11 @@ impl Rows {
     }
 
     pub(in super::super) fn values(&self, column: usize) -> &[f64] {
-        &self.values[column]
+        &self.values[column][self.gone..]
     }
 
     pub(in super::super) fn codes(&self, column: usize) -> &[u32] {
-        &self.codes[column]
+        &self.codes[column][self.gone..]
     }
 
     /// Adds rows of a chunk.
@@ -106,18 +111,23 @@ impl Rows {
 
     /// Forgets the oldest rows after a test.
     pub(super) fn forget(&mut self, rows: usize) {
-        self.values.iter_mut().for_each(|values| drop(values.drain(..rows)));
-        self.codes.iter_mut().for_each(|codes| drop(codes.drain(..rows)));
         self.keys.clear();
         self.len -= rows;
-        self.old = self.len;
+        (self.old, self.gone) = (self.len, self.gone + rows);
+        // moving all others for each row would cost more than its tests
+        if LATE * self.gone >= self.len {
+            self.values.iter_mut().for_each(|values| drop(values.drain(..self.gone)));
+            self.codes.iter_mut().for_each(|codes| drop(codes.drain(..self.gone)));
+            self.gone = 0;
+        }
     }
 
     pub(super) fn save(&self) -> RowsState {
         let mut keys = vec![0; self.keys.len()];
         self.keys.iter().for_each(|&(key, place)| keys[place] = key);
-        let values = self.values.iter().map(|values| Floats(values.clone())).collect();
-        RowsState { len: self.len, values, codes: self.codes.clone(), keys }
+        let values = (0..self.values.len()).map(|column| Floats(self.values(column).to_vec())).collect();
+        let codes = (0..self.codes.len()).map(|column| self.codes(column).to_vec()).collect();
+        RowsState { len: self.len, values, codes, keys }
     }
 
     /// Takes over a saved state of the same columns; all rows count as new.
@@ -133,7 +143,7 @@ impl Rows {
         self.values = state.values.into_iter().map(|values| values.0).collect();
         self.codes = state.codes;
         self.keys = state.keys.into_iter().zip(0..).collect();
-        (self.len, self.old) = (state.len, 0);
+        (self.len, self.old, self.gone) = (state.len, 0, 0);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod calibration;
 mod edge_cases;
 mod golden;
+mod sliding;
 
 use std::time::Duration;
 
@@ -288,18 +289,4 @@ fn mistakes_in_windows_and_rates_are_reported_by_rebase() {
     ] {
         assert!(wrong.clone().rebase(&references).is_err(), "{wrong:?}");
     }
-}
-
-#[test]
-fn a_sliding_window_is_counted_as_if_it_were_new() {
-    let mut plain = Plain::new("sliding counts", 1);
-    let references = plain.references(300, Noise::normal);
-    let observations = plain.observations(170, |noise| if noise.chance(0.1) { f64::NAN } else { noise.normal() });
-    let mut sliding = KsDrift::default().window(100).sliding(35).minimum_effect(0.0);
-    sliding.rebase(&references).unwrap();
-    plain.show(&mut sliding, &observations);
-    let mut once = KsDrift::default().window(100).minimum_effect(0.0);
-    once.rebase(&references).unwrap();
-    plain.show(&mut once, &observations[70..]);
-    assert_eq!(sliding.last_readings(), once.last_readings());
 }
