@@ -151,6 +151,7 @@ pub struct Observation {
     pub role: Role,
     /// The encoded input.
     pub row: Row,
+    // A value with its interval takes three numbers: up to there the output is no allocation of its own.
     #[serde(with = "row_floats")]
     pub(crate) output: SmallVec<[f64; 3]>,
     /// Flagged by a guard on the host's own thread.

@@ -94,7 +94,7 @@ impl Pipeline {
         Ok(Erased { scrubbed: !self.flow.unscrubbed, ..erased })
     }
 
-    /// Compares a batch with its name: the digest of its rows, labels and weights, of which erased ones left theirs.
+    /// Compares a batch with the digest of its rows, labels and weights that it was sealed with; erased rows left theirs.
     ///
     /// # Errors
     /// There is no such batch, or the store cannot be read.
@@ -107,7 +107,8 @@ impl Pipeline {
             erased += u64::from(sample.erased.is_some());
             digests.extend(sealed_digest(&sample));
         }
-        let intact = digests.len() as u64 == manifest.rows && content_digest(&manifest.schema, digests) == batch.0;
+        let intact =
+            digests.len() as u64 == manifest.rows && content_digest(&manifest.schema, digests) == manifest.digest;
         Ok(BatchCheck { rows: manifest.rows, erased, intact })
     }
 

@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, collapsed, judge, ln_collapse, ln_ratio};
 
-/// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count. Waiting costs
-/// most where labels are few: a drift is then learned late.
-const HOLD: f64 = 5.0;
+/// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count.
+const HOLD: f64 = 3.0;
+/// So many times, a label that waits sees others come before it counts, unless the agreement has collapsed by then: where labels
+/// are few, a drift would be learned late.
+const MOST_LOOKS: u32 = 2;
+/// Fewest labels that contradict the model when a check opens, unless the oldest has waited for so long.
+const FEWEST_ROWS: u64 = 5;
 /// The most labels that wait without a check: with more, they count, or are quarantined if their authors are distrusted.
 const MOST_WAITING: usize = 64;
 /// Second opinions of one check.
@@ -36,10 +40,9 @@ const MOST_REFUSED: usize = 512;
 ///
 /// No label waits for ever. A check that nobody answers within [`patience`](Self::patience) is *unresolved*: the labels that
 /// it holds are quarantined, because that can be taken back, an alarm says so, and later labels are looked at anew. Labels
-/// that wait without a check count after that time, if the agreement has not collapsed or fewer than three of them contradict
-/// the model, too few to ask about; they are quarantined if it has and no more second opinions are affordable, or if their
-/// authors are distrusted. Where only one person labels (or has labelled since a check was left unanswered), nobody can tell a
-/// fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
+/// that wait without a check count once others have come twice, or after that time, unless their authors are distrusted or the
+/// agreement has collapsed: then they are quarantined after it. Where only one person labels (or has labelled since a check was
+/// left unanswered), nobody can tell a fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
 ///
 /// Guarantee: if the chance of a contradiction is at most its expected level on every row, at least
 /// [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens without a cause. If the
@@ -72,6 +75,13 @@ impl LabelFaults {
     /// The sum at which a check opens.
     fn threshold(&self) -> f64 {
         self.labels_per_opening.ln()
+    }
+
+    /// Fewest rows to ask about for which one mistaken second opinion does not make a fault look like a drift; so many as one
+    /// check may ask about if there are none.
+    fn enough_rows(&self) -> u64 {
+        let is_found = |rows: &u64| judge(*rows, rows - 1, self.second_annotator_error, true) == SecondOpinions::Fault;
+        (FIRST_LOOK..MOST_ASKED).find(is_found).unwrap_or(MOST_ASKED)
     }
 
     pub(crate) fn mistakes(&self) -> Vec<String> {
@@ -140,6 +150,9 @@ pub(crate) struct Entry {
     /// The probability that the model gave to its class; `None` if the row was chosen because models differ on it, so that
     /// it says nothing about the usual agreement.
     pub(crate) sure: Option<f64>,
+    /// How many times others came while it waited.
+    #[serde(default)]
+    pub(crate) looks: u32,
 }
 
 /// Evidence of a collapse, and the labels that wait because of it.
@@ -162,8 +175,11 @@ impl Suspicion {
         }
     }
 
-    fn contradict(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.contradicts).count() as u64
+    /// Are there rows enough to ask about, with labels that contradict the model?
+    fn is_askable(&self, rules: &LabelFaults) -> bool {
+        let waited = self.entries.first().is_some_and(|entry| entry.looks >= MOST_LOOKS);
+        let fewest = rules.enough_rows().max(if waited { 0 } else { FEWEST_ROWS });
+        self.entries.iter().filter(|entry| entry.contradicts).count() as u64 >= fewest
     }
 
     /// The entries; from here on with the sum `ln`.
@@ -259,6 +275,9 @@ pub(crate) struct Checking {
     pub(crate) told: LabelChecks,
     /// Labels seen.
     labels: u64,
+    /// So many of them when it was last said what waits.
+    #[serde(default)]
+    settled: u64,
     /// Labels that were quarantined, the newest; not those that a second opinion contradicts.
     refused: Vec<PredictionId>,
     /// Two people who label, as far as is known.
@@ -296,7 +315,7 @@ impl Checking {
             self.told_alone = self.suspicion.ln > 0.0 && (reached || self.told_alone);
             return Moved { next, ..self.clear_suspicion() };
         }
-        let collapsed = reached && self.suspicion.contradict() >= FIRST_LOOK;
+        let collapsed = reached && self.suspicion.is_askable(rules);
         if collapsed && self.is_affordable(MOST_ASKED) {
             return Moved { next: Some(Next::Ask { again: false }), ..Moved::default() };
         }
@@ -339,16 +358,35 @@ impl Checking {
         Moved { cleared, ..Moved::default() }
     }
 
+    /// Labels that have waited for long enough count.
+    fn clear_longest(&mut self) -> Moved {
+        let suspicion = &mut self.suspicion;
+        let longest = suspicion.entries.iter().take_while(|entry| entry.looks > MOST_LOOKS).count();
+        let cleared: Vec<Entry> = suspicion.entries.drain(..longest).collect();
+        suspicion.peak.1 = suspicion.peak.1.saturating_sub(longest);
+        self.learn(&cleared);
+        Moved { cleared, ..Moved::default() }
+    }
+
     /// All labels that have come were shown: those that wait without much cause count, and people who are distrusted are
     /// asked about again, or what they say is quarantined.
     pub(crate) fn settle(&mut self, rules: &LabelFaults) -> Moved {
-        let mut moved = if self.suspicion.ln < HOLD.ln() { self.clear_suspicion() } else { Moved::default() };
+        let more = self.labels > self.settled;
+        self.settled = self.labels;
+        if more {
+            self.suspicion.entries.iter_mut().for_each(|entry| entry.looks += 1);
+        }
+        let mut moved = match self.suspicion.ln {
+            ln if ln < HOLD.ln() => self.clear_suspicion(),
+            ln if ln < rules.threshold() => self.clear_longest(),
+            _ => Moved::default(),
+        };
         let askable = self.known.len() > 1 && self.is_affordable(0);
         let collapsed = |distrust: &&mut Distrust| distrust.suspicion.ln >= rules.threshold();
         if let Some(distrust) = self.distrust.as_mut().filter(collapsed) {
             if !askable {
                 moved.refused = distrust.refuse(rules);
-            } else if distrust.suspicion.contradict() >= FIRST_LOOK {
+            } else if distrust.suspicion.is_askable(rules) {
                 moved.next = Some(Next::Ask { again: true });
             }
         }
@@ -360,7 +398,7 @@ impl Checking {
     pub(crate) fn overdue(&mut self, now: DateTime<Utc>, rules: &LabelFaults) -> Moved {
         let mut moved = Moved::default();
         if self.suspicion.is_overdue(now, rules) {
-            if self.suspicion.ln < rules.threshold() || self.suspicion.contradict() < FIRST_LOOK {
+            if self.suspicion.ln < rules.threshold() {
                 moved = self.clear_suspicion();
             } else {
                 moved.refused = self.suspicion.end(0.0);

@@ -26,7 +26,7 @@ const CHANGE: usize = 128;
 /// The k distinct reference values cut the line into 2k + 1 buckets: below, on and between them.
 /// A push costs one look into a grid of equal steps and a look at the few reference values of that
 /// step, or a binary search if they are many; the statistic is found by one scan over the counts, when asked. While
-/// [`KsWindow::extend`] brings few values at a time, it is kept up to date instead, for 3 bytes more per reference value.
+/// [`KsWindow::extend`] brings few values at a time, it is kept up to date instead, for 3 to 6 bytes more per reference value.
 /// Not finite values are missing: they fill the window but are not compared.
 #[derive(Clone, Debug)]
 pub(crate) struct KsWindow {

@@ -363,6 +363,7 @@ fn entry(sample: &Sample, seen: DateTime<Utc>) -> Option<Entry> {
         label,
         contradicts: label != Label::Class(class),
         sure: (sample.lane != Lane::Comparison).then_some(sure),
+        looks: 0,
     })
 }
 

@@ -73,4 +73,12 @@ fn an_export_that_was_never_sealed_is_taken_away_and_nothing_else() {
         newest.iter().map(|found| &found.batch).chain([&stranger]).map(|id| id.0.clone()).collect();
     expected.sort();
     assert_eq!(names(directory.path()), expected);
+    assert!(
+        newest.iter().any(|found| found.batch.0 != found.digest),
+        "batches of equal content have names of their own"
+    );
+    assert!(
+        newest.iter().all(|found| pipeline.verify_batch(&found.batch).unwrap().intact),
+        "and are as they were sealed"
+    );
 }
