@@ -27,10 +27,10 @@ fn pipeline(directory: &Path) -> Pipeline {
     builder.trigger(new_labels(1)).export(directory).build().unwrap()
 }
 
-fn record(pipeline: &mut Pipeline, n: u128) {
+fn record(pipeline: &mut Pipeline, n: u128, value: f64) {
     let mut observation = pipeline.observation();
     observation.id = id(n);
-    observation.row.copy_values(&[n as f64]).unwrap();
+    observation.row.copy_values(&[value]).unwrap();
     observation.set_output(Output::Probabilities(&[0.4, 0.6]));
     let truth = Outcome::truth(observation.id, Label::Class(1));
     pipeline.ingest([Event::Prediction(observation), Event::Outcome(truth)]).unwrap();
@@ -48,7 +48,7 @@ fn names(directory: &Path) -> Vec<String> {
 fn an_export_that_was_never_sealed_is_taken_away_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let mut pipeline = pipeline(directory.path());
-    record(&mut pipeline, 1);
+    record(&mut pipeline, 1, 1.0);
     let sealed = pipeline.retraining.state.last_batch.clone().unwrap();
     assert_eq!((names(directory.path()), &pipeline.retraining.state.exporting), (vec![sealed.0.clone()], &None));
 
@@ -65,7 +65,7 @@ fn an_export_that_was_never_sealed_is_taken_away_and_nothing_else() {
         let before = path.exists();
         pipeline.retraining.state.exporting = Some(exporting.clone());
         let number = pipeline.retraining.state.batches;
-        record(&mut pipeline, 10 + u128::from(number));
+        record(&mut pipeline, 10 + u128::from(number), number as f64);
         assert!(before && path.exists() == (exporting != left), "{exporting}");
     }
     let newest = pipeline.newest_batches(usize::MAX).unwrap();
@@ -81,4 +81,16 @@ fn an_export_that_was_never_sealed_is_taken_away_and_nothing_else() {
         newest.iter().all(|found| pipeline.verify_batch(&found.batch).unwrap().intact),
         "and are as they were sealed"
     );
+}
+
+#[test]
+fn batches_of_equal_content_have_names_of_their_own_and_are_as_they_were_sealed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut pipeline = pipeline(directory.path());
+    (1..4).for_each(|n| record(&mut pipeline, n, 7.0));
+    let sealed = pipeline.newest_batches(usize::MAX).unwrap();
+    let digest = &sealed[0].digest;
+    let names: Vec<&str> = sealed.iter().map(|found| found.batch.0.as_str()).collect();
+    assert_eq!(names, [digest.clone(), format!("{digest}-2"), format!("{digest}-3")]);
+    assert!(sealed.iter().all(|found| pipeline.verify_batch(&found.batch).unwrap().intact));
 }
