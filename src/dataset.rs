@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 use sha2::{Digest, Sha256};
 
-use crate::event::Label;
+use crate::event::{Label, PredictionId};
 use crate::schema::{Row, Schema, SchemaError, hex};
 
 /// Rows of one schema with a label and a weight each, oldest first.
@@ -157,8 +157,13 @@ impl Dataset {
     /// SHA-256 over schema and canonical rows with labels and weights, in hexadecimal. The order of the rows does not
     /// matter, a row that occurs twice counts twice.
     pub fn digest(&self) -> String {
-        let rows = (0..self.len()).map(|i| row_digest(&self.rows[i], self.labels[i], self.weights[i])).collect();
-        content_digest(self.schema.fingerprint(), rows)
+        self.digest_with(std::iter::empty())
+    }
+
+    /// The digest of the rows and of what else has these digests.
+    pub(crate) fn digest_with(&self, more: impl Iterator<Item = [u8; 32]>) -> String {
+        let rows = (0..self.len()).map(|i| row_digest(&self.rows[i], self.labels[i], self.weights[i]));
+        content_digest(self.schema.fingerprint(), rows.chain(more).collect())
     }
 }
 
@@ -173,6 +178,15 @@ pub(crate) fn row_digest(row: &Row, label: Label, weight: f64) -> [u8; 32] {
     hasher.update([tag]);
     hasher.update(bits.to_le_bytes());
     hasher.update(weight.to_bits().to_le_bytes());
+    hasher.finalize().into()
+}
+
+/// SHA-256 of what a batch says of the label of an earlier row: the annotation that counts, by its number.
+pub(crate) fn correction_digest(sample: PredictionId, annotation: Option<u32>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(b"corrected");
+    hasher.update(sample.bytes());
+    hasher.update(annotation.map_or(u64::MAX, u64::from).to_le_bytes());
     hasher.finalize().into()
 }
 

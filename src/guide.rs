@@ -210,6 +210,10 @@ pub mod gates {
     //! quarantines them). A gate that finds the
     //! [feed](crate::QualityGate::feed) broken when a drift alarm is raised suppresses the alarm: a wrong unit is no drift.
     //!
+    //! A label that is **corrected or taken back after its batch was sealed** changes no batch. The next one says which label counts
+    //! ([`Manifest::corrected`](crate::Manifest::corrected)), and models are trained on that from then on; corrections count as
+    //! new labels for [`new_labels`](crate::new_labels), and are reason enough for a run.
+    //!
     //! A [`Schema`](crate::Schema) may [grow](crate::Schema::evolve) over a store that is there: new nullable fields, wider
     //! ranges, more categories; [`Pipeline::schema_history`](crate::Pipeline::schema_history) lists its versions. Anything
     //! else is refused with both fingerprints. It reads and writes [JSON Schema](crate::Schema::from_json_schema).
@@ -516,7 +520,9 @@ pub mod light {
     //! The light version of the loop is the same builder with fewer lines: no trainer, no server. Once a night, what was flagged
     //! and labelled is checked, sealed and exported as `DIRECTORY/<batch>/data.jsonl`, one `{"row", "label", "weight", "sample",
     //! "annotator"}` per line, with `manifest.json` beside it. Data is written first, the manifest last: a directory with
-    //! a manifest is complete. A cron job trains from there. `examples/light.rs` runs it.
+    //! a manifest is complete. Where labels of earlier batches were corrected since, `corrected.jsonl` has one `{"sample",
+    //! "annotation", "label"}` per line, with null for a row that is not to be trained on any more. A cron job trains from there.
+    //! `examples/light.rs` runs it.
     //!
     //! ```
     //! use feedloop::*;

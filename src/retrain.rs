@@ -20,6 +20,7 @@ pub(crate) mod recipe;
 mod run;
 pub(crate) mod signal;
 mod slot;
+pub(crate) mod taught;
 mod train_fn;
 mod version;
 pub(crate) mod watch;
@@ -178,8 +179,8 @@ pub struct Manifest {
     pub format: u32,
     /// Its name.
     pub batch: BatchId,
-    /// Content digest of schema, rows, labels and weights, whatever their order; empty in a manifest of an earlier version,
-    /// whose batch id it is.
+    /// Content digest of schema, rows, labels and weights, whatever their order, and of what it corrects; empty in a manifest of
+    /// an earlier version, whose batch id it is.
     #[serde(default)]
     pub digest: String,
     /// Name of the pipeline.
@@ -212,7 +213,14 @@ pub struct Manifest {
     pub columns: BTreeMap<String, String>,
     /// The samples in it, in the order of the data file.
     pub samples: Vec<PredictionId>,
-    /// Files beside the manifest (`data.jsonl`, with feature `parquet` also `data.parquet`, and `schema.json`) with their SHA-256; empty if the batch lives in the store only.
+    /// Samples of earlier batches whose label was corrected or taken back since: which of their
+    /// [annotations](crate::Sample::annotations), from 0, counts from this batch on; `None` if none does, so that the row is
+    /// not trained on any more. The earlier batches stay as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub corrected: BTreeMap<PredictionId, Option<u32>>,
+    /// Files beside the manifest (`data.jsonl`, with feature `parquet` also `data.parquet`; `corrected.jsonl` if labels of
+    /// earlier batches are others since, with `sample`, `annotation` and `label`; and `schema.json`) with their SHA-256; empty if
+    /// the batch lives in the store only.
     pub files: BTreeMap<String, String>,
 }
 

@@ -320,7 +320,8 @@ pub struct Sample {
     /// Its training weight in that batch; 1 before.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub weight: f64,
-    /// The label that it has in that batch; later corrections change `label`, never this.
+    /// The label that it has in that batch; later corrections change `label`, never this. [The next batch](crate::Manifest::corrected)
+    /// says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Label>,
     /// Every step so far, oldest first.

@@ -85,6 +85,9 @@ pub struct LoopStatus {
     pub labels: u64,
     /// Those of them that people or the world gave.
     pub independent_labels: u64,
+    /// Rows of batches whose label was corrected or taken back since the last batch: the next one says so.
+    #[serde(default)]
+    pub corrected_labels: u64,
     /// Coverage of the flagged samples by the new labels.
     pub coverage: CoverageStatus,
     /// Alarms of any kind since the last run that nobody has acknowledged.
@@ -133,6 +136,7 @@ impl LoopStatus {
             observations: 0,
             labels: 0,
             independent_labels: 0,
+            corrected_labels: 0,
             coverage: CoverageStatus::default(),
             open_alarms: 0,
             last_alarm: None,
@@ -313,8 +317,8 @@ fn settle(name: &str, status: &LoopStatus, progress: f64, mut text: String) -> D
     if fired { Decision::Fire(why) } else { Decision::Wait { progress: progress.clamp(0.0, 1.0), why } }
 }
 
-/// Asks `trigger`. What fires counts only if there is something to train on: until then its memory is not kept, and the
-/// first label starts the run. A failure or a panic leaves the memory as it was.
+/// Asks `trigger`. What fires counts only if there is something new to train on: until then its memory is not kept, and the
+/// first label, or correction of one, starts the run. A failure or a panic leaves the memory as it was.
 pub(crate) fn decide<T: RetrainTrigger + ?Sized>(
     trigger: &T,
     status: &LoopStatus,
@@ -323,7 +327,7 @@ pub(crate) fn decide<T: RetrainTrigger + ?Sized>(
     let mut tried = memory.clone();
     let decision = isolate(|| trigger.evaluate(status, &mut tried))?;
     match decision {
-        Decision::Fire(mut why) if status.labels == 0 => {
+        Decision::Fire(mut why) if status.labels + status.corrected_labels == 0 => {
             why.text += "; waits for the first label to train on";
             Ok(Decision::Wait { progress: 0.0, why })
         }

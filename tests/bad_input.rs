@@ -784,42 +784,6 @@ fn a_batch_that_cannot_be_exported_waits_whole_until_it_can() {
 }
 
 #[test]
-fn a_label_corrected_after_the_seal_changes_no_batch_also_after_a_restart() {
-    let clock = clock();
-    let store = MemoryStore::new();
-    let seen: Arc<std::sync::Mutex<Vec<Vec<Label>>>> = Arc::default();
-    let build = || {
-        let seen = seen.clone();
-        let trainer = FnTrainer::inline(move |job: &TrainJob| {
-            seen.lock().unwrap().push(job.data.labels()[200..].to_vec());
-            Ok(fit(job))
-        });
-        retraining(&clock, trainer, Profile::confirm()).store(store.clone()).build().unwrap()
-    };
-    let mut pipeline = build();
-    pipeline.ingest(labelled(0, 40)).unwrap();
-    pipeline.poll().unwrap();
-    let first = seen.lock().unwrap()[0].clone();
-    // All of them are corrected, or taken back, when they are in a batch already.
-    let correct = |(n, label): (usize, &Label)| {
-        let other = (n % 2 == 0).then_some(Label::Class(u32::from(*label == Label::Class(0))));
-        Event::Outcome(Outcome { prediction: id(n as u64), label: other })
-    };
-    pipeline.ingest(first.iter().enumerate().map(correct).collect::<Vec<_>>()).unwrap();
-    let _ = pipeline.cancel_run("test");
-    drop(pipeline);
-    let mut pipeline = build();
-    clock.advance(TimeDelta::hours(3));
-    pipeline.ingest(labelled(100, 30)).unwrap();
-    pipeline.retrain_now("test").unwrap();
-    pipeline.poll().unwrap();
-    let second = seen.lock().unwrap().last().unwrap().clone();
-    assert_eq!(second.len(), 70);
-    assert_eq!(second[..40], first[..], "the sealed batch has changed");
-    check(&**pipeline.store(), "bad");
-}
-
-#[test]
 fn nothing_is_promoted_in_advisory_mode_and_nothing_without_a_person_in_approval_mode() {
     for mode in [Mode::Advisory, Mode::Approval] {
         let clock = clock();

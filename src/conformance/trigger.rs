@@ -73,6 +73,7 @@ fn history() -> Vec<LoopStatus> {
                 observations: hour * 1_000,
                 labels,
                 independent_labels: labels / 2,
+                corrected_labels: labels / 100,
                 coverage: CoverageStatus { covered, flagged: labels, labels: labels / 2, cells: vec![covered; 2] },
                 open_alarms: u64::from(hour % 7 == 3),
                 last_alarm: (hour > 3).then_some(now - TimeDelta::hours((hour % 7) as i64)),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
 use super::isolated::AsStage;
-use crate::dataset::{content_digest, row_digest};
+use crate::dataset::{content_digest, correction_digest, row_digest};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::journal::sha256;
@@ -94,7 +94,8 @@ impl Pipeline {
         Ok(Erased { scrubbed: !self.flow.unscrubbed, ..erased })
     }
 
-    /// Compares a batch with the digest of its rows, labels and weights that it was sealed with; erased rows left theirs.
+    /// Compares a batch with the digest of what it was sealed with: rows, labels, weights and corrections of earlier batches;
+    /// erased rows left theirs.
     ///
     /// # Errors
     /// There is no such batch, or the store cannot be read.
@@ -107,8 +108,9 @@ impl Pipeline {
             erased += u64::from(sample.erased.is_some());
             digests.extend(sealed_digest(&sample));
         }
-        let intact =
-            digests.len() as u64 == manifest.rows && content_digest(&manifest.schema, digests) == manifest.digest;
+        let complete = digests.len() as u64 == manifest.rows;
+        digests.extend(manifest.corrected.iter().map(|(id, annotation)| correction_digest(*id, *annotation)));
+        let intact = complete && content_digest(&manifest.schema, digests) == manifest.digest;
         Ok(BatchCheck { rows: manifest.rows, erased, intact })
     }
 

@@ -38,12 +38,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Pipeline;
 use super::outbox::Outbox;
-use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::latency::Timings;
 use crate::retrain::maturity::Cohort;
+use crate::retrain::taught::Taught;
 use crate::retrain::{
     Artifact, DataRef, Deployer, Evaluation, Evaluator, LabelFaults, LatencyBound, ModelRecord, Run, RunId, RunState,
     Trainer,
@@ -143,10 +143,8 @@ pub(super) struct Retraining {
     labels: LabelTracker,
     /// Labelled samples whose labels the label-fault check has yet to see.
     unchecked: BTreeMap<(u64, PredictionId), DateTime<Utc>>,
-    /// The newest rows of all batches.
-    labelled: Dataset,
-    /// The batches that these rows come from, oldest first.
-    sources: Vec<DataRef>,
+    /// The newest batches, as models are trained on them.
+    taught: Taught,
     /// The base data by reference, once it was needed.
     base: Option<DataRef>,
     coverage: CoverageTracker,
@@ -201,8 +199,7 @@ impl Retraining {
             unjudged: BTreeSet::new(),
             labels: LabelTracker::default(),
             unchecked: BTreeMap::new(),
-            labelled: Dataset::new(schema.clone()),
-            sources: Vec::new(),
+            taught: Taught::new(schema.clone()),
             base: None,
             coverage,
             pool: Vec::new(),
@@ -303,6 +300,7 @@ impl Retraining {
             SampleState::Labelled => {}
             SampleState::Quarantined | SampleState::Erased => return self.coverage.retract(sample.id()),
             SampleState::Queued => return self.coverage.unlabelled(sample.id()),
+            SampleState::Batched => return self.taught.observe(sample),
             _ => return,
         }
         // Users correct what is wrong more often than what is right: their labels train, but do not judge.

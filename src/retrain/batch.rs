@@ -9,9 +9,11 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::{BatchId, Manifest};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, correction_digest};
 use crate::error::{BoxError, Error};
+use crate::event::PredictionId;
 use crate::files::{sync_directory, write_atomically};
+use crate::retrain::taught::Said;
 use crate::sample::{Annotation, Reason, Sample};
 use crate::schema::{Schema, hex};
 
@@ -21,6 +23,7 @@ mod parquet_file;
 mod verify;
 
 pub(crate) use line::{Line, Origin, columns, json_lines, lines_of, read_json_lines};
+use line::{corrected_lines, read_corrected};
 pub use verify::{Verified, verify_batch};
 
 /// Version of the format on disk.
@@ -30,6 +33,8 @@ pub(crate) const DATA: &str = "data.jsonl";
 /// Name of the data file as Parquet.
 #[cfg(feature = "parquet")]
 pub(crate) const PARQUET: &str = "data.parquet";
+/// Name of the file with the labels of rows of earlier batches that are others since.
+pub(crate) const CORRECTED: &str = "corrected.jsonl";
 /// Name of the file with the schema of the rows.
 const SCHEMA: &str = "schema.json";
 const MANIFEST: &str = "manifest.json";
@@ -64,7 +69,7 @@ impl<'a> BatchRow<'a> {
     }
 }
 
-/// Seals `rows`, oldest first: the manifest (without files) and the data to train on, in the order of the rows.
+/// Seals `rows`, oldest first, and `corrections` of rows of earlier batches: the manifest, without files.
 ///
 /// # Errors
 /// A row does not fit the schema, or its annotation retracts a label instead of giving one.
@@ -73,9 +78,10 @@ pub(crate) fn seal(
     schema: &Arc<Schema>,
     parent: Option<BatchId>,
     rows: &[BatchRow<'_>],
+    corrections: &[(PredictionId, Said)],
     gates: BTreeMap<String, Vec<Reason>>,
     now: DateTime<Utc>,
-) -> Result<(Manifest, Dataset), Error> {
+) -> Result<Manifest, Error> {
     let mut data = Dataset::new(schema.clone());
     let (mut sources, mut lanes, mut splits) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for row in rows {
@@ -87,8 +93,10 @@ pub(crate) fn seal(
             *splits.entry(origin.split().to_owned()).or_default() += 1;
         }
     }
-    let digest = data.digest();
-    let manifest = Manifest {
+    let corrected: BTreeMap<_, _> =
+        corrections.iter().map(|(sample, said)| (*sample, said.map(|(annotation, _)| annotation))).collect();
+    let digest = data.digest_with(corrected.iter().map(|(sample, annotation)| correction_digest(*sample, *annotation)));
+    Ok(Manifest {
         format: FORMAT,
         batch: BatchId(digest.clone()),
         digest,
@@ -104,9 +112,9 @@ pub(crate) fn seal(
         gates,
         columns: columns(schema),
         samples: rows.iter().map(|row| row.sample.id()).collect(),
+        corrected,
         files: BTreeMap::new(),
-    };
-    Ok((manifest, data))
+    })
 }
 
 /// The manifest of base data, which is written like a batch but names no samples.
@@ -127,6 +135,7 @@ pub(crate) fn base_manifest(pipeline: &str, data: &Dataset, digest: &str, now: D
         gates: BTreeMap::new(),
         columns: columns(data.schema()),
         samples: Vec::new(),
+        corrected: BTreeMap::new(),
         files: BTreeMap::new(),
     }
 }
@@ -158,10 +167,14 @@ pub(crate) fn export(
     manifest: &Manifest,
     schema: &Schema,
     lines: &[Line<'_>],
+    corrections: &[(PredictionId, Said)],
 ) -> Result<(PathBuf, Manifest), Error> {
     let path = directory.join(&manifest.batch.0);
     let failed = |what: &str| format!("cannot write {what} of the batch {} to {}", manifest.batch, path.display());
     let mut files = data_files(schema, lines).map_err(Error::file(failed("the data")))?;
+    if !corrections.is_empty() {
+        files.push((CORRECTED, corrected_lines(schema, corrections)));
+    }
     files.push((SCHEMA, serde_json::to_vec_pretty(schema).map_err(Error::file(failed("the schema")))?));
     let mut complete = manifest.clone();
     complete.files = files.iter().map(|(name, bytes)| ((*name).to_owned(), sha256(bytes))).collect();

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::compose;
-use super::{BatchId, Recipe, verify_batch};
+use super::taught::{Taught, TaughtRow};
+use super::{BatchId, Recipe, Verified, verify_batch};
 use crate::dataset::Dataset;
 use crate::error::Error;
 
@@ -32,7 +33,8 @@ pub struct DatasetVersion {
     pub schema: String,
     /// The data that the first model was trained on.
     pub base: Option<DataRef>,
-    /// Batches, oldest first: all that the newest `most_rows` labelled rows come from.
+    /// Batches, oldest first: all that the newest `most_rows` labelled rows come from. Where one [corrects](crate::Manifest::corrected)
+    /// a row of those before it, the corrected label counts.
     pub batches: Vec<DataRef>,
     /// What is taken of them, and with which weights.
     pub recipe: Recipe,
@@ -72,34 +74,40 @@ impl DatasetVersion {
     /// # Errors
     /// A part is not on disk or damaged, no part has the schema of this version, or the result is not what it was.
     pub fn compose(&self) -> Result<Dataset, Error> {
-        let read = |part: &DataRef| -> Result<Dataset, Error> {
+        let read = |part: &DataRef| -> Result<(Dataset, Verified), Error> {
             let Some(path) = &part.path else {
                 return Err(Error::Refused(format!("{} is not on disk: read it from the store instead", part.id)));
             };
-            let found = verify_batch(path)?;
+            let mut found = verify_batch(path)?;
             if found.manifest.batch != part.id {
                 let text = format!("{} holds {}, {} was expected", path.display(), found.manifest.batch, part.id);
                 return Err(Error::Corrupt(text));
             }
-            found.data.ok_or_else(|| Error::Refused(format!("{} lacks the schema of its rows", path.display())))
+            let data = found.data.take();
+            let data =
+                data.ok_or_else(|| Error::Refused(format!("{} lacks the schema of its rows", path.display())))?;
+            Ok((data, found))
         };
-        let base = self.base.as_ref().map(read).transpose()?;
+        let base = self.base.as_ref().map(read).transpose()?.map(|(data, _)| data);
         let batches = self.batches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let schema = base.iter().chain(&batches).map(Dataset::schema).find(|s| s.fingerprint() == self.schema);
+        let parts = base.iter().chain(batches.iter().map(|(data, _)| data));
+        let schema = parts.map(Dataset::schema).find(|schema| schema.fingerprint() == self.schema);
         let Some(schema) = schema.cloned() else {
             return Err(Error::Corrupt(format!("no part has schema {}", self.schema)));
         };
-        let mut labelled = Dataset::new(schema);
-        for batch in &batches {
-            labelled.extend_older(batch)?;
+        let mut taught = Taught::new(schema.clone());
+        for (part, (rows, batch)) in self.batches.iter().zip(batches) {
+            let mut data = Dataset::new(schema.clone());
+            data.extend_older(&rows)?;
+            taught.push(part.clone(), TaughtRow::read(&batch.manifest.samples, &data), &batch.corrected);
         }
-        self.take(base.as_ref(), &labelled)
+        self.take(base.as_ref(), &taught)
     }
 
-    /// Takes the rows of the base data and of the labelled rows of the batches, and checks that they are what they were.
-    pub(crate) fn take(&self, base: Option<&Dataset>, labelled: &Dataset) -> Result<Dataset, Error> {
+    /// Takes the rows of the base data and of the batches, and checks that they are what they were.
+    pub(crate) fn take(&self, base: Option<&Dataset>, taught: &Taught) -> Result<Dataset, Error> {
         let most_rows = self.most_rows as usize;
-        let data = compose(self.recipe, base, &labelled.newest(most_rows), most_rows, &self.shares)?;
+        let data = compose(self.recipe, base, &taught.newest(most_rows)?, most_rows, &self.shares)?;
         let found = data.digest();
         if found != self.digest {
             let text = format!(

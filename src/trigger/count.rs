@@ -3,7 +3,7 @@
 use super::{Decision, LoopStatus, Memory, RetrainTrigger, settle};
 use crate::error::BoxError;
 
-/// Fires when enough labels wait to enter a batch; see [`new_labels`].
+/// Fires when enough labels are new; see [`new_labels`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLabels {
     count: u64,
@@ -16,7 +16,8 @@ impl NewLabels {
     }
 }
 
-/// Fires when `count` labels wait to enter a batch.
+/// Fires when `count` labels are new: those that wait to enter a batch, and those of batches that were corrected or taken
+/// back since.
 pub fn new_labels(count: u64) -> Box<dyn RetrainTrigger> {
     Box::new(NewLabels::at_least(count))
 }
@@ -27,8 +28,12 @@ impl RetrainTrigger for NewLabels {
     }
 
     fn evaluate(&self, status: &LoopStatus, _: &mut Memory) -> Result<Decision, BoxError> {
-        let text = format!("{} of {} labels", status.labels, self.count);
-        Ok(settle(self.name(), status, status.labels as f64 / self.count as f64, text))
+        let labels = status.labels + status.corrected_labels;
+        let mut text = format!("{labels} of {} labels", self.count);
+        if status.corrected_labels > 0 {
+            text += &format!(", {} of them corrected", status.corrected_labels);
+        }
+        Ok(settle(self.name(), status, labels as f64 / self.count as f64, text))
     }
 }
 
@@ -46,6 +51,14 @@ mod tests {
         assert_eq!(waits.why().to_string(), "new_labels: 212 of 500 labels");
         let fires = evaluate(&trigger, &LoopStatus { labels: 500, ..status() });
         assert_eq!((fires.fires(), fires.why().fired), (true, true));
+    }
+
+    #[test]
+    fn a_correction_is_a_new_label() {
+        let corrected = LoopStatus { labels: 3, corrected_labels: 2, ..status() };
+        let fires = evaluate(&new_labels(5), &corrected);
+        assert_eq!((fires.fires(), &*fires.why().text), (true, "5 of 5 labels, 2 of them corrected"));
+        assert!(!evaluate(&new_labels(6), &corrected).fires());
     }
 
     #[test]

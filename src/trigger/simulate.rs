@@ -98,7 +98,7 @@ struct Simulated {
     alarms: Alarms,
     harm: Alarms,
     /// What was counted when the last run began; nothing once a recorded batch has begun a new count.
-    counted: Option<(CoverageStatus, LabelQualityStatus)>,
+    counted: Option<(CoverageStatus, LabelQualityStatus, u64)>,
 }
 
 #[derive(Default)]
@@ -164,7 +164,7 @@ impl Simulated {
             last_failed_run: None,
             ..entry.clone()
         };
-        if let Some((coverage, quality)) = &self.counted {
+        if let Some((coverage, quality, corrected)) = &self.counted {
             let since = |count: &mut u64, before: u64| *count = count.saturating_sub(before);
             since(&mut status.coverage.flagged, coverage.flagged);
             since(&mut status.coverage.labels, coverage.labels);
@@ -173,6 +173,7 @@ impl Simulated {
             since(&mut status.label_quality.doubted, quality.doubted);
             since(&mut status.label_quality.settled, quality.settled);
             since(&mut status.label_quality.quarantined, quality.quarantined);
+            since(&mut status.corrected_labels, *corrected);
         }
         status
     }
@@ -185,7 +186,7 @@ impl Simulated {
         self.recent_runs.push(now);
         self.taken = supply(entry);
         (self.alarms, self.harm) = (Alarms::default(), Alarms::default());
-        self.counted = Some((entry.coverage.clone(), entry.label_quality.clone()));
+        self.counted = Some((entry.coverage.clone(), entry.label_quality.clone(), entry.corrected_labels));
     }
 }
 

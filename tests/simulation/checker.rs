@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use feedloop::chrono::{DateTime, TimeDelta, Utc};
 use feedloop::{
-    Annotation, Annotator, Dataset, Kind, Manifest, MemoryStore, Mode, ModelRecord, ModelVersion, PredictionId,
+    Annotation, Annotator, Dataset, Kind, Label, Manifest, MemoryStore, Mode, ModelRecord, ModelVersion, PredictionId,
     Profile, PromotionKind, PromotionRecord, Run, RunState, Sample, SampleState, Write,
 };
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub struct Checker {
     /// Why the loop was frozen, each time.
     freezes: Vec<String>,
     last_batch: Option<String>,
+    /// The label of each row in a batch, by the batches.
+    taught: BTreeMap<PredictionId, Option<Label>>,
     /// Promotions and rollbacks when a person last tried to unfreeze the loop.
     unfrozen_at: usize,
     /// A person tried to unfreeze it in this step.
@@ -57,6 +59,7 @@ impl Checker {
             sequences: BTreeMap::new(),
             freezes: Vec::new(),
             last_batch: None,
+            taught: BTreeMap::new(),
             unfrozen_at: 0,
             unfreezing: false,
             marks: Marks::default(),
@@ -267,11 +270,35 @@ impl Checker {
                 "{auto} of {all} labels {label} of {id} are automatic"
             );
         }
-        assert_eq!(data.digest(), batch.batch.0, "the name of a batch is the digest of its content");
+        // What a batch corrects is content, too.
+        if batch.corrected.is_empty() {
+            assert_eq!(data.digest(), batch.digest, "the digest of a batch is that of its content");
+        }
+        let named = batch.batch.0 == batch.digest || batch.batch.0.starts_with(&format!("{}-", batch.digest));
+        assert!(named, "{id} is not named by its digest");
         assert_eq!(batch.parent.as_ref().map(|parent| parent.0.clone()), self.last_batch, "the parent of {id}");
         let run = &self.world.runs[&batch.run.expect("a batch is sealed for a run").0];
         assert_eq!(run.batch.as_ref(), Some(&batch.batch), "batch {id} and {} do not know each other", run.id);
         self.last_batch = Some(id.to_owned());
+        self.corrected(id);
+    }
+
+    /// The batches say of every row in them what counts when the newest is sealed.
+    fn corrected(&mut self, id: &str) {
+        let batch = &self.world.batches[id];
+        let label = |id: &PredictionId| self.world.samples[id].label.as_ref().and_then(|counts| counts.label);
+        for (corrected, annotation) in &batch.corrected {
+            let said = annotation.map(|number| self.world.samples[corrected].annotations[number as usize].label);
+            assert_eq!(said.flatten(), label(corrected), "{id} corrects {corrected}, and something else counts");
+            let before = self.taught.insert(*corrected, said.flatten());
+            let before = before.unwrap_or_else(|| panic!("{id} corrects {corrected}, which is in no batch before it"));
+            assert_ne!(before, said.flatten(), "{id} corrects {corrected}, which had this label");
+        }
+        self.taught.extend(batch.samples.iter().map(|id| (*id, label(id))));
+        self.taught.retain(|id, _| self.world.samples[id].erased.is_none());
+        for (row, taught) in &self.taught {
+            assert_eq!(*taught, label(row), "{row} is trained on with a label that does not count when {id} is sealed");
+        }
     }
 
     /// The champion changed in this unit.

@@ -1,16 +1,18 @@
 //! What models are trained on, by reference, and how the rows are made of it again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::super::Pipeline;
 use super::super::lineage::batches_back;
-use super::super::outbox::Outbox;
 use super::Retraining;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::event::{ModelVersion, PredictionId};
+use crate::event::{Label, ModelVersion, PredictionId};
 use crate::retrain::batch::{self, BatchRow, lines_of};
+use crate::retrain::taught::{Said, Taught, TaughtRow};
 use crate::retrain::{BatchId, DataRef, DatasetVersion, Manifest, ModelRecord, Recipe};
+use crate::sample::Sample;
 use crate::store::Kind;
 
 /// Where base data is written within the working directory.
@@ -54,13 +56,12 @@ impl Pipeline {
             let text = format!("{version} was trained under schema {}, which is not in force any more", dataset.schema);
             return Err(Error::Refused(text));
         }
-        let mut labelled = Dataset::new(self.schema.clone());
-        for part in &dataset.batches {
-            let manifest = self.outbox.read::<Manifest>(Kind::Batch, &part.id.0)?;
-            let manifest = manifest.ok_or_else(|| Error::Corrupt(format!("batch {} is not in the store", part.id)))?;
-            add_batch(&self.outbox, &manifest, None, &mut labelled)?;
-        }
-        dataset.take(self.base.as_ref(), &labelled)
+        let read = |part: &DataRef| -> Result<Manifest, Error> {
+            let manifest = self.outbox.read(Kind::Batch, &part.id.0)?;
+            manifest.ok_or_else(|| Error::Corrupt(format!("batch {} is not in the store", part.id)))
+        };
+        let manifests = dataset.batches.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
+        dataset.take(self.base.as_ref(), &self.taught(&manifests)?)
     }
 
     /// `data`, which `recipe` has just made, by reference; without the batches, which `with_batches` adds.
@@ -76,7 +77,7 @@ impl Pipeline {
         let (mut whole, most_rows) = (dataset.clone(), dataset.most_rows as usize);
         if whole.batches.is_empty() {
             whole.batches = if most_rows == self.retraining.parts.training_rows {
-                self.retraining.sources.clone()
+                self.retraining.taught.sources().cloned().collect()
             } else {
                 // The host was restarted with another limit since.
                 self.newest_batches(most_rows)?.iter().map(|manifest| self.retraining.reference_to(manifest)).collect()
@@ -94,7 +95,7 @@ impl Pipeline {
             if let Some(directory) = &self.retraining.parts.directory {
                 let manifest = batch::base_manifest(&self.name, base, &digest, self.now);
                 let lines: Vec<_> = lines_of(base).collect();
-                let (written, _) = batch::export(&directory.join(BASE), &manifest, base.schema(), &lines)?;
+                let (written, _) = batch::export(&directory.join(BASE), &manifest, base.schema(), &lines, &[])?;
                 path = Some(absolute(&written));
             }
             self.retraining.base = Some(DataRef { id: BatchId(digest), rows: base.len() as u64, path });
@@ -118,7 +119,12 @@ impl Pipeline {
 
     /// Exports a batch that is about to be sealed, if that is wanted. Its name is committed before: what a crash leaves of a
     /// batch that then has other rows is found by it and taken away, so that nobody trains on it.
-    pub(super) fn export(&mut self, manifest: Manifest, rows: &[BatchRow<'_>]) -> Result<Manifest, Error> {
+    pub(super) fn export(
+        &mut self,
+        manifest: Manifest,
+        rows: &[BatchRow<'_>],
+        corrections: &[(PredictionId, Said)],
+    ) -> Result<Manifest, Error> {
         let Some(directory) = self.retraining.parts.export.clone() else { return Ok(manifest) };
         let state = &self.retraining.state;
         if state.exporting.as_ref() != Some(&manifest.batch) {
@@ -132,23 +138,54 @@ impl Pipeline {
             self.outbox.commit()?;
         }
         let lines = rows.iter().map(BatchRow::line).collect::<Result<Vec<_>, Error>>()?;
-        Ok(batch::export(&directory, &manifest, &self.schema, &lines)?.1)
+        Ok(batch::export(&directory, &manifest, &self.schema, &lines, corrections)?.1)
     }
 
-    /// Remembers where the newest labelled rows come from.
-    pub(super) fn add_source(&mut self, manifest: &Manifest) {
-        let retraining = &mut self.retraining;
-        retraining.sources.push(retraining.reference_to(manifest));
-        let mut older: u64 = retraining.sources.iter().map(|source| source.rows).sum();
-        let most = retraining.parts.training_rows as u64;
-        retraining.sources.retain(|source| {
-            older -= source.rows;
-            older < most
-        });
+    /// The rows of these batches, oldest first, as they are in the store.
+    ///
+    /// # Errors
+    /// A sample is not in the store.
+    pub(super) fn taught(&self, manifests: &[Manifest]) -> Result<Taught, Error> {
+        let mut taught = Taught::new(self.schema.clone());
+        for manifest in manifests {
+            let sample = |id: PredictionId| {
+                let lost = || Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch));
+                self.outbox.stored_sample(id)?.ok_or_else(lost)
+            };
+            let mut rows = Vec::with_capacity(manifest.samples.len());
+            for id in &manifest.samples {
+                rows.extend(TaughtRow::sealed(&sample(*id)?));
+            }
+            let mut corrected = BTreeMap::new();
+            for (id, annotation) in &manifest.corrected {
+                let said = annotation.map(|number| Ok::<_, Error>(label_of(&sample(*id)?, number))).transpose()?;
+                corrected.insert(*id, said.flatten());
+            }
+            taught.push(self.retraining.reference_to(manifest), rows, &corrected);
+        }
+        Ok(taught)
+    }
+
+    pub(in crate::pipeline) fn reload_training_rows(&mut self) -> Result<(), Error> {
+        self.retraining.taught = self.taught(&self.newest_batches(self.retraining.parts.training_rows)?)?;
+        Ok(())
     }
 }
 
+/// The label of an annotation by its number; none if its content was erased.
+fn label_of(sample: &Sample, number: u32) -> Option<Label> {
+    sample.annotations.get(number as usize)?.label
+}
+
 impl Retraining {
+    /// A batch was sealed: the newest rows are those that models are trained on next.
+    pub(super) fn teach(&mut self, manifest: &Manifest, rows: Vec<TaughtRow>, corrections: &[(PredictionId, Said)]) {
+        let corrected = corrections.iter().map(|(id, said)| (*id, said.map(|(_, label)| label))).collect();
+        let source = self.reference_to(manifest);
+        self.taught.push(source, rows, &corrected);
+        self.taught.keep_newest(self.parts.training_rows);
+    }
+
     fn reference_to(&self, manifest: &Manifest) -> DataRef {
         let exported = self.parts.export.as_ref().filter(|_| !manifest.files.is_empty());
         let path = exported.map(|directory| absolute(&directory.join(&manifest.batch.0)));
@@ -159,27 +196,6 @@ impl Retraining {
 /// The path from the root, where the current directory is known.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Appends the rows of a batch to `data`, with the labels and weights that they were sealed with, `without` aside.
-///
-/// # Errors
-/// A sample is not in the store, or does not fit the schema.
-pub(super) fn add_batch(
-    outbox: &Outbox,
-    manifest: &Manifest,
-    without: Option<PredictionId>,
-    data: &mut Dataset,
-) -> Result<(), Error> {
-    for id in manifest.samples.iter().filter(|id| Some(**id) != without) {
-        let Some(sample) = outbox.stored_sample(*id)? else {
-            return Err(Error::Corrupt(format!("sample {id} of batch {} is not in the store", manifest.batch)));
-        };
-        if let Some(label) = sample.sealed {
-            data.push(sample.observation.row.clone(), label, sample.weight)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

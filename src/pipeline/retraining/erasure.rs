@@ -9,11 +9,10 @@ use super::super::erasure::Erased;
 use super::super::lineage::{batches_back, models_with};
 use super::super::outbox::parse;
 use super::SEALED;
-use super::dataset::add_batch;
-use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::event::PredictionId;
 use crate::reference::Reference;
+use crate::retrain::batch::CORRECTED;
 use crate::retrain::{BatchId, Manifest, Run, RunId};
 use crate::sample::Sample;
 use crate::schema::Row;
@@ -29,17 +28,12 @@ impl Pipeline {
         sample: Option<&Sample>,
     ) -> Result<Vec<Write>, Error> {
         // Whatever can fail comes before the first change.
-        let most = self.retraining.parts.training_rows;
-        let sealed = sample.is_some_and(|sample| sample.batch.is_some());
-        let rows = if sealed { Some(self.training_rows(&self.newest_batches(most)?, Some(id))?) } else { None };
         let mut writes = self.live_rows_without(id)?;
         if let Some(sample) = sample {
             writes.extend(self.references_without(&sample.observation.row)?);
         }
         let retraining = &mut self.retraining;
-        if let Some(rows) = rows {
-            retraining.labelled = rows;
-        }
+        retraining.taught.forget(id);
         retraining.coverage.retract(id);
         retraining.pool.retain(|observation| observation.id != id);
         if retraining.comparing.as_ref().is_some_and(|looked| looked.rows.iter().any(|row| row.id == id)) {
@@ -58,15 +52,6 @@ impl Pipeline {
         Ok(writes)
     }
 
-    /// The newest rows of all batches, as they are in the store, without those that were erased and the one named.
-    fn training_rows(&self, manifests: &[Manifest], without: Option<PredictionId>) -> Result<Dataset, Error> {
-        let mut labelled = Dataset::new(self.schema.clone());
-        for manifest in manifests {
-            add_batch(&self.outbox, manifest, without, &mut labelled)?;
-        }
-        Ok(labelled.newest(self.retraining.parts.training_rows))
-    }
-
     /// The batches that the newest `most` rows come from, oldest first.
     pub(super) fn newest_batches(&self, most: usize) -> Result<Vec<Manifest>, Error> {
         let mut manifests = Vec::new();
@@ -81,14 +66,6 @@ impl Pipeline {
         }
         manifests.reverse();
         Ok(manifests)
-    }
-
-    pub(in crate::pipeline) fn reload_training_rows(&mut self) -> Result<(), Error> {
-        let manifests = self.newest_batches(self.retraining.parts.training_rows)?;
-        self.retraining.labelled = self.training_rows(&manifests, None)?;
-        self.retraining.sources.clear();
-        manifests.iter().for_each(|manifest| self.add_source(manifest));
-        Ok(())
     }
 
     /// Samples with content of batches that were sealed before `cutoff`, oldest first, at most `limit`.
@@ -171,8 +148,15 @@ impl Pipeline {
             None => models.iter().filter_map(|model| model.run).collect(),
         };
         if let Some(directory) = &self.retraining.parts.export {
-            let files = manifest.files.keys().map(|name| directory.join(&batch.0).join(name));
-            erased.files.extend(files.filter(|file| file.exists()));
+            let mut with_it = manifest.files.keys().map(|name| directory.join(&batch.0).join(name)).collect::<Vec<_>>();
+            for later in batches_back(&**self.store(), self.name(), self.retraining.state.last_batch.clone()) {
+                let later = later?;
+                if later.batch == batch {
+                    break;
+                }
+                with_it.extend(later.corrected.get(&sample).map(|_| directory.join(&later.batch.0).join(CORRECTED)));
+            }
+            erased.files.extend(with_it.into_iter().filter(|file| file.exists()));
         }
         if let Some(directory) = &self.retraining.parts.directory {
             erased.files.extend(job_directories(directory, &runs));

@@ -8,6 +8,7 @@ use super::{Phase, SEALED};
 use crate::error::Error;
 use crate::event::{Label, PredictionId};
 use crate::retrain::batch::{self, BatchRow};
+use crate::retrain::taught::TaughtRow;
 use crate::retrain::{Run, RunId, RunState};
 use crate::sample::{Annotation, Reason, Sample, SampleState};
 use crate::stage::isolate;
@@ -141,7 +142,7 @@ impl Pipeline {
                 return self.end_run(RunState::Failed, Reason::new("held", text)).map(|()| true);
             }
         };
-        if samples.is_empty() {
+        if samples.is_empty() && self.retraining.taught.corrected() == 0 {
             self.retraining.state.held = None;
             let reason = Reason::new("no_labels", "nothing that may be trained on is labelled");
             return self.end_run(RunState::Failed, reason).map(|()| true);
@@ -155,7 +156,8 @@ impl Pipeline {
         Ok(true)
     }
 
-    /// Seals the batch: manifest, samples and run change in one unit; the export is made from the sealed batch.
+    /// Seals the batch, and what was corrected in those before it: manifest, samples and run change in one unit; the export
+    /// is made from the sealed batch.
     fn seal(&mut self, samples: &[(Sample, Annotation)], notes: BTreeMap<String, Vec<Reason>>) -> Result<(), Error> {
         let now = self.now;
         let weights: Vec<f64> = samples.iter().map(|(sample, _)| self.training_weight(sample)).collect();
@@ -167,30 +169,29 @@ impl Pipeline {
         let state = &self.retraining.state;
         let run_id = state.run.as_ref().map(|run| run.id);
         let parent = state.last_batch.clone();
-        let (mut manifest, dataset) = batch::seal(&self.name, &self.schema, parent, &rows, notes, now)?;
+        let corrections: Vec<_> = self.retraining.taught.corrections().collect();
+        let mut manifest = batch::seal(&self.name, &self.schema, parent, &rows, &corrections, notes, now)?;
         self.name_batch(&mut manifest)?;
         manifest.run = run_id;
         // Whatever can fail comes before the first change.
         let who = run_id.map_or_else(|| "batch".to_owned(), |run| run.to_string());
         let acknowledged = self.acknowledging(&who)?;
-        manifest = self.export(manifest, &rows)?;
+        manifest = self.export(manifest, &rows, &corrections)?;
         let indexed = Indexed { state: SEALED, rank: run_id.map_or(0, |run| run.0 as i64), due: None };
         let batch = self.outbox.json(Kind::Batch, &manifest.batch.0, indexed, &manifest)?;
-        self.retraining.labelled.extend(&dataset)?;
-        self.add_source(&manifest);
-        let mut weights = weights.into_iter();
-        for (sample, annotation) in samples {
+        let taught = rows.iter().filter_map(|row| Some(TaughtRow::of(row.sample, row.annotation.label?, row.weight)));
+        self.retraining.teach(&manifest, taught.collect(), &corrections);
+        for ((sample, annotation), weight) in samples.iter().zip(&weights) {
             let id = sample.id();
             if let Some(sample) = self.outbox.sample(id)? {
                 (sample.batch, sample.sealed) = (Some(manifest.batch.clone()), annotation.label);
-                sample.weight = weights.next().unwrap_or(1.0);
+                sample.weight = *weight;
             }
             let text = format!("batch {}", manifest.batch);
             self.advance(id, SampleState::Batched, "seal", Reason::new("batched", text))?;
             self.retraining.ready.remove(&(sample.sequence, id));
             self.retraining.labels.forget(id);
         }
-        self.retraining.labelled = self.retraining.labelled.newest(self.retraining.parts.training_rows);
         self.retraining.coverage = CoverageTracker::new(&self.references.training, self.retraining.parts.seed);
         let state = &mut self.retraining.state;
         (state.held, state.exporting) = (None, None);

@@ -32,6 +32,7 @@ impl Retraining {
             now,
             labels: self.ready.len() as u64 + unjudged,
             independent_labels: self.labels.independent(),
+            corrected_labels: self.taught.corrected(),
             coverage: self.coverage.status(),
             label_quality: self.labels.status(),
             last_run: self.state.last_run,

@@ -63,7 +63,7 @@ impl Pipeline {
     fn training_data(&self, recipe: Recipe) -> Result<Dataset, Error> {
         let retraining = &self.retraining;
         let cap = retraining.parts.training_rows;
-        Ok(compose(recipe, self.base.as_ref(), &retraining.labelled, cap, &retraining.state.shares)?)
+        Ok(compose(recipe, self.base.as_ref(), &retraining.taught.newest(cap)?, cap, &retraining.state.shares)?)
     }
 
     /// Starts jobs that nobody knows, takes the results of those that ended.
@@ -293,7 +293,7 @@ impl Pipeline {
             return Ok(Vec::new());
         };
         let data = self.training_data(recipe)?;
-        let newest = self.retraining.labelled.len().clamp(TRAINED_ROWS.0, TRAINED_ROWS.1).min(data.len());
+        let newest = self.retraining.taught.len().clamp(TRAINED_ROWS.0, TRAINED_ROWS.1).min(data.len());
         let rows = (data.len() - newest..data.len()).rev();
         Ok(rows.map(|row| (data.rows()[row].clone(), data.labels()[row], data.weights()[row])).collect())
     }

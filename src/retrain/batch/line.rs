@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::dataset::Dataset;
 use crate::error::{BoxError, message};
 use crate::event::{Label, PredictionId};
+use crate::retrain::taught::Said;
 use crate::sample::{Annotator, Lane};
 use crate::schema::{Row, Schema, Target};
 
@@ -53,19 +55,13 @@ impl Origin<'_> {
 impl Line<'_> {
     /// Name of the class; `None` for a value.
     pub(crate) fn class<'s>(&self, schema: &'s Schema) -> Option<&'s str> {
-        match (self.label, schema.target()) {
-            (Label::Class(class), Target::Classes(names)) => names.get(class as usize).map(String::as_str),
-            _ => None,
-        }
+        class(self.label, schema)
     }
 
     /// One JSON object: `row` (field names to values), `label` (name of the class, or the value) and `weight`; of a sample
     /// also `sample`, `time`, `annotator`, `source`, `lane`, `inclusion` and `split`.
     pub(crate) fn json(&self, schema: &Schema) -> Value {
-        let label = match self.label {
-            Label::Class(_) => json!(self.class(schema)),
-            Label::Value(value) => json!(value),
-        };
+        let label = label_json(self.label, schema);
         let mut object = json!({ "row": self.row.to_json(schema), "label": label, "weight": self.weight });
         if let Some(origin) = &self.origin {
             object["sample"] = json!(origin.sample);
@@ -78,6 +74,57 @@ impl Line<'_> {
         }
         object
     }
+}
+
+fn class(label: Label, schema: &Schema) -> Option<&str> {
+    match (label, schema.target()) {
+        (Label::Class(class), Target::Classes(names)) => names.get(class as usize).map(String::as_str),
+        _ => None,
+    }
+}
+
+/// The name of the class, or the value.
+fn label_json(label: Label, schema: &Schema) -> Value {
+    match label {
+        Label::Class(_) => json!(class(label, schema)),
+        Label::Value(value) => json!(value),
+    }
+}
+
+fn read_label(schema: &Schema, label: &Value) -> Result<Label, BoxError> {
+    let read = match schema.target() {
+        Target::Classes(_) => label.as_str().and_then(|name| schema.class_index(name)).map(Label::Class),
+        Target::Value => label.as_f64().map(Label::Value),
+    };
+    read.ok_or_else(|| message(format!("the label {label} does not fit")))
+}
+
+/// What a batch says of rows of earlier ones: one JSON object each with `sample`, `annotation` (its number) and `label`, both
+/// null if the label was taken back.
+pub(crate) fn corrected_lines(schema: &Schema, corrections: &[(PredictionId, Said)]) -> Vec<u8> {
+    let line = |(sample, said): &(PredictionId, Said)| {
+        let (annotation, label) = said.map(|(number, label)| (number, label_json(label, schema))).unzip();
+        format!("{}\n", json!({ "sample": sample, "annotation": annotation, "label": label })).into_bytes()
+    };
+    corrections.iter().flat_map(line).collect()
+}
+
+/// Reads what [`corrected_lines`] wrote.
+///
+/// # Errors
+/// It names the line that is no correction or does not fit the schema.
+pub(crate) fn read_corrected(schema: &Schema, bytes: &[u8]) -> Result<BTreeMap<PredictionId, Said>, BoxError> {
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let read = |line: &[u8]| -> Result<(PredictionId, Said), BoxError> {
+        let object: Value = serde_json::from_slice(line)?;
+        let sample = PredictionId::deserialize(&object["sample"])?;
+        let annotation = Option::<u32>::deserialize(&object["annotation"])?;
+        let said =
+            annotation.map(|number| Ok::<_, BoxError>((number, read_label(schema, &object["label"])?))).transpose()?;
+        Ok((sample, said))
+    };
+    let named = |(index, line)| read(line).map_err(|error| message(format!("line {}: {error}", index + 1)));
+    lines.enumerate().map(named).collect()
 }
 
 /// The rows of a dataset as lines without samples.
@@ -101,12 +148,7 @@ pub(crate) fn read_json_lines(schema: &Arc<Schema>, bytes: &[u8]) -> Result<Data
     for (index, line) in lines.enumerate() {
         let read = || -> Result<(Row, Label, f64), BoxError> {
             let object: Value = serde_json::from_slice(line)?;
-            let (text, number) = (object["label"].as_str(), object["label"].as_f64());
-            let label = match schema.target() {
-                Target::Classes(_) => text.and_then(|name| schema.class_index(name)).map(Label::Class),
-                Target::Value => number.map(Label::Value),
-            };
-            let label = label.ok_or_else(|| message(format!("the label {} does not fit", object["label"])))?;
+            let label = read_label(schema, &object["label"])?;
             let weight = object["weight"].as_f64().ok_or_else(|| message("it has no weight"))?;
             Ok((Row::from_json(schema, &object["row"])?, label, weight))
         };

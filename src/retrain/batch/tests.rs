@@ -34,6 +34,7 @@ fn labelled(schema: &Schema, number: u64) -> (Sample, Annotation) {
 struct Sealed {
     schema: Arc<Schema>,
     samples: Vec<(Sample, Annotation)>,
+    corrections: Vec<(PredictionId, Said)>,
     manifest: Manifest,
     data: Dataset,
 }
@@ -43,11 +44,21 @@ fn rows(samples: &[(Sample, Annotation)]) -> Vec<BatchRow<'_>> {
 }
 
 fn sealed(numbers: &[u64]) -> Sealed {
+    sealed_with(numbers, &[])
+}
+
+fn sealed_with(numbers: &[u64], corrections: &[(PredictionId, Said)]) -> Sealed {
     let schema = schema();
     let samples: Vec<_> = numbers.iter().map(|&number| labelled(&schema, number)).collect();
     let gates = [("dedup".to_owned(), vec![Reason::new("clean", "no duplicates")])].into();
-    let (manifest, data) = seal("fraud", &schema, None, &rows(&samples), gates, DateTime::UNIX_EPOCH).unwrap();
-    Sealed { schema, samples, manifest, data }
+    let rows = rows(&samples);
+    let manifest = seal("fraud", &schema, None, &rows, corrections, gates, DateTime::UNIX_EPOCH).unwrap();
+    let mut data = Dataset::new(schema.clone());
+    for row in &rows {
+        data.push(row.sample.observation.row.clone(), row.annotation.label.unwrap(), row.weight).unwrap();
+    }
+    let corrections = corrections.to_vec();
+    Sealed { schema, samples: samples.clone(), corrections, manifest, data }
 }
 
 impl Sealed {
@@ -57,7 +68,7 @@ impl Sealed {
 
     fn export_as(&self, directory: &Path, manifest: &Manifest) -> Result<(PathBuf, Manifest), Error> {
         let lines: Vec<_> = rows(&self.samples).iter().map(|row| row.line().unwrap()).collect();
-        export(directory, manifest, &self.schema, &lines)
+        export(directory, manifest, &self.schema, &lines, &self.corrections)
     }
 }
 
@@ -80,7 +91,7 @@ fn a_retracted_label_cannot_be_sealed() {
     let (sample, annotation) = labelled(&schema, 1);
     let annotation = Annotation { label: None, ..annotation };
     let rows = [BatchRow { sample: &sample, annotation: &annotation, weight: 1.0 }];
-    assert!(seal("fraud", &schema, None, &rows, BTreeMap::new(), DateTime::UNIX_EPOCH).is_err());
+    assert!(seal("fraud", &schema, None, &rows, &[], BTreeMap::new(), DateTime::UNIX_EPOCH).is_err());
 }
 
 #[test]
@@ -107,6 +118,46 @@ fn an_exported_batch_can_be_read_and_verified() {
     assert_eq!(again, (path.clone(), exported.clone()), "exporting twice changes nothing");
     let files: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(files.len(), exported.files.len() + 1, "no temporary file stays behind: {files:?}");
+}
+
+#[test]
+fn corrections_of_earlier_batches_are_content_and_come_back_from_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = |number| PredictionId::from_uuid(uuid::Uuid::from_u64_pair(0, number));
+    let corrections = [(id(7), Some((2, Label::Class(1)))), (id(8), None)];
+    let batch = sealed_with(&[0, 1], &corrections);
+    assert_ne!(batch.manifest.digest, batch.data.digest());
+    for other in [&corrections[..1], &[corrections[0], (id(8), Some((0, Label::Class(0))))]] {
+        assert_ne!(sealed_with(&[0, 1], other).manifest.digest, batch.manifest.digest);
+    }
+    let (path, exported) = batch.export(directory.path()).unwrap();
+    let text = fs::read_to_string(path.join(CORRECTED)).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = json!([
+        {"sample": "00000000-0000-0000-0000-000000000007", "annotation": 2, "label": "fraud"},
+        {"sample": "00000000-0000-0000-0000-000000000008", "annotation": null, "label": null},
+    ]);
+    assert_eq!(json!(lines), expected);
+    let verified = verify_batch(&path).unwrap();
+    assert_eq!(verified.manifest, exported);
+    assert_eq!(verified.corrected, [(id(7), Some(Label::Class(1))), (id(8), None)].into());
+
+    // Nothing but corrections is a batch, too.
+    let (path, exported) = sealed_with(&[], &corrections).export(directory.path()).unwrap();
+    let verified = verify_batch(&path).unwrap();
+    assert_eq!((exported.rows, verified.data.unwrap().len(), verified.corrected.len()), (0, 0, 2));
+
+    let why = |change: &dyn Fn(String) -> String| {
+        let (path, _) = batch.export(directory.path()).unwrap();
+        forge(&path, CORRECTED, change);
+        verify_batch(&path).unwrap_err().to_string()
+    };
+    let fewer = why(&|text| text.lines().take(1).map(|line| format!("{line}\n")).collect());
+    assert!(fewer.contains("`corrected.jsonl` has other corrections than its manifest"), "{fewer}");
+    let garbage = why(&|text| text.replacen("fraud", "spam", 1));
+    assert!(garbage.contains("`corrected.jsonl`: line 1: the label \"spam\" does not fit"), "{garbage}");
+    forge(&path, MANIFEST, |text| text.replacen("\"corrected.jsonl\"", "\"other.jsonl\"", 1));
+    assert!(verify_batch(&path).unwrap_err().to_string().contains("names no `corrected.jsonl`"));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Checks of a batch on disk.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{BASE, DATA, FORMAT, MANIFEST, Manifest, SCHEMA, read_json_lines, sha256};
-use crate::dataset::Dataset;
+use super::{BASE, CORRECTED, DATA, FORMAT, MANIFEST, Manifest, SCHEMA, read_corrected, read_json_lines, sha256};
+use crate::dataset::{Dataset, correction_digest};
 use crate::error::Error;
+use crate::event::{Label, PredictionId};
 use crate::schema::Schema;
 
 /// A batch on disk that is what its manifest says.
@@ -18,6 +20,8 @@ pub struct Verified {
     /// Its rows with labels and weights, whose content has the digest of the manifest. `None` for a batch that an
     /// earlier version wrote without its schema: then only its files were checked.
     pub data: Option<Dataset>,
+    /// Rows of earlier batches whose label is another one from this batch on; `None` if it was taken back.
+    pub corrected: BTreeMap<PredictionId, Option<Label>>,
 }
 
 /// Checks the batch in `directory`: the manifest can be read, every file is there and has the SHA-256 that the manifest
@@ -40,7 +44,7 @@ pub fn verify_batch(directory: impl AsRef<Path>) -> Result<Verified, Error> {
     let manifest = files(directory)?;
     let corrupt = |what: String| damaged(directory, what);
     if !manifest.files.contains_key(SCHEMA) {
-        return Ok(Verified { manifest, data: None });
+        return Ok(Verified { manifest, data: None, corrected: BTreeMap::new() });
     }
     let schema: Schema = serde_json::from_slice(&read(directory, SCHEMA)?)
         .map_err(|error| corrupt(format!("`{SCHEMA}` is no schema: {error}")))?;
@@ -48,16 +52,23 @@ pub fn verify_batch(directory: impl AsRef<Path>) -> Result<Verified, Error> {
         let found = schema.fingerprint();
         return Err(corrupt(format!("`{SCHEMA}` has fingerprint {found}, its manifest names {}", manifest.schema)));
     }
+    let corrected = if manifest.corrected.is_empty() { Vec::new() } else { read(directory, CORRECTED)? };
+    let corrected = read_corrected(&schema, &corrected).map_err(|error| corrupt(format!("`{CORRECTED}`: {error}")))?;
+    let numbers = corrected.iter().map(|(sample, said)| (*sample, said.map(|(annotation, _)| annotation)));
+    if !numbers.clone().eq(manifest.corrected.iter().map(|(sample, annotation)| (*sample, *annotation))) {
+        return Err(corrupt(format!("`{CORRECTED}` has other corrections than its manifest")));
+    }
     let data = read_json_lines(&Arc::new(schema), &read(directory, DATA)?)
         .map_err(|error| corrupt(format!("`{DATA}`: {error}")))?;
     if data.len() as u64 != manifest.rows {
         return Err(corrupt(format!("`{DATA}` has {} rows, its manifest says {}", data.len(), manifest.rows)));
     }
-    let found = data.digest();
+    let found = data.digest_with(numbers.map(|(sample, annotation)| correction_digest(sample, annotation)));
     if found != manifest.digest {
         return Err(corrupt(format!("its content has digest {found}, its manifest names {}", manifest.digest)));
     }
-    Ok(Verified { manifest, data: Some(data) })
+    let corrected = corrected.into_iter().map(|(sample, said)| (sample, said.map(|(_, label)| label))).collect();
+    Ok(Verified { manifest, data: Some(data), corrected })
 }
 
 /// Checks manifest and files of a batch, not what is in them.
@@ -82,8 +93,10 @@ pub(super) fn files(directory: &Path) -> Result<Manifest, Error> {
     if id.0 != *digest && !id.0.starts_with(&format!("{digest}-")) {
         return Err(corrupt(format!("its manifest names batch {id}, which is none of digest {digest}")));
     }
-    if !manifest.files.contains_key(DATA) {
-        return Err(corrupt(format!("its manifest names no `{DATA}`")));
+    for (name, is_needed) in [(DATA, true), (CORRECTED, !manifest.corrected.is_empty())] {
+        if is_needed && !manifest.files.contains_key(name) {
+            return Err(corrupt(format!("its manifest names no `{name}`")));
+        }
     }
     for (name, expected) in &manifest.files {
         if Path::new(name).file_name() != Some(name.as_ref()) {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use chrono::DateTime;
 
 use super::*;
-use crate::event::Label;
+use crate::dataset::correction_digest;
+use crate::event::{Label, PredictionId};
 use crate::retrain::batch::{base_manifest, export, lines_of};
+use crate::retrain::taught::Said;
 use crate::schema::{Field, Row, Schema, Target};
 
 fn schema(more: bool) -> Arc<Schema> {
@@ -24,10 +26,23 @@ fn rows(schema: &Arc<Schema>, numbers: std::ops::Range<usize>) -> Dataset {
     data
 }
 
-/// Writes data and says where.
+fn id(number: f64) -> PredictionId {
+    PredictionId::from_uuid(uuid::Uuid::from_u128(number as u128))
+}
+
+/// Writes data and says where; the samples are named by their first values.
 fn part(directory: &Path, data: &Dataset) -> DataRef {
-    let manifest = base_manifest("fraud", data, &data.digest(), DateTime::UNIX_EPOCH);
-    let (path, _) = export(directory, &manifest, data.schema(), &lines_of(data).collect::<Vec<_>>()).unwrap();
+    part_with(directory, data, &[])
+}
+
+fn part_with(directory: &Path, data: &Dataset, corrections: &[(PredictionId, Said)]) -> DataRef {
+    let corrected: BTreeMap<_, _> = corrections.iter().map(|(id, said)| (*id, said.map(|said| said.0))).collect();
+    let digest = data.digest_with(corrected.iter().map(|(id, said)| correction_digest(*id, *said)));
+    let mut manifest = base_manifest("fraud", data, &digest, DateTime::UNIX_EPOCH);
+    manifest.samples = data.rows().iter().map(|row| id(row.values()[0])).collect();
+    manifest.corrected = corrected;
+    let lines = lines_of(data).collect::<Vec<_>>();
+    let (path, _) = export(directory, &manifest, data.schema(), &lines, corrections).unwrap();
     DataRef { id: manifest.batch, rows: data.len() as u64, path: Some(path) }
 }
 
@@ -65,6 +80,42 @@ fn batches_of_an_earlier_schema_are_part_of_it() {
     let again = version.compose().unwrap();
     assert_eq!(again.len(), 10);
     assert!(again.rows()[0].values()[1].is_nan());
+}
+
+/// The second batch takes the label of row 3 back and changes that of row 4, the third gives row 3 one again.
+#[test]
+fn a_batch_corrects_those_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = schema(false);
+    let back = Some((1, Label::Class(0)));
+    let corrections = [vec![], vec![(id(3.0), None), (id(4.0), Some((1, Label::Class(1))))], vec![(id(3.0), back)]];
+    let numbers = [0..5, 5..6, 6..6];
+    let parts: Vec<DataRef> = numbers
+        .clone()
+        .into_iter()
+        .zip(&corrections)
+        .map(|(numbers, corrections)| part_with(directory.path(), &rows(&schema, numbers), corrections))
+        .collect();
+    // The classes of rows 0 to 5 by the batches so far; no class: not trained on.
+    let expected: [&[Option<u32>]; 3] = [
+        &[Some(0), Some(1), Some(0), Some(1), Some(0)],
+        &[Some(0), Some(1), Some(0), None, Some(1), Some(1)],
+        &[Some(0), Some(1), Some(0), Some(0), Some(1), Some(1)],
+    ];
+    for (batches, expected) in (1..).zip(expected) {
+        let mut data = Dataset::new(schema.clone());
+        let all = rows(&schema, 0..6);
+        for (row, class) in expected.iter().enumerate().filter_map(|(row, class)| Some((row, (*class)?))) {
+            data.push(all.rows()[row].clone(), Label::Class(class), all.weights()[row]).unwrap();
+        }
+        for most in [3, 100] {
+            let taken = data.newest(most);
+            let version =
+                DatasetVersion::of(&taken, (Recipe::All, &BTreeMap::new()), most, None, parts[..batches].to_vec());
+            let again = version.compose().unwrap();
+            assert_eq!((again.rows(), again.labels()), (taken.rows(), taken.labels()), "{batches} batches");
+        }
+    }
 }
 
 #[test]

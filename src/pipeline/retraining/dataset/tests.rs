@@ -56,7 +56,8 @@ fn an_export_that_was_never_sealed_is_taken_away_and_nothing_else() {
     let orphan = |name: &str, owner: &str| {
         let mut manifest = base_manifest(owner, &base(), &base().digest(), pipeline.now);
         manifest.batch = BatchId(format!("{}-{name}", manifest.digest));
-        batch::export(directory.path(), &manifest, base().schema(), &lines_of(&base()).collect::<Vec<_>>()).unwrap();
+        batch::export(directory.path(), &manifest, base().schema(), &lines_of(&base()).collect::<Vec<_>>(), &[])
+            .unwrap();
         manifest.batch
     };
     let (left, stranger) = (orphan("7", "orders"), orphan("9", "bills"));

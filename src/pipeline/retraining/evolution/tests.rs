@@ -128,7 +128,8 @@ fn a_pipeline_goes_on_with_new_fields_and_seals_rows_of_both_versions() {
     // once more, with what is in the batch
     let mut pipeline = open(&store, &new).unwrap();
     assert_eq!(pipeline.schema_history().unwrap().len(), 2);
-    let rows = pipeline.retraining.labelled.rows();
+    let taught = pipeline.retraining.taught.newest(usize::MAX).unwrap();
+    let rows = taught.rows();
     assert_eq!(rows.len(), 7);
     assert!(rows.iter().all(|row| new.check(row).is_empty()));
     let weights: Vec<bool> = rows.iter().map(|row| row.is_missing(&new, 1)).collect();
