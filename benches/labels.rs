@@ -12,8 +12,8 @@ use feedloop::chrono::DateTime;
 use feedloop::ndarray::Array2;
 use feedloop::uuid::Uuid;
 use feedloop::{
-    Annotation, Annotator, Expect, Fence, Indexed, IssueRule, Key, Kind, Label, MemoryStore, PredictionId, ReviewQueue,
-    Store, SystemClock, Target, Write, label_issues,
+    Annotation, Annotator, Expect, Fence, Indexed, IssueRule, Key, Kind, Label, MemoryStore, PooledLabels,
+    PredictionId, ReviewQueue, Store, SystemClock, Target, Write, label_issues,
 };
 
 /// Rows of ten classes with the logit of the true one raised by 2.5, and labels of which 8 % are drawn at random.
@@ -77,7 +77,18 @@ fn answers(knows: f64) -> Vec<Annotation> {
 /// that it stops with).
 fn pooled_labels(c: &mut Criterion<ThreadTime>) {
     for (name, knows) in [("25000", 0.75), ("25000, 20 steps", 0.4)] {
-        pool(c, name, &answers(knows));
+        let answers = answers(knows);
+        pool(c, name, &answers);
+        let given = answers.iter().map(|answer| match (&answer.annotator, answer.label) {
+            (Annotator::Human(name), Some(Label::Class(class))) => (answer.sample, name.as_str(), class),
+            _ => unreachable!("people said what class it is"),
+        });
+        let mut group = c.benchmark_group("labels");
+        group.throughput(Throughput::Elements(answers.len() as u64));
+        group.bench_function(format!("PooledLabels/{name}"), |b| {
+            b.iter(|| PooledLabels::of(black_box(given.clone()), 5).expect("classes"));
+        });
+        group.finish();
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use chrono::{DateTime, Utc};
+use hashbrown::HashMap;
+
 use super::ReviewQueue;
 use super::change::parse;
 use crate::error::Error;
@@ -15,9 +18,36 @@ const MOST_ANNOTATIONS: usize = 200_000;
 const PAGE: usize = 1_000;
 
 /// The answers that stand: of each task, the label of each person.
+#[derive(Default)]
 pub(super) struct Answers {
     pub(super) names: Vec<String>,
     pub(super) tasks: BTreeMap<PredictionId, Vec<(usize, Label)>>,
+    numbers: HashMap<String, usize>,
+}
+
+impl Answers {
+    /// Somebody said this of a task, or took back what they had said.
+    pub(super) fn push(&mut self, task: PredictionId, name: &str, label: Option<Label>) {
+        let person = match self.numbers.get(name) {
+            Some(number) => *number,
+            None => {
+                self.numbers.insert(name.to_owned(), self.names.len());
+                self.names.push(name.to_owned());
+                self.names.len() - 1
+            }
+        };
+        let said = self.tasks.entry(task).or_default();
+        said.retain(|(other, _)| *other != person);
+        said.extend(label.map(|label| (person, label)));
+    }
+}
+
+/// What is looked at of an [annotation](crate::Annotation) by a person.
+struct Said {
+    sample: PredictionId,
+    label: Option<Label>,
+    by: String,
+    time: DateTime<Utc>,
 }
 
 impl ReviewQueue {
@@ -28,26 +58,18 @@ impl ReviewQueue {
         let mut newest = self.people_said("applied")?;
         newest.extend(waiting);
         // One that was imported may be older than it looks. The sort is stable: of equal times the later counts.
-        newest.make_contiguous().sort_by_key(|annotation| annotation.time);
+        newest.make_contiguous().sort_by_key(|said| said.time);
         newest.drain(..newest.len().saturating_sub(MOST_ANNOTATIONS));
-        let mut answers = Answers { names: Vec::new(), tasks: BTreeMap::new() };
-        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-        for annotation in newest {
-            let Annotator::Human(name) = annotation.annotator else { continue };
-            let person = *numbers.entry(name).or_insert_with_key(|name| {
-                answers.names.push(name.clone());
-                answers.names.len() - 1
-            });
-            let task = answers.tasks.entry(annotation.sample).or_default();
-            task.retain(|(other, _)| *other != person);
-            task.extend(annotation.label.map(|label| (person, label)));
+        let mut answers = Answers::default();
+        for said in newest {
+            answers.push(said.sample, &said.by, said.label);
         }
         answers.tasks.retain(|_, task| !task.is_empty());
         Ok(answers)
     }
 
     /// The newest annotations by people in `state`, in the order of time.
-    fn people_said(&self, state: &str) -> Result<VecDeque<Annotation>, Error> {
+    fn people_said(&self, state: &str) -> Result<VecDeque<Said>, Error> {
         let mut newest = VecDeque::new();
         let mut last: Option<(i64, String)> = None;
         loop {
@@ -59,9 +81,10 @@ impl ReviewQueue {
             last = Some((end.rank, end.key.id.clone()));
             for record in page {
                 let annotation: Annotation = parse(&record)?;
-                if matches!(annotation.annotator, Annotator::Human(_)) {
-                    newest.push_back(annotation);
-                }
+                let Annotation { sample, label, annotator: Annotator::Human(by), time, .. } = annotation else {
+                    continue;
+                };
+                newest.push_back(Said { sample, label, by, time });
                 if newest.len() > MOST_ANNOTATIONS {
                     newest.pop_front();
                 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::Answers;
 use super::consensus::{majority, standing};
 use super::{Consensus, ReviewQueue};
 use crate::error::Error;
@@ -107,6 +108,81 @@ pub struct AnnotatorQuality {
     pub agreement_with_consensus: Option<f64>,
 }
 
+impl PooledLabels {
+    /// What answers from elsewhere amount to: each is a task, who answered it, and the class. Where somebody answered a task
+    /// more than once, the last answer counts. Otherwise as [`ReviewQueue::pooled_labels`].
+    ///
+    /// # Errors
+    /// There are too many annotators and classes, or a class is not below `classes`.
+    ///
+    /// # Examples
+    /// ```
+    /// use feedloop::{PooledLabels, PredictionId, uuid::Uuid};
+    ///
+    /// let task = |number| PredictionId::from_uuid(Uuid::from_u128(number));
+    /// let answers = [(1, "ada", 0), (1, "bob", 0), (1, "eve", 1), (2, "ada", 1), (2, "bob", 1), (2, "eve", 0)];
+    /// let pooled = PooledLabels::of(answers.map(|(number, who, class)| (task(number), who, class)), 2)?;
+    /// assert!(pooled.tasks[0].posterior[0] > 0.99 && pooled.tasks[1].posterior[1] > 0.99);
+    /// # Ok::<(), feedloop::Error>(())
+    /// ```
+    pub fn of<'a>(
+        answers: impl IntoIterator<Item = (PredictionId, &'a str, u32)>,
+        classes: usize,
+    ) -> Result<PooledLabels, Error> {
+        let mut all = Answers::default();
+        for (task, who, class) in answers {
+            if class as usize >= classes {
+                return Err(Error::Refused(format!("{who} answered class {class} of {classes}")));
+            }
+            all.push(task, who, Some(Label::Class(class)));
+        }
+        all.pooled(classes)
+    }
+}
+
+impl Answers {
+    fn pooled(mut self, classes: usize) -> Result<PooledLabels, Error> {
+        let workers = self.names.len();
+        if workers * classes * classes > MOST_NUMBERS {
+            return Err(Error::Refused(format!(
+                "{workers} annotators and {classes} classes: annotators times squared classes must be at most {MOST_NUMBERS}"
+            )));
+        }
+        while self.tasks.len() * classes > MOST_NUMBERS {
+            self.tasks.pop_first();
+        }
+        let votes: Vec<Vote> = self
+            .tasks
+            .values()
+            .enumerate()
+            .flat_map(|(task, labels)| {
+                let vote =
+                    move |(worker, label): &(usize, Label)| Some(Vote { task, worker: *worker, class: class(*label)? });
+                labels.iter().filter_map(vote)
+            })
+            .collect();
+        let fit = DawidSkene::fit(&votes, (self.tasks.len(), workers, classes), ITERATIONS, TOLERANCE);
+        let tasks = self.tasks.iter().enumerate().map(|(task, (sample, labels))| PooledLabel {
+            sample: *sample,
+            people: labels.len() as u32,
+            majority: majority(labels.iter().map(|(_, label)| *label), 0.0),
+            posterior: fit.posterior(task).to_vec(),
+        });
+        let mut counts = vec![0; workers];
+        votes.iter().for_each(|vote| counts[vote.worker] += 1);
+        let errors = |worker: usize| {
+            let confusion: Vec<Vec<f64>> = (0..classes)
+                .map(|truth| (0..classes).map(|answer| fit.errors(worker, answer)[truth]).collect())
+                .collect();
+            let accuracy = fit.priors().iter().enumerate().map(|(truth, share)| share * confusion[truth][truth]).sum();
+            AnnotatorErrors { name: self.names[worker].clone(), answers: counts[worker], confusion, accuracy }
+        };
+        let mut annotators: Vec<AnnotatorErrors> = (0..workers).filter(|w| counts[*w] > 0).map(errors).collect();
+        annotators.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(PooledLabels { tasks: tasks.collect(), annotators, shares: fit.priors().to_vec() })
+    }
+}
+
 impl ReviewQueue {
     /// How far the annotators agree, pair by pair and over all.
     ///
@@ -170,46 +246,8 @@ impl ReviewQueue {
     /// # Errors
     /// The store fails, or holds something else than annotations, or there are too many annotators and classes.
     pub fn pooled_labels(&self) -> Result<PooledLabels, Error> {
-        let mut answers = self.answers()?;
         let classes = if let Target::Classes(names) = &self.target { names.len() } else { 0 };
-        let workers = answers.names.len();
-        if workers * classes * classes > MOST_NUMBERS {
-            return Err(Error::Refused(format!(
-                "{workers} annotators and {classes} classes: annotators times squared classes must be at most {MOST_NUMBERS}"
-            )));
-        }
-        while answers.tasks.len() * classes > MOST_NUMBERS {
-            answers.tasks.pop_first();
-        }
-        let votes: Vec<Vote> = answers
-            .tasks
-            .values()
-            .enumerate()
-            .flat_map(|(task, labels)| {
-                let vote =
-                    move |(worker, label): &(usize, Label)| Some(Vote { task, worker: *worker, class: class(*label)? });
-                labels.iter().filter_map(vote)
-            })
-            .collect();
-        let fit = DawidSkene::fit(&votes, (answers.tasks.len(), workers, classes), ITERATIONS, TOLERANCE);
-        let tasks = answers.tasks.iter().enumerate().map(|(task, (sample, labels))| PooledLabel {
-            sample: *sample,
-            people: labels.len() as u32,
-            majority: majority(labels.iter().map(|(_, label)| *label), 0.0),
-            posterior: fit.posterior(task).to_vec(),
-        });
-        let mut counts = vec![0; workers];
-        votes.iter().for_each(|vote| counts[vote.worker] += 1);
-        let errors = |worker: usize| {
-            let confusion: Vec<Vec<f64>> = (0..classes)
-                .map(|truth| (0..classes).map(|answer| fit.errors(worker, answer)[truth]).collect())
-                .collect();
-            let accuracy = fit.priors().iter().enumerate().map(|(truth, share)| share * confusion[truth][truth]).sum();
-            AnnotatorErrors { name: answers.names[worker].clone(), answers: counts[worker], confusion, accuracy }
-        };
-        let mut annotators: Vec<AnnotatorErrors> = (0..workers).filter(|w| counts[*w] > 0).map(errors).collect();
-        annotators.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(PooledLabels { tasks: tasks.collect(), annotators, shares: fit.priors().to_vec() })
+        self.answers()?.pooled(classes)
     }
 
     /// How good each annotator is, by name: by the gold questions ([`ReviewQueue::put_gold`]) with the limits that their

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, ChangeDetector, ChangeEvidence, check, usable};
@@ -28,8 +30,9 @@ pub struct Kswin {
     critical: usize,
     state: State,
     sorted: Vec<Entry>,
-    positions: Vec<usize>,
-    chosen: Vec<bool>,
+    positions: Vec<u32>,
+    /// By place in the window, oldest first: 1 for a recent value, -1 for a chosen one, 0 for the others.
+    sides: Vec<i8>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -62,7 +65,7 @@ impl Default for Kswin {
             state: State::default(),
             sorted: Vec::new(),
             positions: Vec::new(),
-            chosen: Vec::new(),
+            sides: Vec::new(),
         }
     }
 }
@@ -102,8 +105,8 @@ impl Kswin {
         }
         self.critical = critical;
         let older = self.window.saturating_sub(self.recent);
-        self.positions = (0..older).collect();
-        self.chosen = vec![false; older];
+        self.positions = vec![0; older];
+        self.sides = vec![1; self.window];
         self.sorted.reserve(self.window);
     }
 
@@ -140,38 +143,30 @@ impl Kswin {
 
     /// Draws from the older values (Fisher and Yates 1938, in the form of Durstenfeld 1964).
     fn draw(&mut self) {
-        self.chosen.fill(false);
-        for (at, position) in self.positions.iter_mut().enumerate() {
-            *position = at;
-        }
         let older = self.positions.len();
+        self.sides[..older].fill(0);
+        self.positions.iter_mut().enumerate().for_each(|(at, position)| *position = at as u32);
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(keyed(self.seed, &self.state.seen.to_le_bytes()));
         for drawn in 0..self.recent.min(older) {
-            let key = u128::from(self.state.seen) << 64 | drawn as u128;
-            let random = keyed(self.seed, &key.to_le_bytes()) >> 32;
-            let other = drawn + ((random * (older - drawn) as u64) >> 32) as usize;
+            let other = drawn + ((u64::from(random.next_u32()) * (older - drawn) as u64) >> 32) as usize;
             self.positions.swap(drawn, other);
-            self.chosen[self.positions[drawn]] = true;
+            self.sides[self.positions[drawn] as usize] = -1;
         }
     }
 
     /// Compares the recent values with the chosen ones.
     fn test(&mut self) -> Change {
         let oldest = self.state.seen - self.window as u64;
-        let older = self.chosen.len();
-        let (mut balance, mut largest) = (0_isize, 0);
-        for (at, entry) in self.sorted.iter().enumerate() {
-            let position = (entry.place - oldest) as usize;
-            if position >= older {
-                balance += 1;
-            } else if self.chosen[position] {
-                balance -= 1;
-            }
-            if self.sorted.get(at + 1).is_none_or(|next| next.value > entry.value) {
-                largest = largest.max(balance.unsigned_abs());
+        let (mut balance, mut lowest, mut highest) = (0_isize, 0, 0);
+        // Behind the last value the counts are equal.
+        for (entry, next) in self.sorted.iter().zip(&self.sorted[1..]) {
+            balance += isize::from(self.sides[(entry.place - oldest) as usize]);
+            if next.value > entry.value {
+                (lowest, highest) = (balance.min(lowest), balance.max(highest));
             }
         }
-        self.state.difference = largest;
-        self.state.drift = largest >= self.critical;
+        self.state.difference = highest.max(-lowest).unsigned_abs();
+        self.state.drift = self.state.difference >= self.critical;
         if self.state.drift { Change::Drift } else { Change::None }
     }
 

@@ -115,6 +115,11 @@ fn pooled_labels_find_the_truth_that_crowd_kit_finds_and_who_errs() {
         }
         let found = bench.queue.pooled_labels().unwrap();
         assert_eq!(found.tasks.len(), names.len());
+        let given = rows.iter().map(|row| {
+            let n = names.iter().position(|name| *name == row[0]).unwrap() as u128 + 1;
+            (id(n), row[1].as_str().unwrap(), row[2].as_u64().unwrap() as u32)
+        });
+        assert_eq!(PooledLabels::of(given, posterior.ncols()).unwrap(), found, "the same without a queue");
         let truths: Vec<u64> = case.inputs["truth"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap()).collect();
         let (mut right, mut expected_right) = (0, 0);
         let best = |p: &[f64]| (0..p.len()).max_by(|a, b| p[*a].total_cmp(&p[*b])).unwrap() as u64;
@@ -134,6 +139,15 @@ fn pooled_labels_find_the_truth_that_crowd_kit_finds_and_who_errs() {
             }
         }
     }
+}
+
+#[test]
+fn of_answers_from_elsewhere_the_last_counts_and_a_class_that_there_is_none_of_is_refused() {
+    let last = PooledLabels::of([(id(1), "ada", 0), (id(1), "bob", 1), (id(1), "ada", 1)], 2).unwrap();
+    assert_eq!((last.tasks[0].people, last.annotators.len()), (2, 2));
+    assert!(last.tasks[0].posterior[1] > 0.99);
+    assert!(PooledLabels::of([(id(1), "ada", 2)], 2).unwrap_err().to_string().contains("ada answered class 2 of 2"));
+    assert!(PooledLabels::of([], 2).unwrap().tasks.is_empty());
 }
 
 #[test]

@@ -22,8 +22,9 @@ fn golden_tests_of_river_with_its_draws() {
                 continue;
             };
             assert!(full, "{} at {index}: a test without a window", case.name);
-            kswin.chosen.fill(false);
-            positions.iter().for_each(|&position| kswin.chosen[position as usize] = true);
+            let older = kswin.positions.len();
+            kswin.sides[..older].fill(0);
+            positions.iter().for_each(|&position| kswin.sides[position as usize] = -1);
             if kswin.test() == Change::Drift {
                 found.push(index as f64);
             }
@@ -48,8 +49,8 @@ fn draws_are_uniform_and_without_repetition() {
     for seen in 0..7_000 {
         kswin.state.seen = seen;
         kswin.draw();
-        assert_eq!(kswin.chosen.iter().filter(|&&chosen| chosen).count(), 30);
-        kswin.chosen.iter().zip(&mut counts).for_each(|(&chosen, count)| *count += u32::from(chosen));
+        assert_eq!(kswin.sides[..70].iter().filter(|&&side| side == -1).count(), 30);
+        kswin.sides.iter().zip(&mut counts).for_each(|(&side, count)| *count += u32::from(side == -1));
     }
     // 3,000 each, standard deviation 41
     assert!(counts.iter().all(|&count| (2_790..3_210).contains(&count)), "{counts:?}");
