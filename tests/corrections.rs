@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Annotator, BatchCheck, BoxError, Error, Event, FnTrainer, JobStatus, Label, Manifest, ModelRecord, ModelVersion,
-    Outcome, PipelineBuilder, PredictionId, Profile, Recipe, Run, RunState, Sample, SampleState, TrainJob, Trained,
-    Trainer, new_labels, verify_batch,
+    Annotator, BatchCheck, BoxError, Error, Event, FnTrainer, JobStatus, Label, Manifest, ModelRecord, Outcome,
+    PipelineBuilder, PredictionId, Profile, Recipe, Run, RunState, Sample, SampleState, TrainJob, Trained, Trainer,
+    new_labels, verify_batch,
 };
 use support::host::Host;
 use support::{World, base, check, evaluator, fit};
