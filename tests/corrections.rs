@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    Annotator, BatchCheck, BoxError, Error, Event, FnTrainer, JobStatus, Label, Manifest, ModelRecord, Outcome,
-    PipelineBuilder, PredictionId, Profile, Recipe, Run, RunState, Sample, SampleState, TrainJob, Trained, Trainer,
-    new_labels, verify_batch,
+    Annotator, BatchCheck, BoxError, Error, Event, FnTrainer, JobStatus, Label, LineageEdge, LineageLink, LineageStart,
+    Manifest, ModelRecord, Outcome, PipelineBuilder, PredictionId, Profile, Recipe, Run, RunState, Sample, SampleState,
+    TrainJob, Trained, Trainer, new_labels, verify_batch,
 };
 use support::host::Host;
 use support::{World, base, check, evaluator, fit};
@@ -130,6 +130,13 @@ fn the_next_batch_corrects_those_before_it_and_models_are_trained_on_what_counts
     let annotations = &world(&host).samples[&corrected.id()].annotations;
     assert_eq!(annotations[annotation].label, Some(other(sealed(corrected))));
     assert_eq!(manifest.corrected[&retracted.id()], None);
+
+    for start in [LineageStart::Prediction(corrected.id()), LineageStart::Batch(manifest.batch.clone())] {
+        let lineage = host.pipeline.lineage(start).unwrap();
+        let place = |id: String| lineage.nodes.iter().position(|node| node.id() == id).unwrap();
+        let (from, to) = (place(format!("sample/{}", corrected.id())), place(format!("batch/{}", manifest.batch)));
+        assert!(lineage.edges.contains(&LineageEdge { from, to, link: LineageLink::CorrectedIn }));
+    }
 
     // The batches are what they were, and everything is made again of them.
     for batch in world(&host).batches.into_values() {

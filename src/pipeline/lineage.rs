@@ -6,7 +6,7 @@ mod walk;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::retraining::PromotionRecord;
+use super::retraining::{PromotionRecord, SEALED};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::retrain::{BatchId, Evaluation, Manifest, ModelRecord, Run, RunId};
@@ -75,6 +75,8 @@ pub enum LineageLink {
     Labels,
     /// A sample was sealed in a batch.
     SealedIn,
+    /// A batch says that another label of a sample counts than the batches before it.
+    CorrectedIn,
     /// A batch came before another one.
     ComesBefore,
     /// A batch was sealed for a run.
@@ -121,9 +123,10 @@ pub struct Lineage {
 impl Lineage {
     /// The lineage around `start`, of at most `limit` nodes; empty if there is no such thing in the store.
     ///
-    /// Of a prediction: the model that made it, the sample, its labels, its batch with the run that it was sealed for, every
+    /// Of a prediction: the model that made it, the sample, its labels, its batch with the run that it was sealed for, the batches
+    /// that corrected its label, every
     /// model that was trained on that batch, then or later, promoted or not, and of each of those the run, the evaluation
-    /// and the promotions and rollbacks. Of a batch: its samples and their labels, and the same onward. Of a model: back to
+    /// and the promotions and rollbacks. Of a batch: its samples, those that it corrects, and their labels, and the same onward. Of a model: back to
     /// its run, the batches of its training data and their samples and labels, and on to its promotions and rollbacks. Where
     /// there is no room for all, the newest are there: batches take at most half of the room, samples what is left.
     /// Of a run or promotion: what is next to it on both sides.
@@ -198,6 +201,31 @@ pub(super) fn batches_back(
         let found = need::<Manifest>(store, pipeline, Kind::Batch, &batch.0);
         Some(found.inspect(|manifest| next.clone_from(&manifest.parent)))
     })
+}
+
+/// The batches after `batch`, which has `sample`, that correct its label, oldest first.
+pub(super) fn corrected_in(
+    store: &dyn Store,
+    pipeline: &str,
+    batch: &Manifest,
+    sample: PredictionId,
+) -> Result<Vec<Manifest>, Error> {
+    let mut found = Vec::new();
+    // Batches rank by their runs: in the order in which they were sealed.
+    let mut after = (batch.run.map_or(0, |run| run.0 as i64), batch.batch.0.clone());
+    loop {
+        let from = Some((after.0, after.1.as_str()));
+        let scan = Scan { pipeline, kind: Kind::Batch, state: Some(SEALED), after: from, limit: 256 };
+        let page = store.scan(&scan).map_err(Error::store("read batches"))?;
+        let Some(last) = page.last() else { return Ok(found) };
+        after = (last.rank, last.key.id.clone());
+        for record in &page {
+            let manifest: Manifest = super::outbox::parse(record)?;
+            if manifest.corrected.contains_key(&sample) {
+                found.push(manifest);
+            }
+        }
+    }
 }
 
 /// Every model that was trained on `batch`, by version.

@@ -74,7 +74,7 @@ const BASELINE_ROWS: u64 = 2_000;
 const POOL_ROWS: (usize, usize) = (32, 2_048);
 
 /// State of the record of a batch.
-const SEALED: &str = "sealed";
+pub(super) const SEALED: &str = "sealed";
 
 /// What happened to the served version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

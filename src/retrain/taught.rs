@@ -83,13 +83,16 @@ impl Taught {
         rows: Vec<TaughtRow>,
         corrected: &BTreeMap<PredictionId, Option<Label>>,
     ) {
-        for row in self.rows_mut() {
-            if let Some(label) = corrected.get(&row.id) {
-                row.label = *label;
+        if !corrected.is_empty() {
+            for row in self.rows_mut() {
+                if let Some(label) = corrected.get(&row.id) {
+                    row.label = *label;
+                }
             }
+            self.count();
         }
+        self.corrected += rows.iter().filter(|row| row.is_corrected()).count() as u64;
         self.batches.push((source, rows));
-        self.count();
     }
 
     /// Leaves the batches that the newest `most` rows come from.

@@ -92,6 +92,7 @@ impl LineageLink {
             LineageLink::Served => "served",
             LineageLink::Labels => "labels",
             LineageLink::SealedIn => "sealed_in",
+            LineageLink::CorrectedIn => "corrected_in",
             LineageLink::ComesBefore => "comes_before",
             LineageLink::SealedFor => "sealed_for",
             LineageLink::BaseOf => "base_of",

@@ -6,7 +6,9 @@ use hashbrown::HashMap;
 
 use super::super::outbox::parse;
 use super::super::retraining::{PromotionRecord, stored_evaluation};
-use super::{Lineage, LineageEdge, LineageLink, LineageNode, LineageStart, batches_back, models_with, need, read};
+use super::{
+    Lineage, LineageEdge, LineageLink, LineageNode, LineageStart, batches_back, corrected_in, models_with, need, read,
+};
 use crate::error::Error;
 use crate::event::{ModelVersion, PredictionId};
 use crate::retrain::{BatchId, Manifest, ModelRecord, Run, RunId};
@@ -76,6 +78,9 @@ impl Walk<'_> {
         self.sample(sample);
         if let Some(batch) = batch {
             let manifest = need(self.store, self.pipeline, Kind::Batch, &batch.0)?;
+            for later in corrected_in(self.store, self.pipeline, &manifest, id)? {
+                self.add(LineageNode::Batch(Box::new(later)));
+            }
             self.onward(manifest)?;
         }
         Ok(())
@@ -130,9 +135,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The samples of a batch, as far as there is room; `false` if there is none for all.
+    /// The samples of a batch and those that it corrects, as far as there is room; `false` if there is none for all.
     fn samples(&mut self, manifest: &Manifest) -> Result<bool, Error> {
-        for id in &manifest.samples {
+        for id in manifest.samples.iter().chain(manifest.corrected.keys()) {
             if self.lineage.nodes.len() >= self.limit {
                 self.lineage.truncated = true;
                 return Ok(false);
@@ -242,6 +247,7 @@ impl Walk<'_> {
                 LineageNode::Annotation(annotation, _) => back.push((at, sample_id(annotation.sample), Labels)),
                 LineageNode::Batch(batch) => {
                     named.extend(batch.parent.as_ref().map(|parent| (batch_id(parent), at, ComesBefore)));
+                    named.extend(batch.corrected.keys().map(|sample| (sample_id(*sample), at, CorrectedIn)));
                     back.extend(batch.run.map(|run| (at, run_id(run), SealedFor)));
                 }
                 LineageNode::Run(run) => named.push((model_id(run.base), at, BaseOf)),

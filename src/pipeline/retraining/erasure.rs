@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::Pipeline;
 use super::super::anchor::BEFORE;
 use super::super::erasure::Erased;
-use super::super::lineage::{batches_back, models_with};
+use super::super::lineage::{batches_back, corrected_in, models_with};
 use super::super::outbox::parse;
 use super::SEALED;
 use crate::error::Error;
@@ -148,15 +148,10 @@ impl Pipeline {
             None => models.iter().filter_map(|model| model.run).collect(),
         };
         if let Some(directory) = &self.retraining.parts.export {
-            let mut with_it = manifest.files.keys().map(|name| directory.join(&batch.0).join(name)).collect::<Vec<_>>();
-            for later in batches_back(&**self.store(), self.name(), self.retraining.state.last_batch.clone()) {
-                let later = later?;
-                if later.batch == batch {
-                    break;
-                }
-                with_it.extend(later.corrected.get(&sample).map(|_| directory.join(&later.batch.0).join(CORRECTED)));
-            }
-            erased.files.extend(with_it.into_iter().filter(|file| file.exists()));
+            let later = corrected_in(&**self.store(), self.name(), &manifest, sample)?;
+            let corrections = later.iter().map(|later| directory.join(&later.batch.0).join(CORRECTED));
+            let files = manifest.files.keys().map(|name| directory.join(&batch.0).join(name));
+            erased.files.extend(files.chain(corrections).filter(|file| file.exists()));
         }
         if let Some(directory) = &self.retraining.parts.directory {
             erased.files.extend(job_directories(directory, &runs));

@@ -53,11 +53,6 @@ impl Origin<'_> {
 }
 
 impl Line<'_> {
-    /// Name of the class; `None` for a value.
-    pub(crate) fn class<'s>(&self, schema: &'s Schema) -> Option<&'s str> {
-        class(self.label, schema)
-    }
-
     /// One JSON object: `row` (field names to values), `label` (name of the class, or the value) and `weight`; of a sample
     /// also `sample`, `time`, `annotator`, `source`, `lane`, `inclusion` and `split`.
     pub(crate) fn json(&self, schema: &Schema) -> Value {
@@ -76,7 +71,8 @@ impl Line<'_> {
     }
 }
 
-fn class(label: Label, schema: &Schema) -> Option<&str> {
+/// Name of the class; `None` for a value.
+pub(crate) fn class(label: Label, schema: &Schema) -> Option<&str> {
     match (label, schema.target()) {
         (Label::Class(class), Target::Classes(names)) => names.get(class as usize).map(String::as_str),
         _ => None,

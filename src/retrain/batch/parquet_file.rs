@@ -9,7 +9,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
-use super::line::{Line, columns};
+use super::line::{Line, class, columns};
 use crate::error::BoxError;
 use crate::schema::{Field, FieldKind, Schema, Slot, Target};
 
@@ -112,7 +112,7 @@ pub(crate) fn parquet(schema: &Schema, lines: &[Line<'_>]) -> Result<Vec<u8>, Bo
     put(
         "label",
         match schema.target() {
-            Target::Classes(_) => texts(lines, |line| line.class(schema)),
+            Target::Classes(_) => texts(lines, |line| class(line.label, schema)),
             Target::Value => Cells::Numbers(lines.iter().map(|line| Some(line.label.number())).collect()),
         },
     );
