@@ -1,3 +1,4 @@
+use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
