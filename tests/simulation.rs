@@ -29,25 +29,25 @@
 //!
 //! | What was broken | Seed | What it said |
 //! |---|---|---|
-//! | 2 | several runs are in flight | | several runs are in flight |
-//! | 1 | 0 | … is in two batches |
-//! | 0 | 0 | … is trained on before it has judged |
-//! | 0 | 0 | run-1-all was started and the store does not say so |
-//! | 0 | 0 | run-1-all+ was started and the store does not say so |
-//! | 24 | a frozen loop starts run-2 | | a frozen loop starts run-11 |
-//! | 1 | run-2 in the cool-down | | run-3 in the cool-down |
-//! | 3 | v0 is served, not v41 | | v0 is served, not v68 |
-//! | 0 | 1 | run-1 was promoted without a Pass |
-//! | 13 | v1 was promoted, and nobody approved | | v7 was promoted, and nobody approved |
-//! | 2 | 0 | … is labelled without a label |
-//! | 6 | 0 | … of a judging lane was auto-labelled |
-//! | 18 | 2 of 3 labels 0 of … are automatic | | 1 of 2 labels 0 of … are automatic |
-//! | 0 | … was flagged and is not in the store | | round-4 was started and the store does not say so |
-//! | 7 | two samples at position 22 | | two samples at position 136 |
-//! | 1 | 4 | the champion changes with a promotion record, and only so |
-//! | 1 | v14 is not quarantined | | v13 is not quarantined |
-//! | 29 | 23 | 2 rollbacks: … |
-//! | 0 | illegal step of …: from Labelled to Labelled | | illegal step of …: from Batched to Erased |
+//! | `retrain_now` does not look for a run in flight | 2 | several runs are in flight |
+//! | a sealed sample stays ready, and its state is not looked at | 1 | … is in two batches |
+//! | labels of judging lanes are ready at once | 0 | … is trained on before it has judged |
+//! | no commit between two steps of a run | 0 | run-1-all was started and the store does not say so |
+//! | a job gets a new key when it is started | 0 | run-1-all+ was started and the store does not say so |
+//! | a frozen loop goes on | 24 | a frozen loop starts run-2 |
+//! | the cool-down never holds | 1 | run-2 in the cool-down |
+//! | the champion is not loaded after a restart | 3 | v0 is served, not v41 |
+//! | a candidate is promoted without a verdict | 0 | run-1 was promoted without a Pass |
+//! | approval is not waited for | 13 | v1 was promoted, and nobody approved |
+//! | a label that was taken back leaves its sample labelled | 2 | … is labelled without a label |
+//! | rows that judge are auto-labelled | 6 | … of a judging lane was auto-labelled |
+//! | a batch takes every automatic label | 18 | 2 of 3 labels 0 of … are automatic |
+//! | a failed commit is forgotten | 0 | … was flagged and is not in the store |
+//! | the cursor is committed behind the samples (as it was) | 7 | two samples at position 22 |
+//! | the promotion record is a unit of its own (as it was) | 1 | the champion changes with a promotion record, and only so |
+//! | the version that failed is not quarantined | 1 | v14 is not quarantined |
+//! | flapping does not freeze | 29 | 2 rollbacks: … |
+//! | samples move as they are told, legally or not | 0 | illegal step of …: from Labelled to Labelled |
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
