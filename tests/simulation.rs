@@ -15,7 +15,7 @@
 //!
 //! What is checked, by the numbers of the design's invariants: after every **unit** that the store applies, since a crash may
 //! leave it there, 2 (one state, legal steps, nothing forgotten), 3 (one batch for a sample, the digest computed anew, the
-//! chain of parents), 4 (one run in flight, cool-down, back-off and cool-off kept), 6 (each promotion has a stored Pass, with
+//! chain of parents, every label that counts), 4 (one run in flight, cool-down, back-off and cool-off kept), 6 (each promotion has a stored Pass, with
 //! the e-value computed anew, an approval where the mode wants one, and none while frozen), 7 (rollback to what was served,
 //! quarantine of what failed, flapping freezes), 8 (no judging row auto-labelled or sealed before it judged), 9 (the share of
 //! automatic labels in a batch), and that champion, run and batches are the same in all records. At every **call to the
@@ -75,8 +75,10 @@ const NAME: &str = "simulated";
 
 /// What must happen in 200 lives, at least so often: a simulation in which nothing is promoted and nothing goes wrong shows
 /// nothing.
-const OFTEN: [(&str, u64); 37] = [
+const OFTEN: [(&str, u64); 39] = [
     ("batch", 400),
+    ("sealed label is corrected", 40),
+    ("sealed label is taken back", 20),
     ("round", 500),
     ("sample of the lane comparison", 50),
     ("sample of the lane outcome", 200),

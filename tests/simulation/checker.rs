@@ -365,8 +365,14 @@ impl Checker {
         });
         let freezes = self.freezes.iter().map(|why| format!("frozen: {}", cause(why)));
         let batches = world.batches.keys().map(|_| "batch".to_owned());
+        let corrected = world.batches.values().flat_map(|batch| batch.corrected.values());
+        let corrected =
+            corrected.map(|now| if now.is_some() { "sealed label is corrected" } else { "sealed label is taken back" });
+        let alone =
+            world.batches.values().filter(|batch| batch.rows == 0).map(|_| "batch of corrections alone".to_owned());
         let mut counts = Counts::new();
         let all = lanes.chain(states).chain(runs).chain(changes).chain(judged).chain(freezes).chain(batches);
+        let all = all.chain(corrected.map(str::to_owned)).chain(alone);
         all.for_each(|what| *counts.entry(what).or_default() += 1);
         counts
     }
