@@ -48,6 +48,9 @@
 //! | the version that failed is not quarantined | 1 | v14 is not quarantined |
 //! | flapping does not freeze | 29 | 2 rollbacks: … |
 //! | samples move as they are told, legally or not | 0 | illegal step of …: from Labelled to Labelled |
+//! | a correction of a sealed label is not looked at | 1 | … is trained on with a label that does not count |
+//! | after a restart nobody knows what was corrected | 2 | … is trained on with a label that does not count |
+//! | corrections are forgotten when rows are read again | 1 | … corrects …, which had this label |
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
