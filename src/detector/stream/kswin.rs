@@ -127,15 +127,18 @@ impl Kswin {
             self.sorted.clear();
         }
         let state = &mut self.state;
-        if state.values.len() == self.window {
-            let place = state.seen - self.window as u64;
-            if let Some(at) = self.sorted.iter().position(|entry| entry.place == place) {
-                self.sorted.remove(at);
+        let entry = Entry { value, place: state.seen };
+        let to = self.sorted.partition_point(|entry| entry.value <= value);
+        let leaves = (state.values.len() == self.window).then(|| state.values.pop_front()).flatten();
+        match leaves {
+            Some(oldest) => {
+                let place = state.seen - self.window as u64;
+                let equals = self.sorted.partition_point(|entry| entry.value < oldest);
+                let from = self.sorted[equals..].iter().position(|entry| entry.place == place);
+                replace(&mut self.sorted, equals + from.unwrap_or_default(), to, entry);
             }
-            state.values.pop_front();
+            None => self.sorted.insert(to, entry),
         }
-        let at = self.sorted.partition_point(|entry| entry.value <= value);
-        self.sorted.insert(at, Entry { value, place: state.seen });
         state.values.push_back(value);
         state.seen += 1;
         state.values.len() == self.window
@@ -175,6 +178,17 @@ impl Kswin {
         self.sorted.clear();
         self.sorted.extend((first..).zip(&self.state.values).map(|(place, &value)| Entry { value, place }));
         self.sorted.sort_by(|a, b| a.value.total_cmp(&b.value));
+    }
+}
+
+/// Takes away what is at `from` and puts `entry` before what is at `to`: only what lies between moves.
+fn replace(sorted: &mut [Entry], from: usize, to: usize, entry: Entry) {
+    if from < to {
+        sorted.copy_within(from + 1..to, from);
+        sorted[to - 1] = entry;
+    } else {
+        sorted.copy_within(to..from, to + 1);
+        sorted[to] = entry;
     }
 }
 
