@@ -108,6 +108,7 @@ fn router(c: &mut Criterion<ThreadTime>) {
         now: DateTime::UNIX_EPOCH,
         waiting: 0,
         alarm: false,
+        standing: false,
     };
     let mut samples = world.samples.iter().cycle();
     let mut group = c.benchmark_group("router");

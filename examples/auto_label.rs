@@ -135,7 +135,14 @@ fn run(arguments: &Arguments) -> Result<(), BoxError> {
             let correct = predicted_label(schema.target(), observation.output()) == Some(truth);
             (right, scored) = (right + u64::from(correct), scored + 1);
             let sample = Sample::new(observation, row as u64, Lane::Flagged, 1.0);
-            let context = RouteContext { schema: &schema, references: &references, now, waiting: 0, alarm: false };
+            let context = RouteContext {
+                schema: &schema,
+                references: &references,
+                now,
+                waiting: 0,
+                alarm: false,
+                standing: false,
+            };
             let ask = match router.route(&sample, &context)? {
                 Route::Auto { audit, cohort, .. } => {
                     let book = cohorts.entry(cohort).or_default();

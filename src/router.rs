@@ -35,6 +35,9 @@ pub struct RouteContext<'a> {
     pub waiting: u64,
     /// Is an alarm open? Auto-labelling should stop while the world changes.
     pub alarm: bool,
+    /// Does an alarm stand: is one open, or was note taken of one while the stream is still compared with the same baseline?
+    /// The reserve of a [`Budget`] is open meanwhile.
+    pub standing: bool,
 }
 
 /// How people are asked.

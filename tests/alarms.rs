@@ -3,12 +3,13 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use feedloop::{
-    Alarm, AlarmRecord, AlarmState, Artifact, Chunk, Detector, Findings, FnTrainer, Level, Lineage, LineageNode,
-    ModelVersion, PipelineBuilder, Profile, RunState, TrainJob, all, detector_fn, drift, new_labels,
+    Alarm, AlarmRecord, AlarmState, Artifact, Ask, Chunk, Detector, Findings, FnTrainer, Level, Lineage, LineageNode,
+    ModelVersion, PipelineBuilder, Profile, Reason, Route, RouteContext, RunState, Sample, TrainJob, all, detector_fn,
+    drift, new_labels, router_fn,
 };
 use support::evaluator;
 use support::host::Host;
@@ -117,6 +118,52 @@ fn an_alarm_is_open_then_acknowledged_and_stays_so_over_a_restart() {
         [(2, AlarmState::Open), (1, AlarmState::Acknowledged)]
     );
     assert!(why(&host).contains("drift: 1 open alarm"), "{}", why(&host));
+}
+
+/// What the router is told of alarms: is one open, does one stand?
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<(bool, bool)>>);
+
+impl Told {
+    fn router(&self, builder: PipelineBuilder) -> PipelineBuilder {
+        let told = self.0.clone();
+        builder.route(router_fn("onlooker", move |_: &Sample, context: &RouteContext<'_>| {
+            *told.lock().unwrap() = (context.alarm, context.standing);
+            Ok(Route::ask(Ask { priority: 0.0, overlap: 1, blind: true }, Reason::new("asked", "everything")))
+        }))
+    }
+
+    fn next(&self, host: &mut Host) -> (bool, bool) {
+        host.turn(80, 0.8);
+        *self.0.lock().unwrap()
+    }
+}
+
+/// The reserve of a budget must not close when a run begins: labels are wanted until a model is kept.
+#[test]
+fn an_alarm_stands_for_the_router_until_the_baseline_has_moved() {
+    let (bell, told) = (Bell::default(), Told::default());
+    let mut host = Host::new(|builder| told.router(promoting(&bell)(builder)));
+    assert_eq!(told.next(&mut host), (false, false));
+    bell.ring();
+    host.turn(10, 0.8);
+    assert_eq!(told.next(&mut host), (true, true));
+    let version = promote(&mut host);
+    assert_eq!(counted(&host), (0, 1), "the run has taken note");
+    assert_eq!(told.next(&mut host), (false, true));
+    while host.pipeline.status().unwrap().kept != Some(version) && host.served < 6_000 {
+        host.turn(250, 0.8);
+    }
+    assert_eq!(counted(&host), (0, 0));
+    assert_eq!(told.next(&mut host), (false, false));
+
+    // As it stands over a restart.
+    let mut host = Host::new(quiet(&bell));
+    bell.ring();
+    host.turn(10, 0.8);
+    host.pipeline.acknowledge_alarms("ada").unwrap();
+    host.restart(|builder| told.router(quiet(&bell)(builder)));
+    assert_eq!(told.next(&mut host), (false, true));
 }
 
 #[test]

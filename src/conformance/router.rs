@@ -62,7 +62,9 @@ impl<R: LabelRouter, F: Fn() -> R> Case<'_, F> {
 
     fn route(&self, router: &mut R, sample: &Sample, references: &References) -> Route {
         let (now, alarm) = (sample.observation.time, sample.sequence % 300 > 285);
-        let context = RouteContext { schema: &self.schema, references, now, waiting: sample.sequence % 9, alarm };
+        let standing = sample.sequence % 300 > 270;
+        let waiting = sample.sequence % 9;
+        let context = RouteContext { schema: &self.schema, references, now, waiting, alarm, standing };
         let route = router.route(sample, &context);
         assert!(route.is_ok(), "`{}` failed on {:?}: {route:?}", self.name, sample.observation);
         let route = route.unwrap_or(Route::Skip(crate::Reason::new("failed", "failed")));

@@ -131,6 +131,7 @@ impl Pipeline {
         } else if alarm.level == Level::Drift {
             self.flow.open_alarms += 1;
             self.flow.last_alarm = Some(self.now);
+            self.flow.standing_alarm = true;
             if kind == AlarmKind::Harm {
                 self.flow.open_harm_alarms += 1;
                 self.flow.last_harm_alarm = Some(self.now);
@@ -246,6 +247,8 @@ impl Pipeline {
         })?;
         (self.flow.open_alarms, self.flow.last_alarm) = (open.count, open.newest);
         (self.flow.open_harm_alarms, self.flow.last_harm_alarm) = (harm.count, harm.newest);
+        let acknowledged = self.outbox.count(Kind::Alarm, Some(AlarmState::Acknowledged.as_str()))?;
+        self.flow.standing_alarm = open.count + acknowledged > 0;
         Ok(())
     }
 }

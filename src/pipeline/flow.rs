@@ -50,6 +50,8 @@ pub(super) struct Flow {
     /// Alarms that nobody and no batch has acknowledged.
     pub(super) open_alarms: u64,
     pub(super) last_alarm: Option<DateTime<Utc>>,
+    /// Is any alarm open, or acknowledged and not cleared?
+    pub(super) standing_alarm: bool,
     /// Those of them that are about harm.
     pub(super) open_harm_alarms: u64,
     pub(super) last_harm_alarm: Option<DateTime<Utc>>,

@@ -266,6 +266,7 @@ impl Pipeline {
                     now,
                     waiting: self.flow.waiting,
                     alarm: self.flow.open_alarms > 0,
+                    standing: self.flow.standing_alarm,
                 };
                 (router.name.clone(), router.run(&self.references, |stage| stage.route(&sample, &context)))
             }

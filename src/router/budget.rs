@@ -15,7 +15,7 @@ const ROUNDING: f64 = 1e-9;
 ///
 /// Two token buckets (Turner 1986), driven by the time that they are told. The larger part of the income goes to ordinary
 /// questions; of those, only a few can be saved up ([`Budget::burst`]), so that they are spread over the day. The
-/// reserve ([`Budget::reserve`]) opens while an alarm is open; once used, it fills up again within about a day.
+/// reserve ([`Budget::reserve`]) opens while an alarm stands, open or acknowledged; once used, it fills up again within about a day.
 ///
 /// Guarantee: any 24 hours get at most the day's questions, those of the reserve and saved ones included. What a reserve
 /// and a burst can add is therefore taken off the steady income: of 200 a day with a reserve of 0.1, ordinary questions
@@ -53,7 +53,7 @@ impl Budget {
         Budget { per_day: None, reserve: RESERVE, burst: None }
     }
 
-    /// Share of a day's questions that only an open alarm opens, rounded to whole questions; 0.1 unless told.
+    /// Share of a day's questions that only an alarm opens, rounded to whole questions; 0.1 unless told.
     pub fn reserve(mut self, share: f64) -> Self {
         self.reserve = share;
         self

@@ -155,7 +155,7 @@ impl ConfidenceRouter {
     }
 
     /// Chooses by this strategy whom people are asked about, among those that the model does not label. Unless told, all of
-    /// them are asked about while the budget lasts, the reserve while an alarm is open.
+    /// them are asked about while the budget lasts, the reserve while an alarm stands.
     pub fn strategy(mut self, strategy: QueryStrategy) -> Self {
         self.query = Some(Query::new(strategy));
         self

@@ -36,13 +36,13 @@ const SEED: u64 = 0x7175_6573_7469_6f6e;
 /// Whether questions are left depends on earlier candidates only, so it biases no sum; but those sums then say nothing of the
 /// candidates in between. Without a limit every candidate is drawn, with π = 1.
 ///
-/// **What detectors point at strongly** and the draw left out keeps its lane `flagged`: while an alarm is open every flagged
+/// **What detectors point at strongly** and the draw left out keeps its lane `flagged`: while an alarm stands every flagged
 /// candidate is asked about as long as the reserve lasts (reason `alarm`); at other times those that at least two
 /// detectors flagged, up to the share [`flagged`](QueryStrategy::flagged) of the questions (reason `flagged`). These
 /// questions were not drawn: leave them out of weighted sums.
 ///
 /// **Priority**: the scores mixed by `diverse`, without division, an unknown one counting ½: from 0 to 1; 1 more while an
-/// alarm is open. If people answer only the most urgent questions, weighted sums over the answers are biased.
+/// alarm stands. If people answer only the most urgent questions, weighted sums over the answers are biased.
 ///
 /// **Missing**: values and categories as in [`Coverage`](crate::Coverage). Memory: 256 encoded rows, 60 KB at 32 columns.
 ///

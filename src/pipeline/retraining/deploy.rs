@@ -321,6 +321,7 @@ impl Pipeline {
                 let before = self.references.serving.clone();
                 self.set_serving(Arc::new(builder.finish()), Some(before))?;
                 self.put_alarms(cleared);
+                self.flow.standing_alarm = false;
                 self.rebase_on(self.stage_model);
             }
         }

@@ -156,7 +156,7 @@ impl ConfidenceRouter {
         let drawn = self.query.as_mut().filter(|_| !calibrates);
         let mut route = if let Some(query) = drawn {
             query.route(sample, context, (self.budget, &mut self.state.bucket), self.overlap)
-        } else if self.state.bucket.take(self.budget, context.now, self.overlap, calibrates || context.alarm) {
+        } else if self.state.bucket.take(self.budget, context.now, self.overlap, calibrates || context.standing) {
             let priority = match (context.schema.target(), top) {
                 (Target::Value, _) => value_priority(sample),
                 (Target::Classes(classes), Some((_, confidence))) => {

@@ -108,7 +108,8 @@ fn play(case: Case, seed: u64, restart_at: Option<u128>) -> (Run, ConfidenceRout
         let sure = [confidence, 1.0 - confidence];
         sample.observation.set_output(Output::Probabilities(&[sure[class as usize], sure[1 - class as usize]]));
         let now = at(n as i64);
-        let context = RouteContext { schema: &schema, references: &references, now, waiting: 0, alarm: false };
+        let context =
+            RouteContext { schema: &schema, references: &references, now, waiting: 0, alarm: false, standing: false };
         match router.route(&sample, &context).unwrap() {
             Route::Auto { audit, cohort, .. } => {
                 if n >= case.rows * 7 / 10 && !auto_seen_since_recovery {

@@ -36,7 +36,7 @@ impl Bench {
 
     fn context(&self, seconds: i64) -> RouteContext<'_> {
         let (schema, references) = (&self.schema, &self.references);
-        RouteContext { schema, references, now: at(seconds), waiting: 0, alarm: false }
+        RouteContext { schema, references, now: at(seconds), waiting: 0, alarm: false, standing: false }
     }
 
     fn route_with(&mut self, sample: &Sample, change: impl Fn(&mut RouteContext<'_>)) -> Route {
@@ -49,8 +49,14 @@ impl Bench {
     }
 
     fn route(&mut self, sample: &Sample) -> Route {
-        let context =
-            RouteContext { schema: &self.schema, references: &self.references, now: at(0), waiting: 0, alarm: false };
+        let context = RouteContext {
+            schema: &self.schema,
+            references: &self.references,
+            now: at(0),
+            waiting: 0,
+            alarm: false,
+            standing: false,
+        };
         self.router.route(sample, &context).unwrap()
     }
 
@@ -402,7 +408,9 @@ fn the_budget_limits_questions_but_not_those_that_judge_models() {
     let asked = |bench: &mut Bench, lane: Lane, seconds: i64, alarm: bool| {
         let mut sample = bench.sample(1, 0, 0.7);
         sample.lane = lane;
-        match bench.route_with(&sample, |context| (context.now, context.alarm) = (at(seconds), alarm)) {
+        match bench.route_with(&sample, |context| {
+            (context.now, context.alarm, context.standing) = (at(seconds), alarm, alarm);
+        }) {
             Route::Ask { .. } => true,
             Route::Skip(reason) => {
                 assert_eq!(reason.code, "budget");
@@ -489,7 +497,14 @@ fn regression_is_asked_by_width_or_score_and_never_auto_labelled() {
             time: at(0),
         };
         (0..300).for_each(|_| router.learn(&audited).unwrap());
-        let context = RouteContext { schema: &schema, references: &references, now: at(0), waiting: 0, alarm: false };
+        let context = RouteContext {
+            schema: &schema,
+            references: &references,
+            now: at(0),
+            waiting: 0,
+            alarm: false,
+            standing: false,
+        };
         match router.route(&sample, &context).unwrap() {
             Route::Ask { ask, .. } => ask.priority,
             route => panic!("{route:?}"),

@@ -156,7 +156,7 @@ impl Query {
     ) -> Route {
         let (now, strategy) = (context.now, self.strategy);
         let mut candidate = self.candidate(sample, context.schema.target());
-        candidate.priority += f64::from(u8::from(context.alarm));
+        candidate.priority += f64::from(u8::from(context.standing));
         let left = bucket.ordinary(budget, now);
         let fill = left.zip(budget.capacity());
         if let Some((left, capacity)) = fill {
@@ -170,7 +170,7 @@ impl Query {
         let inclusion = self.inclusion(candidate, fill, overlap);
         let unit = |what: u64| unit_interval(strategy.seed ^ what, sample.id().bytes());
         let questions = bucket.left(budget, now).map_or("no limit".into(), |left| format!("{left:.1} questions left"));
-        let alarm = if context.alarm { "an alarm is open" } else { "no alarm" };
+        let alarm = if context.standing { "an alarm stands" } else { "no alarm" };
         let facts = format!("{}; {questions}, {alarm}", self.said(candidate));
         let because = |why: &str| format!("{why}; {facts}");
         let ask = |overlap| Ask { priority: candidate.priority, overlap, blind: true };
@@ -183,7 +183,7 @@ impl Query {
                 let drawn = Some(Drawn { lane, inclusion });
                 (Route::Ask { ask: ask(overlap), drawn, why }, Some((overlap, Part::Ordinary)))
             }
-            _ if context.alarm && sample.lane == Lane::Flagged && bucket.reserve(budget, now, overlap) => {
+            _ if context.standing && sample.lane == Lane::Flagged && bucket.reserve(budget, now, overlap) => {
                 let why = Reason::new("alarm", because("flagged, from the reserve"));
                 (Route::ask(ask(overlap), why), Some((overlap, Part::Reserve)))
             }

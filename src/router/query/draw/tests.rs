@@ -67,7 +67,14 @@ impl World {
     }
 
     fn route(&self, router: &mut HumanRouter, sample: &Sample, now: DateTime<Utc>, alarm: bool) -> Route {
-        let context = RouteContext { schema: &self.schema, references: &self.references, now, waiting: 0, alarm };
+        let context = RouteContext {
+            schema: &self.schema,
+            references: &self.references,
+            now,
+            waiting: 0,
+            alarm,
+            standing: alarm,
+        };
         router.route(sample, &context).unwrap()
     }
 }
