@@ -390,6 +390,16 @@ impl Sample {
             && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
     }
 
+    /// Was its label taken back after its batch was sealed, because a label-fault check found it wrong?
+    pub(crate) fn is_taken_back(&self) -> bool {
+        self.state == SampleState::Batched && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
+    }
+
+    /// Adds to the history what does not move the sample.
+    pub(crate) fn note(&mut self, by: &str, reason: Reason, time: DateTime<Utc>) {
+        self.history.push(Transition { time, from: self.state, to: self.state, by: by.into(), reason });
+    }
+
     /// Moves the sample; an illegal move is refused and changes nothing.
     pub(crate) fn advance(&mut self, to: SampleState, by: &str, reason: Reason, time: DateTime<Utc>) -> bool {
         if !self.state.may_become(to) {

@@ -4,19 +4,24 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use feedloop::chrono::TimeDelta;
 use feedloop::{
-    FnTrainer, Label, LabelFaults, ModelVersion, PipelineBuilder, Profile, Sample, SampleState, TrainJob, new_labels,
+    FnTrainer, Kind, Label, LabelFaults, Manifest, ModelVersion, PipelineBuilder, PredictionId, Profile, Sample,
+    SampleState, TrainJob, new_labels,
 };
 use support::host::Host;
-use support::{Rng, evaluator, fit};
+use support::{Rng, evaluator, fit, records};
 
 fn loop_of(profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder {
+    retraining_on(40, profile)
+}
+
+fn retraining_on(labels: u64, profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder {
     move |builder| {
         builder
-            .trigger(new_labels(40))
+            .trigger(new_labels(labels))
             .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
             .evaluate(evaluator(profile.clone()))
     }
@@ -89,6 +94,53 @@ fn swapped_labels_are_quarantined_and_the_loop_goes_on_without_them() {
             assert!((served - 0.5).abs() < 0.15, "the served model says {served}, the truth is 0.5");
         }
     }
+}
+
+/// What the batches say of samples in earlier ones: the number of the annotation that counts, or that none does.
+fn corrected(host: &Host) -> BTreeMap<PredictionId, Option<u32>> {
+    let batches = records(&*host.store, "closed", Kind::Batch);
+    let mut manifests: Vec<Manifest> =
+        batches.iter().map(|record| serde_json::from_slice(&record.body).unwrap()).collect();
+    manifests.sort_by_key(|manifest| manifest.sealed);
+    manifests.into_iter().flat_map(|manifest| manifest.corrected).collect()
+}
+
+/// Where labels come one by one, the first wrong ones are in batches before there is enough to ask about.
+#[test]
+fn labels_that_were_sealed_before_the_fault_was_found_are_taken_back_and_can_be_trusted_again() {
+    let build = retraining_on(1, Profile::adaptive());
+    let mut taken_back = 0;
+    for seed in 0..6 {
+        let mut rng = Rng(seed);
+        let mut host = Host::new(&build);
+        for _ in 0..6 {
+            host.turn_with(60, 0.5, swapped(false, &mut rng));
+        }
+        for _ in 0..60 {
+            if host.pipeline.status().unwrap().label_checks.faults == 0 {
+                host.turn_with(2, 0.5, swapped(true, &mut rng));
+            }
+        }
+        host.restart(&build);
+        host.turn_with(60, 0.5, swapped(false, &mut rng));
+        assert!(host.pipeline.status().unwrap().label_checks.faults > 0, "seed {seed}");
+        let why = |sample: &Sample| sample.history.last().is_some_and(|step| step.reason.code == "label_fault");
+        let doubted = samples(&host, |sample| sample.state == SampleState::Batched && why(sample));
+        taken_back += doubted.len();
+        let said = corrected(&host);
+        for sample in &doubted {
+            assert_eq!((&sample.label, said.get(&sample.id())), (&None, Some(&None)), "seed {seed}: {sample:?}");
+        }
+
+        host.pipeline.trust_labels("ada").unwrap();
+        host.turn_with(60, 0.5, swapped(false, &mut rng));
+        let said = corrected(&host);
+        for sample in &doubted {
+            let now = samples(&host, |other| other.id() == sample.id()).remove(0);
+            assert_eq!((now.label.unwrap().label, said[&sample.id()]), (sample.sealed, Some(0)), "seed {seed}");
+        }
+    }
+    assert!(taken_back >= 6, "{taken_back} labels in six runs");
 }
 
 #[test]

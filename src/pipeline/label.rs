@@ -39,6 +39,9 @@ impl Pipeline {
         let told = settled_truth(sample);
         let was = sample.state;
         sample.annotations.push(annotation.clone());
+        if human && sample.is_taken_back() {
+            sample.note(&by, Reason::new("settled", format!("by {by}")), now);
+        }
         sample.label = resolve(sample);
         let count = sample.annotations.len();
         let independent = |label: &Option<Annotation>| label.as_ref().is_some_and(|a| a.annotator.is_independent());

@@ -33,11 +33,16 @@ pub(super) fn people(sample: &Sample) -> Vec<&Annotation> {
 }
 
 /// The label that counts: the truth before people, people (by majority once enough of them have answered) before users,
-/// users before the model. What an annotator said last is what counts of them; a retraction takes it back.
+/// users before the model. What an annotator said last is what counts of them; a retraction takes it back. Of a label that was
+/// taken back only the truth counts, until somebody says something new.
 pub(super) fn resolve(sample: &Sample) -> Option<Annotation> {
     let newest = newest(sample);
     let find = |wanted: fn(&Annotator) -> bool| newest.iter().rev().find(|a| wanted(&a.annotator)).copied();
-    find(|a| matches!(a, Annotator::GroundTruth))
+    let truth = find(|a| matches!(a, Annotator::GroundTruth));
+    if sample.is_taken_back() {
+        return truth.cloned();
+    }
+    truth
         .or_else(|| agreed(&newest, sample.overlap))
         .or_else(|| find(|a| matches!(a, Annotator::User(_))).filter(|_| !is_up_to_people(sample)))
         .or_else(|| find(|a| matches!(a, Annotator::Model(_))))

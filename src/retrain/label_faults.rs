@@ -19,27 +19,30 @@ const MOST_ASKED: u64 = 8;
 ///
 /// The labels of people are compared with what the served model had said, as they come. If they agree with it much less
 /// than expected, a *check* opens: new labels wait, batches, promotions and rollbacks are held, and three to eight of the
-/// newest rows on which label and model differ are asked about again, of people who have not labelled them. If the second
-/// opinions support the labels, the world has changed: the labels count, and the loop goes on. If they contradict them, the
-/// labels since the collapse are quarantined with the reason `label_fault`, and their authors (everybody, unless somebody's
+/// newest rows on which label and model differ are asked about again, of people who have not labelled them. Until the evidence
+/// is enough for that, labels in doubt count. If the second opinions support the labels, the world has changed: the labels
+/// count, and the loop goes on. If they contradict them, the labels since the doubt began are quarantined with the reason
+/// `label_fault`; those that are in a batch already are taken back by
+/// [what the next one says of them](crate::Manifest::corrected), unless others have come three times since. Their authors (everybody, unless somebody's
 /// labels agreed as before) are *distrusted*: what they say next waits until their labels agree with the model again or a
 /// further check supports them, and then counts; if a further check contradicts it, or no more second opinions are
 /// affordable, it is quarantined too. Nothing is lost: [`Pipeline::readmit`](crate::Pipeline::readmit) takes single rows
-/// back, and [`Pipeline::trust_labels`](crate::Pipeline::trust_labels) what is held back.
+/// back from quarantine, whatever somebody says anew of a label that was taken back counts, and
+/// [`Pipeline::trust_labels`](crate::Pipeline::trust_labels) lets all of it count again.
 ///
 /// No label waits for ever. A check that nobody answers within [`patience`](Self::patience) is *unresolved*: the labels that
 /// it holds are quarantined, because that can be taken back, an alarm says so, and later labels are looked at anew. Labels
-/// that wait without a check count once others have come twice, or after that time, unless their authors are distrusted or the
-/// agreement has collapsed: then they are quarantined after it. Where only one person labels (or has labelled since a check was
+/// that wait without a check, because they are too few to ask about or their authors are distrusted, are quarantined after that
+/// time. Where only one person labels (or has labelled since a check was
 /// left unanswered), nobody can tell a fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
 ///
 /// Guarantee: if the chance of a contradiction is at most its expected level on every row, at least
 /// [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens without a cause. If the
 /// labels are right and second opinions are wrong independently with at most
 /// [`second_annotator_error`](Self::second_annotator_error), a check calls them wrong with a chance of at most 1 %. Second
-/// opinions are at most one in ten labels, beside those of two checks. No guarantee: the few labels that pass before a
-/// collapse shows count (those that come with one poll are looked at together), and a fault that takes away little of the
-/// agreement is not found.
+/// opinions are at most one in ten labels, beside those of two checks. No guarantee: models are trained on the few labels that
+/// come before a collapse shows, and judged by them, until they are taken back (those that come with one poll are looked at
+/// together), and a fault that takes away little of the agreement is not found.
 ///
 /// Only classes that people label are checked: outcomes are the truth by definition, and of values nobody can say when
 /// two of them contradict each other.
@@ -103,7 +106,7 @@ pub struct LabelChecks {
     pub unresolved: u64,
     /// Second opinions asked for.
     pub second_opinions: u64,
-    /// Labels quarantined.
+    /// Labels quarantined, or taken back from a batch.
     pub quarantined: u64,
     /// Those of them that were released.
     pub released: u64,

@@ -273,6 +273,10 @@ impl Pipeline {
         let Some(sample) = self.outbox.sample(id)?.filter(|sample| sample.erased.is_none()) else { return Ok(()) };
         sample.checked = true;
         let reason = || Reason::new("labelled", "the label-fault check lets the label count");
+        if sample.is_taken_back() {
+            sample.note(CHECK, reason(), now);
+            sample.label = resolve(sample);
+        }
         let asked = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
         let answers = people(sample).len() as u32;
         if asked && answers > 0 {
@@ -301,10 +305,20 @@ impl Pipeline {
         if asked { self.withdraw(id) } else { Ok(()) }
     }
 
+    /// The label does not count any more.
     fn refuse_label(&mut self, id: PredictionId, why: &str) -> Result<(), Error> {
         let now = self.now;
         let Some(sample) = self.outbox.sample(id)? else { return Ok(()) };
         let reason = Reason::new(LABEL_FAULT, why);
+        if sample.state == SampleState::Batched {
+            // The next batch says that the label counts no more.
+            sample.note(CHECK, reason, now);
+            sample.label = resolve(sample);
+            let sample = sample.clone();
+            self.outbox.touch(id);
+            self.retraining.labelled(&sample);
+            return Ok(());
+        }
         let asked = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
         if sample.state == SampleState::Skipped {
             sample.advance(SampleState::Queued, CHECK, reason.clone(), now);
@@ -364,6 +378,7 @@ fn entry(sample: &Sample, seen: DateTime<Utc>) -> Option<Entry> {
         contradicts: label != Label::Class(class),
         sure: (sample.lane != Lane::Comparison).then_some(sure),
         looks: 0,
+        counts: false,
     })
 }
 

@@ -10,10 +10,10 @@ use super::{LabelChecks, LabelFaults, MOST_ASKED};
 use crate::event::{Label, ModelVersion, PredictionId};
 use crate::stats::collapse::{FIRST_LOOK, Levels, SecondOpinions, collapsed, judge, ln_collapse, ln_ratio};
 
-/// The likelihood ratio from which labels wait until more is known; below it, those that a poll has seen count.
-const HOLD: f64 = 3.0;
-/// The most labels that wait without a check: with more, they count, or are quarantined if their authors are distrusted.
-const MOST_WAITING: usize = 64;
+/// The likelihood ratio from which labels are in doubt: a check that opens soon can take them back.
+const DOUBT: f64 = 3.0;
+/// The most labels in doubt without a check: with more, they count, or are quarantined if their authors are distrusted.
+const MOST_DOUBTED: usize = 64;
 /// Second opinions come to at most one in so many labels, beside those of two checks.
 const LABELS_PER_OPINION: u64 = 10;
 /// The likelihood ratio at which labels of one person are not taken for wrong together with those of others.
@@ -46,7 +46,7 @@ pub(crate) struct Asking {
 pub(crate) struct Moved {
     /// They count.
     pub(crate) cleared: Vec<Entry>,
-    /// They go into quarantine.
+    /// They go into quarantine, or are taken back where they count already.
     pub(crate) refused: Vec<Entry>,
     /// They come back from quarantine.
     pub(crate) released: Vec<PredictionId>,
@@ -130,7 +130,7 @@ impl Checking {
         if collapsed && self.is_affordable(MOST_ASKED) {
             return Moved { next: Some(Next::Ask { again: false }), ..Moved::default() };
         }
-        let full = !collapsed && self.suspicion.entries.len() >= MOST_WAITING;
+        let full = !collapsed && self.suspicion.entries.len() >= MOST_DOUBTED;
         if full || self.suspicion.ln == 0.0 { self.clear_suspicion() } else { Moved::default() }
     }
 
@@ -150,7 +150,7 @@ impl Checking {
             self.note_refused(&refused);
             return Moved { cleared, refused, ..Moved::default() };
         }
-        let full = suspicion.entries.len() >= MOST_WAITING;
+        let full = suspicion.entries.len() >= MOST_DOUBTED;
         let refused = if full { distrust.refuse(rules) } else { Vec::new() };
         self.distrust = Some(distrust);
         self.note_refused(&refused);
@@ -164,23 +164,25 @@ impl Checking {
 
     fn clear_suspicion(&mut self) -> Moved {
         let ln = self.suspicion.ln;
-        let cleared = self.suspicion.end(ln);
-        self.learn(&cleared);
-        Moved { cleared, ..Moved::default() }
+        let entries = self.suspicion.end(ln);
+        self.learn(&entries);
+        Moved { cleared: waiting(entries), ..Moved::default() }
     }
 
-    /// Labels that have waited for long enough count.
-    fn clear_longest(&mut self) -> Moved {
+    /// Labels in slight doubt count. Nothing is found against those that others have come after often enough.
+    fn let_count(&mut self) -> Moved {
         let suspicion = &mut self.suspicion;
+        let cleared = suspicion.waiting().cloned().collect();
+        suspicion.entries.iter_mut().for_each(|entry| entry.counts = true);
         let longest = suspicion.entries.iter().take_while(|entry| entry.looks > MOST_LOOKS).count();
-        let cleared: Vec<Entry> = suspicion.entries.drain(..longest).collect();
+        let settled: Vec<Entry> = suspicion.entries.drain(..longest).collect();
         suspicion.peak.1 = suspicion.peak.1.saturating_sub(longest);
-        self.learn(&cleared);
+        self.learn(&settled);
         Moved { cleared, ..Moved::default() }
     }
 
-    /// All labels that have come were shown: those that wait without much cause count, and people who are distrusted are
-    /// asked about again, or what they say is quarantined.
+    /// All labels that have come were shown: unless the agreement has collapsed they count, and people who are distrusted
+    /// are asked about again, or what they say is quarantined.
     pub(crate) fn settle(&mut self, rules: &LabelFaults) -> Moved {
         let more = self.labels > self.settled;
         self.settled = self.labels;
@@ -188,8 +190,8 @@ impl Checking {
             self.suspicion.entries.iter_mut().for_each(|entry| entry.looks += 1);
         }
         let mut moved = match self.suspicion.ln {
-            ln if ln < HOLD.ln() => self.clear_suspicion(),
-            ln if ln < rules.threshold() => self.clear_longest(),
+            ln if ln < DOUBT.ln() => self.clear_suspicion(),
+            ln if ln < rules.threshold() => self.let_count(),
             _ => Moved::default(),
         };
         let askable = self.known.len() > 1 && self.is_affordable(0);
@@ -205,21 +207,24 @@ impl Checking {
         moved
     }
 
-    /// Labels that have waited for as long as any may: what nothing was found against counts, the rest is quarantined.
+    /// Labels that have waited for as long as any may go into quarantine.
     pub(crate) fn overdue(&mut self, now: DateTime<Utc>, rules: &LabelFaults) -> Moved {
         let mut moved = Moved::default();
         if self.suspicion.is_overdue(now, rules) {
-            if self.suspicion.ln < rules.threshold() {
-                moved = self.clear_suspicion();
-            } else {
-                moved.refused = self.suspicion.end(0.0);
-            }
+            moved.refused = self.refuse_waiting();
         }
         if let Some(distrust) = self.distrust.as_mut().filter(|distrust| distrust.suspicion.is_overdue(now, rules)) {
             moved.refused.extend(distrust.refuse(rules));
         }
         self.note_refused(&moved.refused);
         moved
+    }
+
+    /// Nobody has found out what is wrong: what waits is refused, and what counts goes on counting.
+    fn refuse_waiting(&mut self) -> Vec<Entry> {
+        let (counting, refused): (Vec<_>, Vec<_>) = self.suspicion.end(0.0).into_iter().partition(|entry| entry.counts);
+        self.learn(&counting);
+        refused
     }
 
     fn learn(&mut self, cleared: &[Entry]) {
@@ -240,7 +245,7 @@ impl Checking {
         };
         let fits = |entry: &&Entry| entry.contradicts && !known.contains(&entry.id);
         let most = if known.is_empty() { FIRST_LOOK } else { MOST_ASKED.saturating_sub(known.len() as u64) };
-        suspicion.entries.iter().rev().filter(fits).take(most as usize).cloned().collect()
+        suspicion.waiting().rev().filter(fits).take(most as usize).cloned().collect()
     }
 
     /// What the answers so far come to; `more`: there are rows left to ask about. Fewer than three opinions of those that
@@ -280,21 +285,23 @@ impl Checking {
         let mut moved = Moved::default();
         match (verdict, asking.again) {
             (CheckVerdict::Drift, again) => {
-                moved.cleared = match self.distrust.take_if(|_| again) {
+                let entries = match self.distrust.take_if(|_| again) {
                     Some(mut distrust) => distrust.suspicion.end(0.0),
                     None => self.suspicion.end(0.0),
                 };
-                self.restart(&moved.cleared);
+                self.restart(&entries);
+                moved.cleared = waiting(entries);
             }
             (_, true) => {
                 moved.refused = self.distrust.as_mut().map(|distrust| distrust.refuse(rules)).unwrap_or_default();
             }
-            (CheckVerdict::Unresolved, false) => moved.refused = self.suspicion.end(0.0),
+            (CheckVerdict::Unresolved, false) => moved.refused = self.refuse_waiting(),
             (CheckVerdict::Fault, false) => {
                 let entries = self.suspicion.end(0.0);
                 let innocent = self.innocent(&entries);
-                (moved.cleared, moved.refused) = entries.into_iter().partition(|entry| innocent.contains(&entry.by));
-                self.learn(&moved.cleared);
+                let (right, wrong): (Vec<_>, _) = entries.into_iter().partition(|entry| innocent.contains(&entry.by));
+                self.learn(&right);
+                (moved.cleared, moved.refused) = (waiting(right), wrong);
                 let mut people: BTreeSet<String> = moved.refused.iter().map(|entry| entry.by.clone()).collect();
                 let mut suspicion = Suspicion::default();
                 suspicion.end(rules.threshold());
@@ -346,22 +353,23 @@ impl Checking {
     /// A person trusts everybody again: nothing is held back any more.
     pub(crate) fn trust(&mut self) -> Moved {
         self.asking = None;
-        let mut cleared = self.suspicion.end(0.0);
-        cleared.extend(self.distrust.take().into_iter().flat_map(|distrust| distrust.suspicion.entries));
-        self.restart(&cleared);
-        Moved { cleared, released: std::mem::take(&mut self.refused), ..Moved::default() }
+        let mut entries = self.suspicion.end(0.0);
+        entries.extend(self.distrust.take().into_iter().flat_map(|distrust| distrust.suspicion.entries));
+        self.restart(&entries);
+        Moved { cleared: waiting(entries), released: std::mem::take(&mut self.refused), ..Moved::default() }
     }
 
     /// Labels that wait.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &Entry> {
-        let distrusted = self.distrust.iter().flat_map(|distrust| &distrust.suspicion.entries);
-        self.suspicion.entries.iter().chain(distrusted)
+        self.suspicion.waiting().chain(self.distrust.iter().flat_map(|distrust| distrust.suspicion.waiting()))
     }
 
     /// Every sample that a verdict can move.
     pub(crate) fn ids(&self) -> Vec<PredictionId> {
         let asked = self.asking.iter().flat_map(|asking| &asking.rows).map(|row| row.id);
-        self.waiting().map(|entry| entry.id).chain(self.refused.iter().copied()).chain(asked).collect()
+        let doubted = self.suspicion.entries.iter().filter(|entry| entry.counts).map(|entry| entry.id);
+        let waiting = self.waiting().map(|entry| entry.id).chain(doubted);
+        waiting.chain(self.refused.iter().copied()).chain(asked).collect()
     }
 
     /// A label that waits was changed or taken back: it is looked at anew when it comes again.
@@ -387,6 +395,12 @@ impl Checking {
     pub(crate) fn asks(&self, id: PredictionId) -> bool {
         self.asking.iter().flat_map(|asking| &asking.rows).any(|row| row.id == id)
     }
+}
+
+/// Those that do not count yet.
+fn waiting(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.retain(|entry| !entry.counts);
+    entries
 }
 
 #[cfg(test)]

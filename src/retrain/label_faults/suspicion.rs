@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::LabelFaults;
 use crate::event::{Label, ModelVersion, PredictionId};
 
-/// So many times, a label that waits sees others come before it counts, unless the agreement has collapsed by then: where labels
-/// are few, a drift would be learned late.
+/// So many times, a label in doubt sees others come; then a check has fewer rows to ask about, and what counts is not taken
+/// back any more.
 pub(super) const MOST_LOOKS: u32 = 2;
 /// Fewest labels that contradict the model when a check opens, unless the oldest has waited for so long.
 const FEWEST_ROWS: u64 = 5;
@@ -29,12 +29,15 @@ pub(crate) struct Entry {
     /// The probability that the model gave to its class; `None` if the row was chosen because models differ on it, so that
     /// it says nothing about the usual agreement.
     pub(crate) sure: Option<f64>,
-    /// How many times others came while it waited.
+    /// How many times others came since.
     #[serde(default)]
     pub(crate) looks: u32,
+    /// It counts, until a check finds it wrong.
+    #[serde(default)]
+    pub(crate) counts: bool,
 }
 
-/// Evidence of a collapse, and the labels that wait because of it.
+/// Evidence of a collapse, and the labels that are in doubt because of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Suspicion {
     /// The CUSUM.
@@ -56,9 +59,14 @@ impl Suspicion {
 
     /// Are there rows enough to ask about, with labels that contradict the model?
     pub(super) fn is_askable(&self, rules: &LabelFaults) -> bool {
-        let waited = self.entries.first().is_some_and(|entry| entry.looks >= MOST_LOOKS);
+        let waited = self.waiting().next().is_some_and(|entry| entry.looks >= MOST_LOOKS);
         let fewest = rules.enough_rows().max(if waited { 0 } else { FEWEST_ROWS });
-        self.entries.iter().filter(|entry| entry.contradicts).count() as u64 >= fewest
+        self.waiting().filter(|entry| entry.contradicts).count() as u64 >= fewest
+    }
+
+    /// Labels that do not count yet.
+    pub(super) fn waiting(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.counts)
     }
 
     /// The entries; from here on with the sum `ln`.
@@ -75,7 +83,7 @@ impl Suspicion {
     }
 
     pub(super) fn is_overdue(&self, now: DateTime<Utc>, rules: &LabelFaults) -> bool {
-        self.entries.first().is_some_and(|entry| now - entry.seen >= rules.patience)
+        self.waiting().next().is_some_and(|entry| now - entry.seen >= rules.patience)
     }
 }
 
