@@ -295,6 +295,7 @@ impl Retraining {
             self.log.unsaved = true;
         }
         self.unchecked.remove(&key);
+        self.state.checking.keep_only(sample.id(), sample.label.as_ref().and_then(|annotation| annotation.label));
         let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
         match sample.state {
             SampleState::Labelled => {}

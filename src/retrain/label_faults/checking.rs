@@ -381,6 +381,11 @@ impl Checking {
         }
     }
 
+    /// This is what counts of a sample's labels now: of another one nothing is known that could be taken back.
+    pub(crate) fn keep_only(&mut self, id: PredictionId, label: Option<Label>) {
+        self.suspicion.entries.retain(|entry| !(entry.counts && entry.id == id && Some(entry.label) != label));
+    }
+
     /// The content of the sample was erased: nothing is said of its label here any more. Was something?
     pub(crate) fn erase(&mut self, id: PredictionId) -> bool {
         let known = self.ids().contains(&id);

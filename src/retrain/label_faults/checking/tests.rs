@@ -391,6 +391,7 @@ fn labels_in_slight_doubt_count_at_once_and_only_a_fault_found_soon_takes_them_b
             assert_eq!(checking.waiting().count(), 0);
             assert_eq!(checking.settle(&rules), Moved::default(), "nobody said anything meanwhile");
         }
+        checking.keep_only(id(4), Some(Label::Class(1)));
         checking.asking = Some(Asking { opened: at(9), rows: Vec::new(), again: false, text: String::new() });
         assert_eq!(checking.next_rows(false), [], "what counts may be in a batch, where nobody is asked about it");
         let moved = checking.conclude(verdict, at(9), String::new(), &rules);
@@ -399,6 +400,23 @@ fn labels_in_slight_doubt_count_at_once_and_only_a_fault_found_soon_takes_them_b
         assert!(back.is_empty() || back == [4, 5], "others have come twice after the rest: {back:?}");
         assert_eq!(checking.trust().released.len(), taken_back);
     }
+}
+
+#[test]
+fn a_label_that_was_changed_meanwhile_is_not_taken_back() {
+    let mut checking = Checking::default();
+    let entry = |n: u64, counts: bool| {
+        let (id, by, seen, label) = (id(u128::from(n)), "ann".to_owned(), at(n as i64), Label::Class(1));
+        let (model, contradicts, sure, looks) = (ModelVersion::FIRST, true, None, 1);
+        Entry { id, by, model, seen, label, contradicts, sure, looks, counts }
+    };
+    checking.suspicion.entries = vec![entry(1, true), entry(2, true), entry(3, true), entry(4, false)];
+    checking.keep_only(id(1), Some(Label::Class(0)));
+    checking.keep_only(id(2), None);
+    checking.keep_only(id(3), Some(Label::Class(1)));
+    // One that is asked about again has no label meanwhile.
+    checking.keep_only(id(4), None);
+    assert_eq!(checking.suspicion.entries, [entry(3, true), entry(4, false)]);
 }
 
 #[test]
