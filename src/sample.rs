@@ -149,7 +149,8 @@ impl SampleState {
         SampleState::Erased,
     ];
 
-    /// May a sample move from this state to `next`?
+    /// May a sample move from this state to `next`? What is in a batch stays there: a step from `Batched` to `Batched` tells that
+    /// its label was taken back, or counts again.
     pub fn may_become(self, next: SampleState) -> bool {
         use SampleState::*;
         matches!(
@@ -161,6 +162,7 @@ impl SampleState {
                 | (Skipped, Queued | Labelled)
                 | (Quarantined, Admitted)
                 | (Labelled, Batched | Quarantined | Queued)
+                | (Batched, Batched)
                 | (Flagged | Quarantined | Admitted | Queued | AutoLabelled | Skipped | Labelled, Erased)
         )
     }
@@ -393,11 +395,6 @@ impl Sample {
     /// Was its label taken back after its batch was sealed, because a label-fault check found it wrong?
     pub(crate) fn is_taken_back(&self) -> bool {
         self.state == SampleState::Batched && self.history.last().is_some_and(|step| step.reason.code == LABEL_FAULT)
-    }
-
-    /// Adds to the history what does not move the sample.
-    pub(crate) fn note(&mut self, by: &str, reason: Reason, time: DateTime<Utc>) {
-        self.history.push(Transition { time, from: self.state, to: self.state, by: by.into(), reason });
     }
 
     /// Moves the sample; an illegal move is refused and changes nothing.

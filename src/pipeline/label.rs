@@ -40,7 +40,7 @@ impl Pipeline {
         let was = sample.state;
         sample.annotations.push(annotation.clone());
         if human && sample.is_taken_back() {
-            sample.note(&by, Reason::new("settled", format!("by {by}")), now);
+            sample.advance(SampleState::Batched, &by, Reason::new("settled", format!("by {by}")), now);
         }
         sample.label = resolve(sample);
         let count = sample.annotations.len();

@@ -274,7 +274,7 @@ impl Pipeline {
         sample.checked = true;
         let reason = || Reason::new("labelled", "the label-fault check lets the label count");
         if sample.is_taken_back() {
-            sample.note(CHECK, reason(), now);
+            sample.advance(SampleState::Batched, CHECK, reason(), now);
             sample.label = resolve(sample);
         }
         let asked = matches!(sample.state, SampleState::Queued | SampleState::Skipped);
@@ -312,7 +312,7 @@ impl Pipeline {
         let reason = Reason::new(LABEL_FAULT, why);
         if sample.state == SampleState::Batched {
             // The next batch says that the label counts no more.
-            sample.note(CHECK, reason, now);
+            sample.advance(SampleState::Batched, CHECK, reason, now);
             sample.label = resolve(sample);
             let sample = sample.clone();
             self.outbox.touch(id);
