@@ -19,22 +19,22 @@ const MOST_ASKED: u64 = 8;
 ///
 /// The labels of people are compared with what the served model had said, as they come. If they agree with it much less
 /// than expected, a *check* opens: new labels wait, batches, promotions and rollbacks are held, and three to eight of the
-/// newest rows on which label and model differ are asked about again, of people who have not labelled them. Until the evidence
-/// is enough for that, labels in doubt count. If the second opinions support the labels, the world has changed: the labels
-/// count, and the loop goes on. If they contradict them, the labels since the doubt began are quarantined with the reason
-/// `label_fault`; those that are in a batch already are taken back by
-/// [what the next one says of them](crate::Manifest::corrected), unless others have come three times since. Their authors (everybody, unless somebody's
+/// newest rows on which label and model differ are asked about again, of people who have not labelled them. Until the
+/// evidence is enough for that, labels in doubt count. If the second opinions support the labels, the world has changed:
+/// the labels count, and the loop goes on. If they contradict them, the labels since the doubt began are quarantined with
+/// the reason `label_fault`; those that are in a batch already are taken back by [what the next one says of
+/// them](crate::Manifest::corrected), unless others have come twice since. Their authors (everybody, unless somebody's
 /// labels agreed as before) are *distrusted*: what they say next waits until their labels agree with the model again or a
 /// further check supports them, and then counts; if a further check contradicts it, or no more second opinions are
 /// affordable, it is quarantined too. Nothing is lost: [`Pipeline::readmit`](crate::Pipeline::readmit) takes single rows
 /// back from quarantine, whatever somebody says anew of a label that was taken back counts, and
 /// [`Pipeline::trust_labels`](crate::Pipeline::trust_labels) lets all of it count again.
 ///
-/// No label waits for ever. A check that nobody answers within [`patience`](Self::patience) is *unresolved*: the labels that
-/// it holds are quarantined, because that can be taken back, an alarm says so, and later labels are looked at anew. Labels
-/// that wait without a check, because they are too few to ask about or their authors are distrusted, are quarantined after that
-/// time. Where only one person labels (or has labelled since a check was
-/// left unanswered), nobody can tell a fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
+/// No label waits for ever. A check that nobody answers within [`patience`](Self::patience) is *unresolved*: the labels
+/// that it holds are quarantined, because that can be taken back, an alarm says so, and later labels are looked at anew.
+/// Labels that wait without a check, because they are too few to ask about or their authors are distrusted, are
+/// quarantined after that time. Where only one person labels (or has labelled since a check was left unanswered), nobody
+/// can tell a fault from a drift: nothing waits, the labels count, and a collapse raises an alarm.
 ///
 /// Guarantee: if the chance of a contradiction is at most its expected level on every row, at least
 /// [`labels_per_opening`](Self::labels_per_opening) labels pass on average before a check opens without a cause. If the
