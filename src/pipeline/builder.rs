@@ -37,7 +37,7 @@ pub enum Mode {
     Unattended,
 }
 
-/// Builds a [`Pipeline`]; the [crate's first page](crate) shows the whole loop.
+/// Builds a [`Pipeline`](crate::Pipeline); the [crate's first page](crate) shows the whole loop.
 pub struct PipelineBuilder {
     name: String,
     pub(super) schema: Arc<Schema>,
@@ -409,7 +409,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// How often the worker of [`Pipeline::spawn`] polls; twice a second unless told.
+    /// How often the worker of [`Pipeline::spawn`](crate::Pipeline::spawn) polls; twice a second unless told.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.settings.poll_every = interval;
         self

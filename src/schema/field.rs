@@ -43,7 +43,7 @@ pub enum FieldKind {
     },
 }
 
-/// One field of a [`Schema`].
+/// One field of a [`Schema`](crate::Schema).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Field {
     pub(super) name: String,
@@ -100,7 +100,7 @@ impl Field {
         self
     }
 
-    /// Limits a number or integer to `low..=high`. On another kind, [`Schema::new`] reports it as a mistake.
+    /// Limits a number or integer to `low..=high`. On another kind, [`Schema::new`](crate::Schema::new) reports it as a mistake.
     pub fn range(mut self, low: f64, high: f64) -> Self {
         match &mut self.kind {
             FieldKind::Number { range } => *range = Some((low, high)),
@@ -114,7 +114,7 @@ impl Field {
     /// A text must match this regular expression somewhere; anchor it with `^` and `$` to match it as a whole.
     ///
     /// Syntax of the crate `regex-lite`: no look-around and no back references, so that matching takes linear time;
-    /// `\d`, `\w` and `\s` are ASCII. On another kind than text, [`Schema::new`] reports it as a mistake.
+    /// `\d`, `\w` and `\s` are ASCII. On another kind than text, [`Schema::new`](crate::Schema::new) reports it as a mistake.
     pub fn pattern(mut self, regex: impl Into<String>) -> Self {
         self.rules.pattern = Some(regex.into());
         self
@@ -131,8 +131,8 @@ impl Field {
 
     /// A timestamp is at most this much older than its observation, and at most one minute younger (clocks differ).
     ///
-    /// [`Schema::check_at`] and [`SchemaGate`](crate::SchemaGate) look after it. On another kind, or if the age is
-    /// negative, [`Schema::new`] reports it as a mistake.
+    /// [`Schema::check_at`](crate::Schema::check_at) and [`SchemaGate`](crate::SchemaGate) look after it. On another kind, or if the age is
+    /// negative, [`Schema::new`](crate::Schema::new) reports it as a mistake.
     pub fn fresh(mut self, max_age: TimeDelta) -> Self {
         self.rules.fresh = Some(max_age.num_microseconds().unwrap_or(i64::MAX));
         self
@@ -141,7 +141,7 @@ impl Field {
     /// A number, whole number or timestamp is never smaller than in an earlier sample that passed; equal is allowed.
     ///
     /// [`SchemaGate`](crate::SchemaGate) looks after it. One value that is far too large, but allowed, shuts out
-    /// what follows: give the field a range too. On another kind, [`Schema::new`] reports it as a mistake.
+    /// what follows: give the field a range too. On another kind, [`Schema::new`](crate::Schema::new) reports it as a mistake.
     pub fn increasing(mut self) -> Self {
         self.rules.increasing = true;
         self
