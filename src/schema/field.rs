@@ -148,20 +148,24 @@ impl Field {
     }
 
     /// Name of the field.
+    #[inline]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Kind of the field.
+    #[inline]
     pub fn kind(&self) -> &FieldKind {
         &self.kind
     }
 
     /// May the value be missing?
+    #[inline]
     pub fn is_nullable(&self) -> bool {
         self.nullable
     }
 
+    #[inline]
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
     }
