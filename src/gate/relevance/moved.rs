@@ -24,10 +24,33 @@ struct Moved {
     text: String,
 }
 
-/// The columns that moved by more than chance explains, furthest first; `None` if there is none.
-pub(super) fn moved(reference: &Reference, rows: &[&Row]) -> Option<Reason> {
+/// A numeric column of the training data's sample, ready for the comparison.
+#[derive(Debug, Clone)]
+pub(super) struct Before {
+    /// Its finite values.
+    sorted: Vec<f64>,
+    bins: Bins,
+    /// How many of them lie in each bin.
+    counts: Vec<u64>,
+}
+
+/// The numeric columns of `reference`; `None` for one without a finite value.
+pub(super) fn before(reference: &Reference) -> Vec<Option<Before>> {
+    let column = |at| {
+        let sorted = sorted(&reference.column(at));
+        let bins = Bins::new(&sorted, BINS)?;
+        let counts = bins.count(&sorted);
+        Some(Before { sorted, bins, counts })
+    };
+    (0..reference.schema().value_columns().len()).map(column).collect()
+}
+
+/// The columns that moved by more than chance explains, furthest first; `None` if there is none. `before` is that of the
+/// same reference.
+pub(super) fn moved(reference: &Reference, before: &[Option<Before>], rows: &[&Row]) -> Option<Reason> {
     let schema = reference.schema();
-    let numbers = schema.value_columns().iter().enumerate().map(|(at, name)| number(reference, rows, at, name));
+    let numbers = schema.value_columns().iter().zip(before).enumerate();
+    let numbers = numbers.map(|(at, (name, before))| number(before.as_ref()?, rows, at, name));
     let codes = schema.code_columns().iter().enumerate().map(|(at, name)| category(reference, rows, at, name));
     let level = LEVEL / (schema.value_columns().len() + schema.code_columns().len()).max(1) as f64;
     let mut found: Vec<Moved> = numbers.chain(codes).flatten().filter(|moved| moved.p_value < level).collect();
@@ -38,14 +61,12 @@ pub(super) fn moved(reference: &Reference, rows: &[&Row]) -> Option<Reason> {
 }
 
 /// Finite values against those of the reference's sample. Ties make the p-value too large, not too small.
-fn number(reference: &Reference, rows: &[&Row], at: usize, name: &str) -> Option<Moved> {
-    let before = reference.column(at);
-    let now: Vec<f64> = rows.iter().filter_map(|row| row.values().get(at).copied()).collect();
-    let pooled = Pooled::new(&sorted(&before), &sorted(&now))?;
+fn number(before: &Before, rows: &[&Row], at: usize, name: &str) -> Option<Moved> {
+    let values: Vec<f64> = rows.iter().filter_map(|row| row.values().get(at).copied()).collect();
+    let now = sorted(&values);
+    let pooled = Pooled::new(&before.sorted, &now)?;
     let effect = distance(&pooled);
-    let finite = |values: &[f64]| values.iter().copied().filter(|value| value.is_finite()).collect::<Vec<f64>>();
-    let bins = Bins::new(&before, BINS)?;
-    let psi = Distance::Psi.between(&bins.count(&finite(&before)), &bins.count(&finite(&now)))?;
+    let psi = Distance::Psi.between(&before.counts, &before.bins.count(&now))?;
     let p_value = p_value(pooled.n, pooled.m, effect, Method::Asymptotic);
     Some(Moved { effect, p_value, text: format!("`{name}` KS {effect:.3} (PSI {psi:.2})") })
 }

@@ -222,11 +222,12 @@ fn the_columns_that_moved_furthest_are_noted_with_their_effects() {
 #[test]
 fn sound_batches_have_a_moved_column_as_seldom_as_promised() {
     let references = training();
+    let before = moved::before(&references.training);
     let runs = 150;
     let moved = (0..runs).filter(|seed| {
         let rows = batch(40, Lane::Random, |n, row| fill(row, 9_000_000 + 40 * seed + n));
         let rows: Vec<&Row> = rows.iter().map(|sample| &sample.observation.row).collect();
-        moved::moved(&references.training, &rows).is_some()
+        moved::moved(&references.training, &before, &rows).is_some()
     });
     let count = moved.count() as u64;
     assert!(lower(count, runs, 0.9999) <= 0.01, "{count} of {runs}");
