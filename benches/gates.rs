@@ -10,8 +10,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use feedloop::chrono::DateTime;
 use feedloop::{
     Annotation, Annotator, Audited, BatchDraft, ConfidenceRouter, Deduplicate, DraftRow, GateContext, Label,
-    LabelConsistency, LabelRouter, Lane, QualityGate, References, Relevance, RouteContext, Sample, SchemaGate, Stage,
-    predicted_label,
+    LabelConsistency, LabelRouter, Lane, QualityGate, References, Relevance, Route, RouteContext, Sample, SchemaGate,
+    Stage, predicted_label,
 };
 
 const WIDTH: usize = 32;
@@ -93,19 +93,21 @@ fn gates(c: &mut Criterion<ThreadTime>) {
     audit(c, &world, "relevance", Relevance::default());
 }
 
-/// Most are auto-labelled, as the audits beforehand found no error.
+/// Most are auto-labelled, as audits find no error; one in ten is audited and answered at once.
 fn router(c: &mut Criterion<ThreadTime>) {
     let world = World::new();
-    let mut router = ConfidenceRouter::max_error(0.02).max_exposure(u64::MAX).cap(1.0);
+    let mut router = ConfidenceRouter::max_error(0.02).audit(0.1).cap(1.0);
     router.rebase(&world.references).expect("the reference suits");
-    for sample in &world.samples[..1_000] {
-        let (auto, time) = (world.predicted(sample), DateTime::UNIX_EPOCH);
+    let time = DateTime::UNIX_EPOCH;
+    let answer = |router: &mut ConfidenceRouter, sample: &Sample| {
+        let auto = world.predicted(sample);
         router.learn(&Audited { sample, auto, confidence: 0.9, human: auto, time }).expect("the router works");
-    }
+    };
+    world.samples[..1_000].iter().for_each(|sample| answer(&mut router, sample));
     let context = RouteContext {
         schema: &world.stream.schema,
         references: &world.references,
-        now: DateTime::UNIX_EPOCH,
+        now: time,
         waiting: 0,
         alarm: false,
         standing: false,
@@ -114,7 +116,13 @@ fn router(c: &mut Criterion<ThreadTime>) {
     let mut group = c.benchmark_group("router");
     group.throughput(Throughput::Elements(1));
     group.bench_function("confidence", |b| {
-        b.iter(|| router.route(black_box(samples.next().expect("a cycle")), &context).expect("the router works"));
+        b.iter(|| {
+            let sample = black_box(samples.next().expect("a cycle"));
+            if let Route::Auto { audit: Some(_), .. } = router.route(sample, &context).expect("the router works") {
+                answer(&mut router, sample);
+                black_box(router.cohorts(time, false));
+            }
+        });
     });
 }
 

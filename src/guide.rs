@@ -212,7 +212,8 @@ pub mod gates {
     //!
     //! A label that is **corrected or taken back after its batch was sealed** changes no batch. The next one says which label counts
     //! ([`Manifest::corrected`](crate::Manifest::corrected)), and models are trained on that from then on; corrections count as
-    //! new labels for [`new_labels`](crate::new_labels), and are reason enough for a run.
+    //! new labels for [`new_labels`](crate::new_labels), and are reason enough for a run. Where people disagree about a sealed row,
+    //! one more is asked, likewise; nothing counts of it until a majority or the world has decided.
     //!
     //! A [`Schema`](crate::Schema) may [grow](crate::Schema::evolve) over a store that is there: new nullable fields, wider
     //! ranges, more categories; [`Pipeline::schema_history`](crate::Pipeline::schema_history) lists its versions. Anything

@@ -158,6 +158,48 @@ fn the_next_batch_corrects_those_before_it_and_models_are_trained_on_what_counts
     made_again(&host);
 }
 
+/// Whom the queue would ask about `sample`: the ticket goes back.
+fn is_asked(host: &Host, who: &str, sample: PredictionId) -> bool {
+    let tickets = host.queue.claim(who, 1_000, TimeDelta::minutes(1)).unwrap();
+    tickets.iter().for_each(|ticket| host.queue.release(ticket.task.sample, who).unwrap());
+    tickets.iter().any(|ticket| ticket.task.sample == sample)
+}
+
+#[test]
+fn of_people_who_disagree_about_a_sealed_row_another_one_decides() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut host, lessons) = taught(directory.path());
+    let samples = batched(&host);
+    let [settled, told, open] = [3, 7, 11].map(|which| (samples[which].id(), samples[which].sealed.unwrap()));
+    let annotate = |host: &mut Host, (sample, label): (PredictionId, Label), who: &str| {
+        host.queue.annotate(sample, who, label, 1.0, None).unwrap();
+        host.pipeline.poll().unwrap();
+    };
+    for (sample, sealed) in [settled, told, open] {
+        assert!(!is_asked(&host, "third", sample), "nobody disagrees yet");
+        annotate(&mut host, (sample, other(sealed)), "second");
+        let sample = &world(&host).samples[&sample];
+        assert_eq!((sample.state, sample.label.is_some()), (SampleState::Batched, false), "nothing counts of it");
+    }
+    host.restart(|builder| looped(builder, &lessons, directory.path()));
+    assert!([settled, told, open].iter().all(|(sample, _)| is_asked(&host, "third", *sample)));
+    assert!(!is_asked(&host, "second", open.0), "who has answered is not asked again");
+
+    say(&mut host, told.0, Some(told.1));
+    assert!(!is_asked(&host, "third", told.0), "the world has said it");
+    annotate(&mut host, (settled.0, other(settled.1)), "third");
+    assert!(!is_asked(&host, "fourth", settled.0), "two of three agree");
+    assert!(is_asked(&host, "third", open.0), "one against one");
+
+    host.pipeline.retrain_now("test").unwrap();
+    host.pipeline.poll().unwrap();
+    let mut expected = lessons.lock().unwrap()[0].clone();
+    expected.insert(key(&samples[3]), other(settled.1));
+    expected.remove(&key(&samples[11]));
+    assert_eq!(lessons.lock().unwrap()[1], expected);
+    made_again(&host);
+}
+
 #[test]
 fn corrections_alone_start_a_run() {
     let directory = tempfile::tempdir().unwrap();

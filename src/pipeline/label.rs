@@ -18,8 +18,8 @@ use super::opinions::{
 };
 
 /// So many people are asked about a sample on which none of their labels has a majority; or as many as the router wanted,
-/// if those are more. Then it is quarantined: a sixth opinion rarely settles what five could not.
-const MOST_PEOPLE: usize = 5;
+/// if those are more. Then it is quarantined (in a batch: nothing counts of it): a sixth opinion rarely settles what five could not.
+pub(super) const MOST_PEOPLE: usize = 5;
 pub(super) const NO_CONSENSUS: &str = "no_consensus";
 
 impl Pipeline {
@@ -65,7 +65,8 @@ impl Pipeline {
             }
             _ => {}
         }
-        let open = matches!(sample.state, SampleState::Queued | SampleState::AutoLabelled);
+        // What is in a batch stays there; who is to count in the next one is asked about all the same.
+        let open = matches!(sample.state, SampleState::Queued | SampleState::AutoLabelled | SampleState::Batched);
         // A second opinion that a check asked for is judged by the check.
         let mut disputed = human && open && is_disputed(sample) && !self.retraining.asks_again(id);
         let asked = people(sample).len();
@@ -99,7 +100,13 @@ impl Pipeline {
         if disputed || (sample.state == SampleState::Queued && was == SampleState::Labelled) {
             let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
             self.ask(id, Ask { priority, overlap: sample.overlap, blind: true })?;
-        } else if !human && was == SampleState::Queued && sample.state == SampleState::Labelled {
+        } else if !human
+            && match was {
+                SampleState::Queued => sample.state == SampleState::Labelled,
+                SampleState::Batched => labelled && !was_labelled,
+                _ => false,
+            }
+        {
             self.withdraw(id)?;
         }
         if changed && labelled { self.learn(&sample) } else { Ok(()) }

@@ -1,9 +1,9 @@
 //! What the labels of a sample amount to: whose word counts, and what is still open.
 
-use super::label::NO_CONSENSUS;
+use super::label::{MOST_PEOPLE, NO_CONSENSUS};
 use crate::event::Label;
 use crate::review;
-use crate::sample::{Annotation, Annotator, Lane, Sample};
+use crate::sample::{Annotation, Annotator, Lane, Sample, SampleState};
 
 pub(super) fn annotator_name(annotator: &Annotator) -> String {
     match annotator {
@@ -14,10 +14,19 @@ pub(super) fn annotator_name(annotator: &Annotator) -> String {
     }
 }
 
-/// Have as many people answered as were to, without a majority?
+/// Have as many people answered as were to, without a majority, and the world says nothing?
 pub(super) fn is_disputed(sample: &Sample) -> bool {
     let people: Vec<Annotation> = people(sample).into_iter().cloned().collect();
-    review::consensus(&people, sample.overlap) == review::Consensus::Disputed
+    world_says(sample).is_none() && review::consensus(&people, sample.overlap) == review::Consensus::Disputed
+}
+
+/// Is a person still to say something of it? What is in a batch is asked about while those who have do not agree.
+pub(super) fn waits_for_people(sample: &Sample) -> bool {
+    match sample.state {
+        SampleState::Queued => true,
+        SampleState::Batched => is_disputed(sample) && people(sample).len() < MOST_PEOPLE,
+        _ => false,
+    }
 }
 
 /// Was the sample put aside because people do not agree, or because what they say is in doubt?

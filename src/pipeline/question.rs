@@ -2,7 +2,7 @@
 
 use super::Pipeline;
 use super::flow::JUDGING_PRIORITY;
-use super::opinions::is_users;
+use super::opinions::{is_users, waits_for_people};
 use crate::error::Error;
 use crate::event::PredictionId;
 use crate::review;
@@ -86,7 +86,7 @@ impl Pipeline {
     pub(super) fn ask_again(&mut self) -> Result<(), Error> {
         self.flow.unasked.extend(self.outbox.refused_tasks.drain(..));
         for id in self.flow.unasked.iter().copied().collect::<Vec<_>>() {
-            let waits = self.outbox.sample(id)?.filter(|sample| sample.state == SampleState::Queued);
+            let waits = self.outbox.sample(id)?.filter(|sample| waits_for_people(sample));
             let Some((judges, overlap)) = waits.map(|sample| (sample.lane.judges(), sample.overlap)) else {
                 self.flow.unasked.remove(&id);
                 continue;
@@ -128,14 +128,19 @@ impl Pipeline {
         while self.flow.tasks.front().is_some_and(|(created, _)| self.now - *created >= after) {
             let Some((created, id)) = self.flow.tasks.pop_front() else { break };
             let Some(sample) = self.outbox.sample(id)? else { continue };
-            if sample.state != SampleState::Queued {
+            if !waits_for_people(sample) {
                 continue;
             }
-            let labelled = is_users(&sample.label);
+            let (sealed, labelled) = (sample.state == SampleState::Batched, is_users(&sample.label));
             let task = self.outbox.task(id)?.and_then(|known| serde_json::from_slice::<review::Task>(&known.body).ok());
             if let Some(again) = task.map(|task| task.created).filter(|again| *again > created) {
                 // It was asked again since: its time begins there.
                 self.flow.tasks.push_back((again, id));
+                continue;
+            }
+            if sealed {
+                // It stays where it is, and nothing counts of it.
+                self.withdraw(id)?;
                 continue;
             }
             if labelled {

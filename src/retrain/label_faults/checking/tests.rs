@@ -18,6 +18,21 @@ struct Crowd {
     verdicts: Vec<CheckVerdict>,
 }
 
+/// Label `n`, of class 1, by a person; it contradicts or confirms a model that is sure.
+fn entry(n: u64, by: &str, contradicts: bool) -> Entry {
+    Entry {
+        id: id(u128::from(n)),
+        by: by.to_owned(),
+        model: ModelVersion::FIRST,
+        seen: at(n as i64),
+        label: Label::Class(1),
+        contradicts,
+        sure: Some(0.9),
+        looks: 0,
+        counts: false,
+    }
+}
+
 /// Which label of the crowd this is.
 fn number(entry: &Entry) -> u64 {
     (entry.seen - at(0)).num_seconds() as u64
@@ -54,17 +69,8 @@ impl Crowd {
             let number = self.next;
             self.next += 1;
             // Two classes: what contradicts the model is wrong if and only if it was swapped.
-            let entry = Entry {
-                id: id(u128::from(number)),
-                by: by[n % by.len()].into(),
-                model: self.model,
-                seen: at(number as i64),
-                label: Label::Class(u32::from(swapped)),
-                contradicts: agrees == swapped,
-                sure: Some(sure),
-                looks: 0,
-                counts: false,
-            };
+            let (model, label, sure) = (self.model, Label::Class(u32::from(swapped)), Some(sure));
+            let entry = Entry { model, label, sure, ..entry(number, by[n % by.len()], agrees == swapped) };
             let mut moved = self.checking.observe(entry, &self.rules);
             let next = moved.next.take();
             self.take(moved);
@@ -194,20 +200,6 @@ fn a_fault_is_kept_out_after_a_drift_that_a_new_model_has_learned() {
 
 #[test]
 fn who_agrees_as_before_is_spared() {
-    let entry = |n: u64, by: &str, contradicts: bool| {
-        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
-        Entry {
-            id,
-            by: by.into(),
-            model: ModelVersion::FIRST,
-            seen,
-            label,
-            contradicts,
-            sure: Some(0.9),
-            looks: 0,
-            counts: false,
-        }
-    };
     for (agreements, spared) in [(2, false), (6, true)] {
         let mut checking = Checking::default();
         let entries = (0..5).map(|n| entry(n, "bob", true)).chain((5..5 + agreements).map(|n| entry(n, "ann", false)));
@@ -280,19 +272,7 @@ fn labels_of_one_person_never_wait() {
 fn collapsed_by(team: &[&str]) -> (Checking, LabelFaults) {
     let (mut checking, rules) = (Checking::default(), LabelFaults::default());
     for n in 0..40_u64 {
-        let by = team[n as usize % team.len()].to_owned();
-        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
-        let entry = Entry {
-            id,
-            by,
-            model: ModelVersion::FIRST,
-            seen,
-            label,
-            contradicts: true,
-            sure: Some(0.9),
-            looks: 0,
-            counts: false,
-        };
+        let entry = entry(n, team[n as usize % team.len()], true);
         if let Some(Next::Ask { again }) = checking.observe(entry, &rules).next {
             checking.asking = Some(Asking { opened: at(40), rows: Vec::new(), again, text: String::new() });
             return (checking, rules);
@@ -309,19 +289,7 @@ fn a_check_that_nobody_answers_is_the_last_until_a_second_person_labels() {
     assert_eq!((moved.refused.len(), moved.cleared.len()), (held, 0));
     assert!(checking.distrust.is_none());
     let mut say = |by: &str, n: u64| {
-        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
-        let entry = Entry {
-            id,
-            by: by.into(),
-            model: ModelVersion::FIRST,
-            seen,
-            label,
-            contradicts: true,
-            sure: Some(0.9),
-            looks: 0,
-            counts: false,
-        };
-        let mut moved = checking.observe(entry, &rules);
+        let mut moved = checking.observe(entry(n, by, true), &rules);
         moved.cleared.extend(checking.settle(&rules).cleared);
         moved
     };
@@ -340,28 +308,15 @@ fn no_label_waits_longer_than_the_patience() {
     let (mut checking, rules) = collapsed_by(TEAM);
     checking.conclude(CheckVerdict::Fault, at(50), String::new(), &rules);
     assert!(checking.distrust.is_some());
-    let entry = |n: u64, contradicts: bool| {
-        let (id, seen, label) = (id(u128::from(n)), at(n as i64), Label::Class(1));
-        Entry {
-            id,
-            by: "ann".into(),
-            model: ModelVersion::FIRST,
-            seen,
-            label,
-            contradicts,
-            sure: Some(0.9),
-            looks: 0,
-            counts: false,
-        }
-    };
-    assert_eq!(checking.observe(entry(60, false), &rules), Moved::default());
+    assert_eq!(checking.observe(entry(60, "ann", false), &rules), Moved::default());
     assert_eq!(checking.overdue(at(60) + rules.patience - TimeDelta::seconds(1), &rules), Moved::default());
     let moved = checking.overdue(at(60) + rules.patience, &rules);
     assert_eq!((moved.refused.len(), checking.waiting().count()), (1, 0), "of people who are distrusted");
     let mut checking = Checking::default();
     checking.known.extend(TEAM.iter().map(|name| (*name).to_owned()));
-    (60..64)
-        .for_each(|n| assert_eq!(checking.observe(entry(n, true), &rules), Moved::default(), "too few to ask about"));
+    (60..64).for_each(|n| {
+        assert_eq!(checking.observe(entry(n, "ann", true), &rules), Moved::default(), "too few to ask about")
+    });
     assert_eq!(checking.settle(&rules), Moved::default());
     let moved = checking.overdue(at(60) + rules.patience, &rules);
     assert_eq!((moved.cleared.len(), moved.refused.len()), (0, 4), "the agreement has collapsed");
@@ -383,9 +338,7 @@ fn labels_in_slight_doubt_count_at_once_and_only_a_fault_found_soon_takes_them_b
         checking.suspicion.ln = 10_f64.ln();
         for n in 0..6_u64 {
             // It says nothing for or against a collapse.
-            let (id, by, seen) = (id(u128::from(n)), TEAM[n as usize % 2].to_owned(), at(n as i64));
-            let (model, label) = (ModelVersion::FIRST, Label::Class(1));
-            let entry = Entry { id, by, model, seen, label, contradicts: false, sure: None, looks: 0, counts: false };
+            let entry = Entry { sure: None, ..entry(n, TEAM[n as usize % 2], false) };
             assert_eq!(checking.observe(entry, &rules), Moved::default());
             assert_eq!(checking.settle(&rules).cleared.len(), 1);
             assert_eq!(checking.waiting().count(), 0);
@@ -405,11 +358,7 @@ fn labels_in_slight_doubt_count_at_once_and_only_a_fault_found_soon_takes_them_b
 #[test]
 fn a_label_that_was_changed_meanwhile_is_not_taken_back() {
     let mut checking = Checking::default();
-    let entry = |n: u64, counts: bool| {
-        let (id, by, seen, label) = (id(u128::from(n)), "ann".to_owned(), at(n as i64), Label::Class(1));
-        let (model, contradicts, sure, looks) = (ModelVersion::FIRST, true, None, 1);
-        Entry { id, by, model, seen, label, contradicts, sure, looks, counts }
-    };
+    let entry = |n, counts| Entry { counts, ..entry(n, "ann", true) };
     checking.suspicion.entries = vec![entry(1, true), entry(2, true), entry(3, true), entry(4, false)];
     checking.keep_only(id(1), Some(Label::Class(0)));
     checking.keep_only(id(2), None);
