@@ -18,7 +18,8 @@ use super::opinions::{
 };
 
 /// So many people are asked about a sample on which none of their labels has a majority; or as many as the router wanted,
-/// if those are more. Then it is quarantined (in a batch: nothing counts of it): a sixth opinion rarely settles what five could not.
+/// if those are more. Then it is quarantined, or stays in its batch and counts for nothing: a sixth opinion rarely settles what
+/// five could not.
 pub(super) const MOST_PEOPLE: usize = 5;
 pub(super) const NO_CONSENSUS: &str = "no_consensus";
 
@@ -77,6 +78,11 @@ impl Pipeline {
         } else if disputed {
             sample.overlap += 1;
         }
+        let settled = match was {
+            SampleState::Queued => sample.state == SampleState::Labelled,
+            SampleState::Batched => labelled && !was_labelled,
+            _ => false,
+        };
         // A person who agrees with the model has said something new as well.
         let said = |label: &Option<Annotation>| label.as_ref().map(|a| (a.label, a.annotator.clone()));
         let changed = said(&before) != said(&sample.label);
@@ -100,13 +106,7 @@ impl Pipeline {
         if disputed || (sample.state == SampleState::Queued && was == SampleState::Labelled) {
             let priority = if sample.lane.judges() { JUDGING_PRIORITY } else { 1.0 };
             self.ask(id, Ask { priority, overlap: sample.overlap, blind: true })?;
-        } else if !human
-            && match was {
-                SampleState::Queued => sample.state == SampleState::Labelled,
-                SampleState::Batched => labelled && !was_labelled,
-                _ => false,
-            }
-        {
+        } else if !human && settled {
             self.withdraw(id)?;
         }
         if changed && labelled { self.learn(&sample) } else { Ok(()) }
