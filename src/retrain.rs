@@ -149,9 +149,26 @@ pub struct ModelRecord {
     /// Why it must not be served any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<Reason>,
+    /// When its artifact was removed, because [nobody needs it any more](crate::Retention::most_models): an inline one is
+    /// empty, a file may be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<DateTime<Utc>>,
 }
 
 impl ModelRecord {
+    /// The states of records of models, as the store indexes them: the last is that of models without an artifact.
+    pub(crate) const STATES: [&str; 3] = ["usable", "quarantined", "removed"];
+
+    /// Its state.
+    pub(crate) fn state(&self) -> &'static str {
+        let [usable, quarantined, removed] = ModelRecord::STATES;
+        match (self.removed, &self.quarantined) {
+            (Some(_), _) => removed,
+            (None, Some(_)) => quarantined,
+            (None, None) => usable,
+        }
+    }
+
     /// Is this batch among those that it was trained on? All are that were sealed for its run or for one before.
     pub(crate) fn is_trained_on(&self, batch: &Manifest) -> bool {
         self.batch.is_some() && batch.run <= self.run

@@ -255,6 +255,72 @@ fn rows_of_old_batches_go_only_if_that_is_asked_for() {
     check(&**host.pipeline.store(), "closed");
 }
 
+/// Every run of `adaptive` trains seven models, of which one is served.
+#[test]
+fn only_so_many_models_that_nobody_needs_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let change = |retention: Retention| {
+        let at = directory.path().to_owned();
+        move |builder: feedloop::PipelineBuilder| {
+            let trainer = FnTrainer::inline(|job: &TrainJob| {
+                let directory = job.directory.as_ref().unwrap();
+                std::fs::create_dir_all(directory)?;
+                std::fs::write(directory.join("log"), "trained")?;
+                Ok(fit(job))
+            });
+            let builder = builder.trigger(new_labels(60)).train(trainer).evaluate(evaluator(Profile::adaptive()));
+            builder.directory(at).retain(retention)
+        }
+    };
+    let four = Retention { most_models: Some(4), ..Retention::default() };
+    let stored = |host: &Host| {
+        let bytes = records(&*host.store, "closed", Kind::Model).into_iter().filter(|record| record.state == "bytes");
+        bytes.filter(|record| !record.body.is_empty()).count()
+    };
+    let directories =
+        || std::fs::read_dir(directory.path()).unwrap().filter(|e| e.as_ref().unwrap().path().join("log").exists());
+    let models = |host: &Host| check(&*host.store, "closed").models;
+
+    let mut host = Host::new(change(Retention::default()));
+    for concept in [0.5, 0.6, 0.7, 0.8] {
+        host.turn(60, concept);
+    }
+    let trained = models(&host).len();
+    assert!(trained > 21 && stored(&host) == trained, "nothing goes unless told: {} of {trained}", stored(&host));
+    assert_eq!(directories().count(), trained - 1, "all but the first model were trained in a directory");
+
+    host.restart(change(four));
+    for concept in [0.75, 0.7, 0.65] {
+        host.clock.advance(TimeDelta::minutes(2));
+        host.turn(60, concept);
+    }
+    host.clock.advance(TimeDelta::minutes(2));
+    host.pipeline.poll().unwrap();
+    let all = models(&host);
+    let (gone, left): (Vec<_>, Vec<_>) = all.values().partition(|model| model.removed.is_some());
+    // Needed are the first, six that race, and up to three that are served, were served before or were kept last.
+    assert!((11..=14).contains(&left.len()), "four, and those that are needed: {}", left.len());
+    assert!(gone.len() > 28 && stored(&host) == left.len());
+    assert_eq!(directories().count(), left.len() - 1);
+    let needed: Vec<ModelVersion> = left.iter().map(|model| model.version).collect();
+    let served = host.pipeline.status().unwrap().champion;
+    assert!(needed.contains(&served) && needed.contains(&ModelVersion::FIRST));
+    check_journal(&*host.store, "closed");
+
+    // What is needed is there: after a restart the loop rolls back, and goes on.
+    host.restart(change(four));
+    host.pipeline.rollback("a person looked at it").unwrap();
+    host.pipeline.poll().unwrap();
+    let back = host.pipeline.status().unwrap().champion;
+    assert!(back != served && needed.contains(&back));
+    let runs = host.pipeline.status().unwrap().runs;
+    for _ in 0..3 {
+        host.turn(60, 0.6);
+    }
+    assert!(host.pipeline.status().unwrap().runs > runs);
+    check(&*host.store, "closed");
+}
+
 #[test]
 fn a_retention_without_sense_is_a_mistake() {
     let built = Pipeline::builder("p", support::schema())

@@ -234,7 +234,7 @@ pub(super) fn models_with(store: &dyn Store, pipeline: &str, batch: &Manifest) -
     // Versions are numbered as they are trained: none before the first one of the batch's own run can be with it.
     let run: Option<Run> = batch.run.map(|run| need(store, pipeline, Kind::Run, &run.to_string())).transpose()?;
     let before = run.map(|run| run.models.iter().min().map_or(run.base.0, |first| first.0.saturating_sub(1)));
-    for state in ["usable", "quarantined"] {
+    for state in ModelRecord::STATES {
         let mut after = before.map(|version| (version as i64, ModelVersion(version).to_string()));
         loop {
             let from = after.as_ref().map(|(rank, id)| (*rank, id.as_str()));

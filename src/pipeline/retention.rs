@@ -3,8 +3,10 @@
 use chrono::TimeDelta;
 
 use super::Pipeline;
+use super::outbox::parse;
 use crate::error::Error;
 use crate::event::PredictionId;
+use crate::retrain::ModelRecord;
 use crate::sample::{Sample, SampleState};
 use crate::store::{Indexed, Kind, Record, Write};
 
@@ -41,6 +43,11 @@ pub struct Retention {
     /// Rows of batches go so long after their batch was sealed; for ever unless told. The batch keeps its name, and later
     /// models are trained without them.
     pub batches_for: Option<TimeDelta>,
+    /// At most so many models that are not needed any more keep what was trained: the oldest lose the bytes that are in the store, and
+    /// the directory of their job if the pipeline has a working directory. Needed are the first model, the served one, what it
+    /// can be rolled back to, and what takes part in a race or a run. The records stay, with the time
+    /// ([`ModelRecord::removed`](crate::ModelRecord::removed)), and so does a file that the host keeps elsewhere.
+    pub most_models: Option<u64>,
 }
 
 impl Retention {
@@ -69,6 +76,11 @@ impl Pipeline {
         let done = old.len();
         let mut unit = self.old_unmatched(&retention)?;
         let unmatched = unit.len();
+        let models = self.old_models(&retention)?;
+        let removed = models.len();
+        for model in models {
+            unit.extend(self.remove_model(model)?);
+        }
         let mut reasons: Vec<&str> = Vec::new();
         for (sample, why) in old {
             unit.extend(self.emptied_records(sample.id())?);
@@ -79,11 +91,14 @@ impl Pipeline {
                 reasons.push(why);
             }
         }
-        self.flow.retain_after = (done < STEP).then(|| self.now + PAUSE);
-        if done + unmatched == 0 {
+        self.flow.retain_after = (done.max(removed) < STEP).then(|| self.now + PAUSE);
+        if done + unmatched + removed == 0 {
             return Ok(());
         }
-        let subject = format!("{done} samples, {unmatched} unmatched");
+        if removed > 0 {
+            reasons.push("the models are not needed any more");
+        }
+        let subject = format!("{done} samples, {unmatched} unmatched, {removed} models");
         self.note("expired", subject, Some("retention"), Some(&reasons.join("; ")));
         self.outbox.push_with_samples(unit)?;
         self.outbox.commit()?;
@@ -158,5 +173,30 @@ impl Pipeline {
             }
         }
         Ok(unit)
+    }
+
+    /// Models that are to lose what was trained, the oldest first; at most a step.
+    fn old_models(&self, retention: &Retention) -> Result<Vec<ModelRecord>, Error> {
+        let Some(most) = retention.most_models else { return Ok(Vec::new()) };
+        let needed = self.retraining.live_versions();
+        let [kept @ .., _] = ModelRecord::STATES;
+        let mut total = 0;
+        for state in kept {
+            total += self.outbox.count(Kind::Model, Some(state))?;
+        }
+        let over = total.saturating_sub(needed.len() as u64).saturating_sub(most).min(STEP as u64) as usize;
+        if over == 0 {
+            return Ok(Vec::new());
+        }
+        let mut oldest: Vec<ModelRecord> = Vec::new();
+        for state in kept {
+            for record in self.outbox.page(Kind::Model, state, None, over + needed.len())? {
+                oldest.push(parse(&record)?);
+            }
+        }
+        oldest.retain(|model| !needed.contains(&model.version));
+        oldest.sort_by_key(|model| model.version);
+        oldest.truncate(over);
+        Ok(oldest)
     }
 }

@@ -187,6 +187,7 @@ pub(crate) mod tests {
             dataset: None,
             trained: chrono::DateTime::UNIX_EPOCH,
             quarantined: None,
+            removed: None,
         }
     }
 

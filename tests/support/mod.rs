@@ -183,7 +183,11 @@ pub fn check(store: &dyn Store, pipeline: &str) -> World {
     world.runs = parsed::<Run>(store, pipeline, Kind::Run).into_iter().map(|(_, run)| (run.id.0, run)).collect();
     for record in records(store, pipeline, Kind::Model).into_iter().filter(|record| record.state != "bytes") {
         let model: ModelRecord = serde_json::from_slice(&record.body).unwrap();
-        let state = if model.quarantined.is_some() { "quarantined" } else { "usable" };
+        let state = match (model.removed, &model.quarantined) {
+            (Some(_), _) => "removed",
+            (None, Some(_)) => "quarantined",
+            (None, None) => "usable",
+        };
         assert_eq!(record.state, state);
         world.models.insert(model.version, model);
     }

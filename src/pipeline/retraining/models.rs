@@ -1,17 +1,20 @@
 //! The records of models: which of them are needed, and how they are kept.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
 
+use super::super::Pipeline;
 use super::super::outbox::Outbox;
 use super::{Phase, Retraining};
 use crate::error::Error;
 use crate::event::ModelVersion;
-use crate::retrain::{Artifact, ModelRecord};
+use crate::retrain::{Artifact, ModelRecord, Recipe, RunId};
 use crate::store::{Indexed, Kind, Write};
 
 impl Retraining {
     /// Versions that are needed: served, previous, kept, candidate, racing, or in the round under way.
-    pub(super) fn live_versions(&self) -> BTreeSet<ModelVersion> {
+    pub(in crate::pipeline) fn live_versions(&self) -> BTreeSet<ModelVersion> {
         let state = &self.state;
         let candidate = state.run.as_ref().and_then(|run| run.candidate);
         let deploying = if let Phase::Deploying { to, .. } = &state.phase { Some(*to) } else { None };
@@ -24,15 +27,15 @@ impl Retraining {
         single.into_iter().flatten().chain(trained).chain(round).chain(watched).chain(racing).collect()
     }
 
-    /// Record and bytes of a model; the bytes of an inline artifact are a record of their own.
+    /// Record and bytes of a model; the bytes of an inline artifact are a record of their own, empty if it was removed.
     pub(super) fn save_model(&self, outbox: &Outbox, record: &ModelRecord) -> Result<Vec<Write>, Error> {
         let version = record.version;
-        let state = if record.quarantined.is_some() { "quarantined" } else { "usable" };
-        let indexed = Indexed { state, rank: version.0 as i64, due: None };
+        let indexed = Indexed { state: record.state(), rank: version.0 as i64, due: None };
         let mut writes = Vec::new();
         let mut stored = record.clone();
         if let Artifact::Inline(bytes) = &mut stored.artifact {
             let bytes = std::mem::take(bytes);
+            let bytes = if record.removed.is_some() { Vec::new() } else { bytes };
             let indexed = Indexed { state: "bytes", rank: version.0 as i64, due: None };
             writes.push(outbox.raw(Kind::Model, &artifact_key(version), indexed, bytes));
         }
@@ -56,6 +59,31 @@ impl Retraining {
         let live = self.live_versions();
         self.models.retain(|version, _| live.contains(version));
     }
+}
+
+impl Pipeline {
+    /// Takes what was trained from a model that nobody needs: the directory of its job at once, its bytes by the writes. A
+    /// directory that cannot be removed stays, and the journal says so.
+    pub(in crate::pipeline) fn remove_model(&mut self, mut record: ModelRecord) -> Result<Vec<Write>, Error> {
+        let directory = self.retraining.parts.directory.as_ref();
+        if let (Some(directory), Some(run), Some(recipe)) = (directory, record.run, record.recipe) {
+            let job = directory.join(job_key(run, recipe));
+            self.outbox.check_place()?;
+            if let Err(error) = fs::remove_dir_all(&job)
+                && error.kind() != ErrorKind::NotFound
+            {
+                let text = format!("{} stays: {error}", job.display());
+                self.note("expired", record.version.to_string(), Some("retention"), Some(&text));
+            }
+        }
+        record.removed = Some(self.now);
+        self.retraining.save_model(&self.outbox, &record)
+    }
+}
+
+/// The idempotency key of the job that trains by `recipe` for `run`; its directory has the same name.
+pub(super) fn job_key(run: RunId, recipe: Recipe) -> String {
+    format!("{run}-{}", recipe.as_str())
 }
 
 fn artifact_key(version: ModelVersion) -> String {

@@ -39,6 +39,7 @@ impl Pipeline {
                 dataset: None,
                 trained: self.now,
                 quarantined: None,
+                removed: None,
             };
             if fresh {
                 let writes = self.retraining.save_model(&self.outbox, &record)?;

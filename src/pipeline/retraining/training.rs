@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::Pipeline;
+use super::models::job_key;
 use super::rounds::Scored;
 use super::{Job, Phase};
 use crate::dataset::Dataset;
@@ -51,7 +52,7 @@ impl Pipeline {
         for recipe in recipes {
             let data = self.training_data(recipe)?;
             let dataset = self.dataset_version(recipe, &data)?;
-            let (key, digest) = (format!("{run}-{}", recipe.as_str()), dataset.digest.clone());
+            let (key, digest) = (job_key(run, recipe), dataset.digest.clone());
             jobs.push(Job { key, recipe, digest, dataset: Some(dataset), version: None, failed: None });
         }
         let text = jobs.iter().map(|job| job.recipe.as_str()).collect::<Vec<_>>().join(", ");
@@ -121,6 +122,7 @@ impl Pipeline {
                         dataset,
                         trained: self.now,
                         quarantined: None,
+                        removed: None,
                     };
                     let mut writes = self.retraining.save_model(&self.outbox, &record)?;
                     self.retraining.models.insert(version, record);
