@@ -366,7 +366,9 @@ pub mod retraining {
     //! **[`adaptive`](crate::Profile::adaptive)**, for fast drift and few labels. The evidence belongs to the recipes, not to one
     //! model: six of them, and "keep the first model", race by discounted prequential score on the random lane. What is promoted is
     //! a model of the [blend](crate::Recipe::Blend), trained on rows weighted by what each recipe has earned: with few labels
-    //! it stands between all recipes, with many it follows the best. A run therefore trains seven models. Refits are promoted
+    //! it stands between all recipes, with many it follows the best. A run therefore trains seven models, the blend last. Where the
+    //! models are trees, let the trainer average [those of the recipes](crate::TrainJob::members) instead: a fully grown tree fits every
+    //! row, however little it weighs (`examples/common/model/forest.rs`). Refits are promoted
     //! without evidence of their own, unless they change less than 1 % of the predictions or fail the smoke test.
     //! **No harm is excluded** below about 25 labels on which
     //! the recipes differ, and nothing is promised about a single refit. The watch is the safety net, but a thin one:
@@ -428,7 +430,7 @@ pub mod lineage {
     //! Whatever changes the loop is entered into a journal, a chain of digests that is committed with the change;
     //! [`Control::verify_journal`](crate::Control::verify_journal) compares it with what is stored. The content of one sample is taken out
     //! by [`Control::erase`](crate::Control::erase), which names the batches and models that were made with it; the chain still verifies.
-    //! [`retain`](crate::PipelineBuilder::retain) bounds what is kept, [`redact`](crate::PipelineBuilder::redact) changes it before it is stored.
+    //! [`retain`](crate::PipelineBuilder::retain) bounds what is kept, models that nobody needs any more included; [`redact`](crate::PipelineBuilder::redact) changes it before it is stored.
     //!
     //! [`Status`](crate::Status) tells what was counted, the samples by state, what each stage cannot see, what the trigger waits for,
     //! the run in flight, the watch, and why the loop is frozen, if it is. It is plain serde: serve it as JSON.

@@ -109,6 +109,7 @@
 //! | `http`, `https` | no | `HttpTrainer`: training by a service, in plain or over TLS (rustls) |
 //! | `conformance` | no | the suites that every stage, trigger and store passes, for yours |
 
+mod base64;
 mod chunk;
 mod clock;
 #[cfg(any(test, feature = "conformance"))]
@@ -178,10 +179,10 @@ pub use retrain::HttpTrainer;
 pub use retrain::{
     AdaptiveRules, Artifact, BatchId, Check, CommandTrainer, Comparison, ConfirmRules, CostMatrix, DataRef,
     DatasetVersion, Deployer, EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement,
-    LabelCheck, LabelChecks, LabelFaults, LabelledRows, LatencyBound, Manifest, Measured, Metric, MetricTable, Model,
-    ModelFigures, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Requirement, Run, RunId,
-    RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate, TrainJob, Trained, Trainer, Verdict,
-    Verified, Watch, WatchVerdict, verify_batch,
+    LabelCheck, LabelChecks, LabelFaults, LabelledRows, LatencyBound, Manifest, Measured, Member, Metric, MetricTable,
+    Model, ModelFigures, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Requirement, Run,
+    RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate, TrainJob, Trained, Trainer,
+    Verdict, Verified, Watch, WatchVerdict, verify_batch,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,

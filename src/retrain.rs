@@ -88,7 +88,7 @@ pub enum Recipe {
     /// The labels with weights that halve every 30 rows, and base data that weighs as much as 30 labels.
     Anchored,
     /// All of these mixed: each row's weight is what the recipes give it, in the proportion in which they have earned it
-    /// in the [`Race`].
+    /// in the [`Race`]. A trainer whose models can be averaged may do that instead: [`TrainJob::members`].
     Blend,
 }
 
@@ -254,10 +254,25 @@ pub struct TrainJob {
     pub data: Arc<Dataset>,
     /// The same by reference: base data and batches, with the directories that they are in, where they are on disk.
     pub dataset: DatasetVersion,
+    /// For a [blend](Recipe::Blend), which is begun when the run's other recipes have ended: their models and the first one.
+    ///
+    /// Models that learn smoothly from weighted rows, as linear ones, need none of them: they are fitted to `data`. A fully
+    /// grown tree fits every row, however little it weighs, so forests are better blended by growing no new one: each
+    /// member votes with its share.
+    pub members: Vec<Member>,
     /// Seed for the trainer's own randomness.
     pub seed: u64,
     /// Directory of this job, if the pipeline has a working directory: inputs are here, artifacts belong here.
     pub directory: Option<PathBuf>,
+}
+
+/// A model that a [blend](Recipe::Blend) may be made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Its share of the blend; the shares of all members sum to 1.
+    pub share: f64,
+    /// The model.
+    pub model: ModelRecord,
 }
 
 /// What a trainer made.

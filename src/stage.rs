@@ -1,12 +1,11 @@
 //! What detectors, gates and routers share: a name, a reference, a state that can be saved.
 
-mod base64;
-
 use std::any::Any;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::base64;
 use crate::error::{BoxError, message};
 use crate::reference::References;
 use crate::sample::Sample;

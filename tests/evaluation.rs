@@ -3,12 +3,15 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use feedloop::{
-    AdaptiveRules, Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, FnTrainer, Label,
-    Leakage, LineageNode, Metric, ModelRecord, ModelVersion, Observation, Outcome, Output, PairedEvaluator, Pipeline,
-    PipelineBuilder, Profile, Recipe, Requirement, Row, RunId, RunState, Schema, Target, TrainJob, Verdict, new_labels,
+    AdaptiveRules, Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, FnTrainer,
+    JobStatus, Label, Leakage, LineageNode, Metric, ModelRecord, ModelVersion, Observation, Outcome, Output,
+    PairedEvaluator, Pipeline, PipelineBuilder, Profile, Race, Recipe, Requirement, Row, RunId, RunState, Schema,
+    Target, TrainJob, Trained, Trainer, Verdict, new_labels,
 };
 use support::host::Host;
 use support::{Rng, base, evaluator, first_model, fit, id, schema, start, truth};
@@ -274,6 +277,89 @@ fn recipes_may_race_for_who_becomes_the_candidate_that_has_to_be_confirmed() {
     trained.retain(|recipe| *recipe != Recipe::Blend);
     assert_eq!(trained, Recipe::RACING);
     assert!((host.slot.get().model - 0.8).abs() < 0.11, "it serves {}", host.slot.get().model);
+}
+
+/// A service that needs a while for every job, for blends as long as it is held up, and cannot train by `Newest`.
+struct Slow {
+    jobs: BTreeMap<String, (TrainJob, bool)>,
+    begun: Arc<Mutex<Vec<TrainJob>>>,
+    held_up: Arc<AtomicBool>,
+}
+
+impl Trainer for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn start(&mut self, job: TrainJob) -> Result<(), BoxError> {
+        self.begun.lock().unwrap().push(job.clone());
+        self.jobs.insert(job.key.clone(), (job, false));
+        Ok(())
+    }
+
+    fn poll(&mut self, key: &str) -> Result<JobStatus<Trained>, BoxError> {
+        let Some((job, asked)) = self.jobs.get_mut(key) else { return Ok(JobStatus::Unknown) };
+        let waits = job.recipe == Recipe::Blend && self.held_up.load(Ordering::Relaxed);
+        if !std::mem::replace(asked, true) || waits {
+            return Ok(JobStatus::Running);
+        }
+        match job.recipe {
+            Recipe::Newest => Ok(JobStatus::Failed { reason: "too few rows".into(), log: String::new() }),
+            _ => Ok(JobStatus::Done(fit(job).into())),
+        }
+    }
+
+    fn cancel(&mut self, _: &str) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_blend_is_begun_when_its_members_are_there_and_gets_them_again_after_a_restart() {
+    let (begun, held_up) = (Arc::<Mutex<Vec<TrainJob>>>::default(), Arc::new(AtomicBool::new(true)));
+    let change = |builder: PipelineBuilder| {
+        let trainer = Slow { jobs: BTreeMap::new(), begun: begun.clone(), held_up: held_up.clone() };
+        builder.trigger(new_labels(60)).train(trainer).evaluate(evaluator(Profile::adaptive()))
+    };
+    let blends = |run: u64| {
+        let jobs = begun.lock().unwrap();
+        let blends = jobs.iter().filter(|job| job.recipe == Recipe::Blend && job.run == RunId(run));
+        blends.cloned().collect::<Vec<_>>()
+    };
+    let mut host = Host::new(change);
+    while blends(1).is_empty() {
+        host.turn(80, 0.8);
+        assert!(host.served < 8_000, "no blend was begun");
+    }
+    let run = host.pipeline.run(RunId(1)).unwrap().unwrap();
+    assert_eq!((run.state, run.models.len()), (RunState::Training, 5), "five recipes have ended well, one has not");
+    let first = blends(1).remove(0);
+    let recipes: Vec<Option<Recipe>> = first.members.iter().map(|member| member.model.recipe).collect();
+    let others = Recipe::RACING.into_iter().filter(|recipe| *recipe != Recipe::Newest).map(Some);
+    assert_eq!(recipes, others.chain([None]).collect::<Vec<_>>(), "the first model has no recipe");
+    for member in &first.members {
+        assert_eq!(Some(&member.model), host.pipeline.model(member.model.version).unwrap().as_ref());
+        assert!((member.share - 1.0 / 6.0).abs() < 1e-12, "nobody has earned anything, and one of seven is not there");
+    }
+    assert!(begun.lock().unwrap().iter().all(|job| job.members.is_empty() == (job.recipe != Recipe::Blend)));
+
+    host.restart(change);
+    let [before, after] = &blends(1)[..] else { panic!("nobody knows the job after a restart, so it is begun anew") };
+    assert_eq!((&before.key, &before.members), (&after.key, &after.members));
+    held_up.store(false, Ordering::Relaxed);
+    while blends(3).is_empty() {
+        host.turn(80, 0.8);
+        assert!(host.served < 20_000, "the loop does not go on: {:?}", host.run_states());
+    }
+    let third = blends(3).remove(0);
+    let sum: f64 = third.members.iter().map(|member| member.share).sum();
+    assert!((sum - 1.0).abs() < 1e-12 && third.members.iter().all(|member| member.share > 0.0));
+    for (name, member) in third.members.iter().map(|m| (m.model.recipe.map_or(Race::KEEP, Recipe::as_str), m)) {
+        let (mine, first) = (third.dataset.shares[name], &third.members[0]);
+        let proportion = mine / third.dataset.shares[first.model.recipe.unwrap().as_str()];
+        assert!((member.share / first.share - proportion).abs() < 1e-9, "{name}");
+    }
+    assert!(third.members.iter().any(|member| (member.share - 1.0 / 6.0).abs() > 0.01), "labels have judged");
 }
 
 #[test]

@@ -4,34 +4,25 @@
 //! restart as JSON, and predicts one row without allocating. Fitting never fails: what cannot be trained (no rows, one
 //! class, an optimiser that gives up) becomes the best simpler model, and [`Model::describe`] says which.
 
+mod forest;
+mod logistic;
+
 use std::fmt;
 use std::str::FromStr;
-use std::thread;
 
-use linfa::DatasetBase;
-use linfa::prelude::Fit;
-use linfa_logistic::{LogisticRegression, MultiLogisticRegression};
-use ndarray_016::{Array1, Array2};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
-use smartcore::ensemble::random_forest_classifier::{RandomForestClassifier, RandomForestClassifierParameters};
-use smartcore::linalg::basic::matrix::DenseMatrix;
 
-/// Trees in a forest.
-const TREES: u64 = 25;
-/// Trees that one thread grows. A constant, so that the same forest grows on any number of cores.
-const TREES_PER_THREAD: u64 = 5;
+use forest::Forest;
+use logistic::Logistic;
+
 /// Standardised features are clipped to this many standard deviations, so that one wild value cannot decide alone.
 const CLIP: f64 = 10.0;
 /// Added to every standard deviation, so that a constant column can be divided by it.
 const SMALLEST_DEVIATION: f64 = 1e-9;
 /// The penalty of scikit-learn's `LogisticRegression(C=1.0)`: the summed log loss plus half the squared weights.
 const PENALTY: f64 = 1.0;
-/// Most steps of the optimiser.
-const ITERATIONS: u64 = 100;
-/// The optimiser stops when the gradient per row is shorter than this.
-const GRADIENT_PER_ROW: f64 = 1e-4;
 
 /// Which model to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +109,16 @@ impl Model {
             Kind::Forest => Forest::fit(Scaler::fit(rows), &sample, &targets, &constant, seed).map(Self::Forest),
         };
         trained.unwrap_or(Self::Constant(constant))
+    }
+
+    /// The blend of `members`, each with its share, if they are forests: their trees vote together. `rows` are what a blend
+    /// would be fitted to. `None` of other models, which [`Model::fit`] blends better.
+    pub fn blend(members: &[(f64, Model)], rows: &[&[f64]]) -> Option<Self> {
+        let forests = members.iter().map(|(share, model)| match model {
+            Self::Forest(forest) => Some((*share, forest)),
+            _ => None,
+        });
+        Forest::together(&forests.collect::<Option<Vec<_>>>()?, rows).map(Self::Forest)
     }
 
     /// Writes the probability of each class into `out` (its length becomes `classes`); zero for a class that was not
@@ -313,256 +314,6 @@ impl Constant {
     /// The classes with a share, ascending.
     fn seen(&self) -> Vec<usize> {
         (0..self.shares.len()).filter(|&class| self.shares[class].0 > 0.0).collect()
-    }
-}
-
-/// Logistic regression on standardised features: a softmax over the classes seen in training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Logistic {
-    scaler: Scaler,
-    classes: usize,
-    /// The classes seen in training, ascending.
-    seen: Vec<usize>,
-    /// One weight per feature (outer) and seen class (inner).
-    weights: Vec<Exact>,
-    /// One per seen class.
-    intercepts: Vec<Exact>,
-}
-
-impl Logistic {
-    fn fit(scaler: Scaler, rows: &[&[f64]], labels: &[usize], shares: &Constant, penalty: f64) -> Option<Self> {
-        let seen = shares.seen();
-        let mut values = Vec::with_capacity(rows.len() * scaler.width());
-        for row in rows {
-            values.extend(scaler.standardised(row));
-        }
-        let records = Array2::from_shape_vec((rows.len(), scaler.width()), values).ok()?;
-        let targets = Array1::from_iter(labels.iter().copied());
-        let data = DatasetBase::new(records, targets);
-        let (weights, intercepts) = optimise(&data, &seen, penalty)?;
-        let finite = weights.iter().chain(&intercepts).all(|w| w.is_finite());
-        finite.then_some(Self {
-            scaler,
-            classes: shares.classes(),
-            seen,
-            weights: weights.into_iter().map(Exact).collect(),
-            intercepts: intercepts.into_iter().map(Exact).collect(),
-        })
-    }
-
-    fn probabilities(&self, row: &[f64], out: &mut Vec<f64>) {
-        out.clear();
-        out.resize(self.classes, 0.0);
-        for (&class, &intercept) in self.seen.iter().zip(&self.intercepts) {
-            out[class] = intercept.0;
-        }
-        let per_feature = self.weights.chunks_exact(self.seen.len());
-        for (value, weights) in self.scaler.standardised(row).zip(per_feature) {
-            for (&class, weight) in self.seen.iter().zip(weights) {
-                out[class] += weight.0 * value;
-            }
-        }
-        let highest = self.seen.iter().map(|&class| out[class]).fold(f64::NEG_INFINITY, f64::max);
-        for &class in &self.seen {
-            out[class] = (out[class] - highest).exp();
-        }
-        normalise(out);
-    }
-
-    fn is_sound(&self) -> bool {
-        self.seen.len() >= 2
-            && self.seen.iter().all(|&class| class < self.classes)
-            && self.intercepts.len() == self.seen.len()
-            && self.scaler.mean.len() == self.scaler.deviation.len()
-            && self.weights.len() == self.seen.len() * self.scaler.width()
-    }
-}
-
-/// Minimises the penalised log loss. linfa adds up the loss over the rows and takes half of `penalty` times the squared
-/// weights, which is scikit-learn's objective with `penalty = 1/C`; the intercept is free.
-///
-/// Its line search can give up, and then discards what it had. The steps before that are deterministic, so running
-/// again with half as many ends before the failure and keeps most of the progress. `None` if not even one step works.
-fn optimise(
-    data: &DatasetBase<Array2<f64>, Array1<usize>>,
-    seen: &[usize],
-    penalty: f64,
-) -> Option<(Vec<f64>, Vec<f64>)> {
-    let tolerance = GRADIENT_PER_ROW * data.records.nrows() as f64;
-    let mut iterations = ITERATIONS;
-    while iterations > 0 {
-        let solved = if let &[_, second] = seen {
-            LogisticRegression::default()
-                .alpha(penalty)
-                .max_iterations(iterations)
-                .gradient_tolerance(tolerance)
-                .fit(data)
-                .ok()
-                .map(|fitted| {
-                    // linfa calls the more frequent class positive; ours is the second one, and the first has weight 0.
-                    let sign = if fitted.labels().pos.class == second { 1.0 } else { -1.0 };
-                    let weights = fitted.params().iter().flat_map(|w| [0.0, sign * w]);
-                    (weights.collect(), vec![0.0, sign * fitted.intercept()])
-                })
-        } else {
-            MultiLogisticRegression::default()
-                .alpha(penalty)
-                .max_iterations(iterations)
-                .gradient_tolerance(tolerance)
-                .fit(data)
-                .ok()
-                .map(|fitted| {
-                    let weights = fitted.params().iter().copied();
-                    (weights.collect(), fitted.intercept().to_vec())
-                })
-        };
-        if solved.is_some() {
-            return solved;
-        }
-        iterations /= 2;
-    }
-    None
-}
-
-/// A random forest: the probability of a class is its share of the trees' votes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Forest {
-    scaler: Scaler,
-    classes: usize,
-    /// Each tree's nodes, the root first, children after their parent.
-    trees: Vec<Vec<Node>>,
-}
-
-/// A node of a tree.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-enum Node {
-    /// Votes for this class.
-    #[serde(rename = "l")]
-    Leaf(usize),
-    /// Compares a feature with a threshold: feature, threshold, node if not above, node if above.
-    #[serde(rename = "s")]
-    Split(usize, Exact, usize, usize),
-}
-
-impl Forest {
-    fn fit(scaler: Scaler, rows: &[&[f64]], labels: &[usize], shares: &Constant, seed: u64) -> Option<Self> {
-        let seen = shares.seen();
-        // A split draws a few columns and gives up if none of them can split, so constant ones must not be drawn.
-        let mut columns = Vec::new();
-        let mut values = Vec::with_capacity(rows.len() * scaler.width());
-        for column in 0..scaler.width() {
-            let start = values.len();
-            values.extend(rows.iter().map(|row| {
-                let value = row.get(column).copied().unwrap_or(f64::NAN);
-                scaler.imputed(column, value)
-            }));
-            if values[start..].iter().all(|value| *value == values[start]) {
-                values.truncate(start);
-            } else {
-                columns.push(column);
-            }
-        }
-        let records = DenseMatrix::new(rows.len(), columns.len(), values, true).ok()?;
-        let targets = labels.to_vec();
-        let drawn = scaler.width().isqrt().clamp(1, columns.len().max(1));
-        let grow = |group: u64| {
-            let seed = seed.wrapping_mul(TREES).wrapping_add(group * TREES_PER_THREAD);
-            grow(&records, &targets, drawn, seed)
-        };
-        let groups: Vec<Option<Vec<StoredTree>>> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..TREES / TREES_PER_THREAD).map(|group| scope.spawn(move || grow(group))).collect();
-            // A thread that panicked counts as one that could not train.
-            threads.into_iter().map(|thread| thread.join().ok().flatten()).collect()
-        });
-        let mut trees = Vec::new();
-        for tree in groups.into_iter().collect::<Option<Vec<_>>>()?.concat() {
-            let nodes = tree.nodes.iter().map(|node| node.convert(&columns, &seen));
-            trees.push(nodes.collect::<Option<Vec<_>>>()?);
-        }
-        let forest = Self { scaler, classes: shares.classes(), trees };
-        forest.is_sound().then_some(forest)
-    }
-
-    fn probabilities(&self, row: &[f64], out: &mut Vec<f64>) {
-        out.clear();
-        out.resize(self.classes, 0.0);
-        for tree in &self.trees {
-            let mut at = 0;
-            loop {
-                match tree[at] {
-                    Node::Leaf(class) => {
-                        out[class] += 1.0;
-                        break;
-                    }
-                    Node::Split(feature, threshold, not_above, above) => {
-                        let value = row.get(feature).copied().unwrap_or(f64::NAN);
-                        let value = self.scaler.imputed(feature, value);
-                        at = if value <= threshold.0 { not_above } else { above };
-                    }
-                }
-            }
-        }
-        normalise(out);
-    }
-
-    /// Every walk down a tree stays inside it and ends.
-    fn is_sound(&self) -> bool {
-        let sound = |tree: &Vec<Node>| {
-            !tree.is_empty()
-                && tree.iter().enumerate().all(|(at, node)| match *node {
-                    Node::Leaf(class) => class < self.classes,
-                    Node::Split(feature, _, not_above, above) => {
-                        let child = |next: usize| next > at && next < tree.len();
-                        feature < self.scaler.width() && child(not_above) && child(above)
-                    }
-                })
-        };
-        !self.trees.is_empty() && self.trees.iter().all(sound)
-    }
-}
-
-/// Grows a part of a forest with smartcore; every split draws `drawn` columns. smartcore predicts only the winner of the
-/// vote and keeps its trees private, but what it serialises has them.
-fn grow(records: &DenseMatrix<f64>, targets: &Vec<usize>, drawn: usize, seed: u64) -> Option<Vec<StoredTree>> {
-    let parameters = RandomForestClassifierParameters::default()
-        .with_n_trees(TREES_PER_THREAD as u16)
-        .with_min_samples_leaf(1)
-        .with_m(drawn)
-        .with_seed(seed);
-    let fitted = RandomForestClassifier::fit(records, targets, parameters).ok()?;
-    let stored: StoredForest = serde_json::from_value(serde_json::to_value(&fitted).ok()?).ok()?;
-    Some(stored.trees)
-}
-
-/// The parts of smartcore's serialised forest that we keep.
-#[derive(Deserialize)]
-struct StoredForest {
-    trees: Vec<StoredTree>,
-}
-
-#[derive(Clone, Deserialize)]
-struct StoredTree {
-    nodes: Vec<StoredNode>,
-}
-
-#[derive(Clone, Deserialize)]
-struct StoredNode {
-    output: usize,
-    split_feature: usize,
-    split_value: Option<f64>,
-    true_child: Option<usize>,
-    false_child: Option<usize>,
-}
-
-impl StoredNode {
-    /// `columns` and `seen` map smartcore's columns and classes to ours.
-    fn convert(&self, columns: &[usize], seen: &[usize]) -> Option<Node> {
-        match (self.split_value, self.true_child, self.false_child) {
-            (Some(threshold), Some(not_above), Some(above)) => {
-                Some(Node::Split(*columns.get(self.split_feature)?, Exact(threshold), not_above, above))
-            }
-            _ => seen.get(self.output).copied().map(Node::Leaf),
-        }
     }
 }
 

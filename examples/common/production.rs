@@ -111,7 +111,10 @@ impl<'a> Production<'a> {
             if sabotage == Some(job.run) {
                 labels.iter_mut().for_each(|label| *label = (*label + 1) % classes);
             }
-            let model = Model::fit(kind, &rows, &labels, Some(job.data.weights()), classes, job.seed);
+            let members = job.members.iter().map(|member| Ok((member.share, load(&member.model)?)));
+            let blend = Model::blend(&members.collect::<Result<Vec<_>, BoxError>>()?, &rows);
+            let model =
+                blend.unwrap_or_else(|| Model::fit(kind, &rows, &labels, Some(job.data.weights()), classes, job.seed));
             Ok(Artifact::Inline(model.to_bytes()?))
         });
         let evaluator = PairedEvaluator::new(|record: &ModelRecord| {

@@ -24,7 +24,7 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// |---|---|
 /// | `FEEDLOOP_DATA` | the rows to train on: JSON Lines, each `{"row": {field: value, …}, "label": …, "weight": …}`, oldest first |
 /// | `FEEDLOOP_OUTPUT` | an empty directory; the artifact must be written there, as `model` unless told otherwise |
-/// | `FEEDLOOP_MANIFEST` | a JSON file that describes the job: `key`, `run`, `recipe`, `seed`, `schema`, `rows`, `digest`, `attempt`; `data`, the files with the rows (with feature `parquet` the second one is Parquet); `columns`, the names of label and weight in it; `dataset`, the same by reference: the directories of base data and batches |
+/// | `FEEDLOOP_MANIFEST` | a JSON file that describes the job: `key`, `run`, `recipe`, `seed`, `schema`, `rows`, `digest`, `attempt`; `data`, the files with the rows (with feature `parquet` the second one is Parquet); `columns`, the names of label and weight in it; `dataset`, the same by reference: the directories of base data and batches; for a blend `members`, its [models](TrainJob::members), each with `share`, `version`, `recipe` (null: the first model) and `artifact`, a path, or `bytes` in base64 |
 /// | `FEEDLOOP_KEY` | the key of the job: the same key is the same job, also after a crash |
 ///
 /// Exit code 0 with an artifact that is not empty is success; the artifact is a file or a directory. What the command prints

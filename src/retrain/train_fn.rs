@@ -110,6 +110,7 @@ pub(crate) mod tests {
                 Vec::new(),
             ),
             data: Arc::new(data),
+            members: Vec::new(),
             seed: 7,
             directory: None,
         }

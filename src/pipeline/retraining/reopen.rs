@@ -28,7 +28,7 @@ impl Pipeline {
         self.reopen_aliases(aliases)?;
         self.first_version()?;
         if let Some(artifact) = self.retraining.parts.first_model.clone() {
-            let record = ModelRecord {
+            let mut record = ModelRecord {
                 version: ModelVersion::FIRST,
                 artifact,
                 run: None,
@@ -44,6 +44,10 @@ impl Pipeline {
             if fresh {
                 let writes = self.retraining.save_model(&self.outbox, &record)?;
                 self.outbox.join(writes);
+            } else if let Some(stored) =
+                self.outbox.read::<ModelRecord>(Kind::Model, &ModelVersion::FIRST.to_string())?
+            {
+                record.trained = stored.trained;
             }
             self.retraining.models.insert(ModelVersion::FIRST, record);
         }

@@ -29,6 +29,13 @@ pub(super) struct Job {
     pub(super) failed: Option<String>,
 }
 
+impl Job {
+    /// Has it not ended?
+    pub(super) fn is_open(&self) -> bool {
+        self.version.is_none() && self.failed.is_none()
+    }
+}
+
 /// Where the run in flight stands.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

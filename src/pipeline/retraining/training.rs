@@ -13,7 +13,9 @@ use crate::event::{Label, ModelVersion, predicted_label};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
-use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob};
+use crate::retrain::{
+    Comparison, Evidence, JobStatus, Member, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob,
+};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::stage::isolate;
@@ -71,7 +73,13 @@ impl Pipeline {
     pub(super) fn step_training(&mut self, mut jobs: Vec<Job>) -> Result<bool, Error> {
         let Some(run) = self.retraining.state.run.clone() else { return Ok(false) };
         let failed = |what| move |source| StageError { stage: "trainer".into(), what, source };
-        for job in jobs.iter_mut().filter(|job| job.version.is_none() && job.failed.is_none()) {
+        let racing = jobs.iter().any(|job| job.recipe != Recipe::Blend && job.is_open());
+        let trained: Vec<(Recipe, ModelVersion)> =
+            jobs.iter().filter_map(|job| Some((job.recipe, job.version?))).collect();
+        for job in jobs.iter_mut().filter(|job| job.is_open()) {
+            if racing && job.recipe == Recipe::Blend {
+                continue;
+            }
             let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
             let mut status = isolate(|| trainer.poll(&job.key)).map_err(failed("report on a job"))?;
             if status == JobStatus::Unknown {
@@ -91,7 +99,8 @@ impl Pipeline {
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
-                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, dataset, seed, directory };
+                let members = self.members(job.recipe, &trained);
+                let train = TrainJob { key, run: run.id, recipe: job.recipe, data, dataset, members, seed, directory };
                 self.outbox.check_place()?;
                 let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
                 status = match isolate(|| trainer.start(train)) {
@@ -135,12 +144,28 @@ impl Pipeline {
                 }
             }
         }
-        if jobs.iter().any(|job| job.version.is_none() && job.failed.is_none()) {
+        if jobs.iter().any(Job::is_open) {
             self.retraining.state.phase = Phase::Training(jobs);
             return Ok(false);
         }
         self.choose(&jobs)?;
         Ok(true)
+    }
+
+    /// What a blend may be made of: the models that the run's recipes have `trained`, and the first one.
+    fn members(&self, recipe: Recipe, trained: &[(Recipe, ModelVersion)]) -> Vec<Member> {
+        if recipe != Recipe::Blend {
+            return Vec::new();
+        }
+        let named = trained.iter().map(|(recipe, version)| (recipe.as_str(), *version));
+        let member = |(name, version)| {
+            let (share, model) = (self.retraining.state.shares.get(name)?, self.retraining.models.get(&version)?);
+            Some(Member { share: *share, model: model.clone() })
+        };
+        let mut members: Vec<Member> = named.chain([(Race::KEEP, ModelVersion::FIRST)]).filter_map(member).collect();
+        let sum: f64 = members.iter().map(|member| member.share).sum();
+        members.iter_mut().for_each(|member| member.share /= sum);
+        members
     }
 
     /// Writes the end of a job down at once: its trainer may have forgotten it by now, and would begin it again.
