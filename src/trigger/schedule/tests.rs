@@ -65,14 +65,6 @@ fn mistakes_in_the_pattern_are_named() {
     assert!(why("0 0 30 2 *").contains("schedule `0 0 30 2 *`"));
 }
 
-/// The times from `from` on at which `trigger` fires, asked every `step` minutes for `hours` hours while no run is in flight.
-fn asked(trigger: &Schedule, from: &str, step: i64, hours: i64) -> Vec<DateTime<Utc>> {
-    let (started, mut memory) = (at(from), Memory::default());
-    let times = (1..=hours * 60 / step).map(|count| started + TimeDelta::minutes(count * step));
-    let status = |now| LoopStatus { now, ..LoopStatus::new(started) };
-    times.filter(|now| trigger.evaluate(&status(*now), &mut memory).unwrap().fires()).collect()
-}
-
 /// What is said at each of `times`, of a loop that was opened and first asked at noon on 1 January.
 fn said(policy: Missed, times: &[&str]) -> Vec<String> {
     let (nightly, mut memory) = (Schedule::new("0 3 * * *").unwrap().missed(policy), Memory::default());
@@ -154,6 +146,14 @@ mod zones {
 
     fn shown(trigger: &Schedule, times: &[DateTime<Utc>]) -> Vec<String> {
         times.iter().map(|time| trigger.shown(*time)).collect()
+    }
+
+    /// The times from `from` on at which `trigger` fires, asked every `step` minutes for `hours` hours while no run is in flight.
+    fn asked(trigger: &Schedule, from: &str, step: i64, hours: i64) -> Vec<DateTime<Utc>> {
+        let (started, mut memory) = (at(from), Memory::default());
+        let times = (1..=hours * 60 / step).map(|count| started + TimeDelta::minutes(count * step));
+        let status = |now| LoopStatus { now, ..LoopStatus::new(started) };
+        times.filter(|now| trigger.evaluate(&status(*now), &mut memory).unwrap().fires()).collect()
     }
 
     #[test]
