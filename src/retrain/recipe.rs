@@ -18,6 +18,9 @@ const HALF_LIVES: (f64, f64) = (200.0, 50.0);
 /// [`Recipe::Anchored`]: the half-life of a label in rows, and the weight of all base data together.
 const ANCHORED: (f64, f64) = (30.0, 30.0);
 
+/// [`Recipe::Blend`]: labels, in multiples of those that [`Recipe::Newest`] takes, from which on it is twice as heavy.
+const SETTLED: f64 = 2.0;
+
 /// [`Recipe::Blend`] leaves out rows of less than this share of the largest weight.
 const NEGLIGIBLE: f64 = 1e-4;
 
@@ -28,6 +31,13 @@ struct Rows {
     labels: usize,
     cap: usize,
     classes: usize,
+}
+
+impl Rows {
+    /// How many [`Recipe::Newest`] takes.
+    fn few(self) -> usize {
+        NEWEST.0.max(NEWEST.1 * self.classes)
+    }
 }
 
 /// The rows that `recipe` takes of the `base` data and the labels so far (oldest first), with their weights. `shares` are
@@ -58,8 +68,8 @@ pub(crate) fn compose(
 /// The weight of every row under `recipe`, 0 for rows that it does not take; `given` are the weights that the rows have of
 /// their own. No recipe is to keep the first model: it takes the base data.
 fn weigh(recipe: Option<Recipe>, rows: Rows, given: &[f64]) -> Vec<f64> {
-    let Rows { base, labels, cap, classes } = rows;
-    let few = NEWEST.0.max(NEWEST.1 * classes);
+    let Rows { base, labels, cap, .. } = rows;
+    let few = rows.few();
     let newest = match recipe {
         Some(Recipe::Window) if base > 0 => base.min(cap),
         Some(Recipe::Newest) if labels >= few => few.min(cap),
@@ -83,8 +93,11 @@ fn weigh(recipe: Option<Recipe>, rows: Rows, given: &[f64]) -> Vec<f64> {
     given.iter().enumerate().map(weight).collect()
 }
 
-/// Every recipe's weights, scaled to the same sum, in the proportion that the race gives them; together as heavy as the recipes'
-/// effective numbers of rows.
+/// Every recipe's weights, scaled to the same sum, in the proportion that the race gives them.
+///
+/// Together they are as heavy as the recipes' effective numbers of rows, and up to twice as heavy once there are labels enough
+/// ([`SETTLED`]): a model that shrinks its weights would otherwise fit a mixture less closely than it fits its parts, which are
+/// mostly the same rows; with a handful of labels that is as well.
 fn blend(rows: Rows, given: &[f64], shares: &BTreeMap<String, f64>) -> Vec<f64> {
     let mut mixed = vec![0.0; given.len()];
     let mut effective = 0.0;
@@ -97,6 +110,7 @@ fn blend(rows: Rows, given: &[f64], shares: &BTreeMap<String, f64>) -> Vec<f64> 
             effective += share * sum * sum / weights.iter().map(|weight| weight * weight).sum::<f64>();
         }
     }
+    effective *= 1.0 + (rows.labels as f64 / (SETTLED * rows.few() as f64)).min(1.0);
     let least = NEGLIGIBLE * mixed.iter().copied().fold(0.0, f64::max);
     mixed.iter().map(|weight| if *weight > least { weight * effective } else { 0.0 }).collect()
 }
@@ -188,9 +202,13 @@ mod tests {
         let two = blend(&[("keep", 0.75), ("newest", 0.25)]);
         assert_eq!(two.len(), 260);
         let total: f64 = two.weights().iter().sum();
-        assert!((total - (0.75 * 200.0 + 0.25 * 60.0)).abs() < 1e-9, "{total}");
+        let heavier = 1.0 + 100.0 / 120.0;
+        assert!((total - heavier * (0.75 * 200.0 + 0.25 * 60.0)).abs() < 1e-9, "{total}");
         assert!((two.weights()[..200].iter().sum::<f64>() / total - 0.75).abs() < 1e-12);
         assert_eq!(two.rows()[200].values()[0], 240.0);
+        let more = [("keep".to_owned(), 1.0)].into();
+        let settled = compose(Recipe::Blend, Some(&base), &rows(200..500), MOST_ROWS, &more).unwrap();
+        assert!(settled.weights().iter().all(|weight| (weight - 2.0).abs() < 1e-12), "never more than twice as heavy");
         // A recipe without a share, or without rows, takes nothing.
         assert_eq!(blend(&[("keep", 1.0), ("all", 1e-9)]).len(), 200);
         let nothing = compose(Recipe::Blend, None, &labels, MOST_ROWS, &[("keep".to_owned(), 1.0)].into()).unwrap();
