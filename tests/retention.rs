@@ -59,6 +59,8 @@ fn payments(
         .gate(Deduplicate::exact())
         .payload(|schema, row| format!("payment of {:?}", row.text(schema, 2)))
         .redact(redact)
+        // The time of day must not look like an amount.
+        .clock(ManualClock::starting_at(start()))
         .store(store.clone())
         .build()
         .unwrap();
