@@ -9,7 +9,7 @@ use super::super::outbox::Outbox;
 use super::{Phase, Retraining};
 use crate::error::Error;
 use crate::event::ModelVersion;
-use crate::retrain::{Artifact, ModelRecord, Recipe, RunId};
+use crate::retrain::{Artifact, Member, ModelRecord, Race, Recipe, RunId};
 use crate::store::{Indexed, Kind, Write};
 
 impl Retraining {
@@ -25,6 +25,22 @@ impl Retraining {
         let watched = state.watch.iter().map(|watch| watch.previous);
         let racing = state.race_models.values().copied();
         single.into_iter().flatten().chain(trained).chain(round).chain(watched).chain(racing).collect()
+    }
+
+    /// What a blend may be made of: the models that the run's recipes have `trained`, and the first one.
+    pub(super) fn members(&self, recipe: Recipe, trained: &[(Recipe, ModelVersion)]) -> Vec<Member> {
+        if recipe != Recipe::Blend {
+            return Vec::new();
+        }
+        let named = trained.iter().map(|(recipe, version)| (recipe.as_str(), *version));
+        let member = |(name, version)| {
+            let (share, model) = (self.state.shares.get(name)?, self.models.get(&version)?);
+            Some(Member { share: *share, model: model.clone() })
+        };
+        let mut members: Vec<Member> = named.chain([(Race::KEEP, ModelVersion::FIRST)]).filter_map(member).collect();
+        let sum: f64 = members.iter().map(|member| member.share).sum();
+        members.iter_mut().for_each(|member| member.share /= sum);
+        members
     }
 
     /// Record and bytes of a model; the bytes of an inline artifact are a record of their own, empty if it was removed.

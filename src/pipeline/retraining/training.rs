@@ -13,9 +13,7 @@ use crate::event::{Label, ModelVersion, predicted_label};
 use crate::reference::Reference;
 use crate::retrain::compare::changed_share;
 use crate::retrain::recipe::compose;
-use crate::retrain::{
-    Comparison, Evidence, JobStatus, Member, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob,
-};
+use crate::retrain::{Comparison, Evidence, JobStatus, ModelRecord, Paired, Profile, Race, Recipe, RunState, TrainJob};
 use crate::sample::Reason;
 use crate::schema::Row;
 use crate::stage::isolate;
@@ -99,7 +97,7 @@ impl Pipeline {
                 let directory = self.retraining.parts.directory.as_ref().map(|directory| directory.join(&job.key));
                 let seed = self.retraining.parts.seed ^ run.id.0;
                 let key = job.key.clone();
-                let members = self.members(job.recipe, &trained);
+                let members = self.retraining.members(job.recipe, &trained);
                 let train = TrainJob { key, run: run.id, recipe: job.recipe, data, dataset, members, seed, directory };
                 self.outbox.check_place()?;
                 let Some(trainer) = &mut self.retraining.parts.trainer else { return Ok(false) };
@@ -150,22 +148,6 @@ impl Pipeline {
         }
         self.choose(&jobs)?;
         Ok(true)
-    }
-
-    /// What a blend may be made of: the models that the run's recipes have `trained`, and the first one.
-    fn members(&self, recipe: Recipe, trained: &[(Recipe, ModelVersion)]) -> Vec<Member> {
-        if recipe != Recipe::Blend {
-            return Vec::new();
-        }
-        let named = trained.iter().map(|(recipe, version)| (recipe.as_str(), *version));
-        let member = |(name, version)| {
-            let (share, model) = (self.retraining.state.shares.get(name)?, self.retraining.models.get(&version)?);
-            Some(Member { share: *share, model: model.clone() })
-        };
-        let mut members: Vec<Member> = named.chain([(Race::KEEP, ModelVersion::FIRST)]).filter_map(member).collect();
-        let sum: f64 = members.iter().map(|member| member.share).sum();
-        members.iter_mut().for_each(|member| member.share /= sum);
-        members
     }
 
     /// Writes the end of a job down at once: its trainer may have forgotten it by now, and would begin it again.
