@@ -205,6 +205,11 @@ impl ChunkBuffer {
         self.ids.is_empty() && self.truths.is_empty() && self.feedback.is_empty()
     }
 
+    /// Is a truth or a user's opinion here?
+    pub(crate) fn is_told(&self) -> bool {
+        !(self.truths.is_empty() && self.feedback.is_empty())
+    }
+
     /// Number of observations.
     pub fn len(&self) -> usize {
         self.ids.len()

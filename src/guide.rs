@@ -364,8 +364,10 @@ pub mod retraining {
     //! blend: it follows a drift sooner where a model is cheap to train.
     //!
     //! **[`adaptive`](crate::Profile::adaptive)**, for fast drift and few labels. The evidence belongs to the recipes, not to one
-    //! model: six of them, and "keep the first model", race by discounted prequential score on the random lane. What is promoted is
-    //! a model of the [blend](crate::Recipe::Blend), trained on rows weighted by what each recipe has earned: with few labels
+    //! model: six of them, and "keep the first model", race by discounted prequential score. Labels of the judging lanes take
+    //! part, and those that people gave without seeing what the model said, unless the row was pointed at because of its
+    //! truth or a user's opinion; watch and `confirm` judge by the judging lanes alone. What is promoted is a model of the
+    //! [blend](crate::Recipe::Blend), trained on rows weighted by what each recipe has earned: with few labels
     //! it stands between all recipes, with many it follows the best. A run therefore trains seven models, the blend last. Where the
     //! models are trees, let the trainer average [those of the recipes](crate::TrainJob::members) instead: a fully grown tree fits every
     //! row, however little it weighs (`examples/common/model/forest.rs`). Refits are promoted

@@ -65,12 +65,15 @@ pub struct Flag {
     /// The columns that caused it, largest share first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
+    /// Was it raised when a truth or a user's opinion came, so that it may depend on the label? The pipeline fills it in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 impl Flag {
-    /// A flag without p-value and causes; the pipeline fills in the detector.
+    /// A flag without p-value and causes; the pipeline fills in the detector, and whether a label was known.
     pub fn new(prediction: PredictionId, score: f64, threshold: f64) -> Self {
-        Flag { detector: String::new(), prediction, score, threshold, p_value: None, causes: Vec::new() }
+        Flag { detector: String::new(), prediction, score, threshold, p_value: None, causes: Vec::new(), told: false }
     }
 }
 
@@ -368,6 +371,15 @@ impl Sample {
     /// Was its label in doubt once, so that a majority of people decided it?
     pub fn is_adjudicated(&self) -> bool {
         self.history.iter().any(|step| step.reason.code == ADJUDICATED)
+    }
+
+    /// Does its label tell models apart that have yet to be trained on it? Rows of the judging lanes do, and others that were
+    /// chosen for what was seen of input and output alone, if people labelled them without knowing what the model said.
+    /// The latter are no fair sample of the stream.
+    pub(crate) fn may_race(&self) -> bool {
+        let blind = |label: &Annotation| label.blind && matches!(label.annotator, Annotator::Human(_));
+        let chosen_unseen = self.lane != Lane::Outcome && self.flags.iter().all(|flag| !flag.told);
+        self.lane.judges() || (chosen_unseen && self.label.as_ref().is_some_and(blind))
     }
 
     /// Takes out the content; `row` is an empty one. What is left are names, times, states, codes and digests.

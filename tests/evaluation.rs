@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use feedloop::{
-    AdaptiveRules, Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, FnTrainer,
-    JobStatus, Label, Leakage, LineageNode, Metric, ModelRecord, ModelVersion, Observation, Outcome, Output,
-    PairedEvaluator, Pipeline, PipelineBuilder, Profile, Race, Recipe, Requirement, Row, RunId, RunState, Schema,
-    Target, TrainJob, Trained, Trainer, Verdict, new_labels,
+    AdaptiveRules, Artifact, BoxError, ConfirmRules, CostMatrix, Dataset, Error, EvaluatedOn, Event, Feedback,
+    FnTrainer, JobStatus, Kind, Label, Lane, Leakage, LineageNode, Metric, ModelRecord, ModelVersion, Observation,
+    Opinion, Outcome, Output, PairedEvaluator, Pipeline, PipelineBuilder, Profile, Race, Recipe, Requirement, Row,
+    RunId, RunState, Sample, SampleState, Schema, Store, Target, TrainJob, Trained, Trainer, UserFeedback, Verdict,
+    new_labels,
 };
 use support::host::Host;
-use support::{Rng, base, evaluator, first_model, fit, id, schema, start, truth};
+use support::{Rng, base, check, evaluator, first_model, fit, id, schema, start, truth};
 
 /// Every run trains the same `threshold`, and is judged by `profile`.
 fn training(threshold: &'static str, profile: Profile) -> impl Fn(PipelineBuilder) -> PipelineBuilder + Clone {
@@ -268,15 +269,55 @@ fn recipes_may_race_for_who_becomes_the_candidate_that_has_to_be_confirmed() {
     let history = host.pipeline.promotions().unwrap();
     let (run, model) = (history[0].run.unwrap(), history[0].to);
     let evaluation = host.pipeline.evaluation(run).unwrap().unwrap();
-    assert!(evaluation.evidence.unwrap().against_current.e_value() >= 20.0, "promoted on evidence of its own");
-    assert!(evaluation.race.unwrap().weight > 20.0, "the same labels judge the recipes");
     let run = host.pipeline.run(run).unwrap().unwrap();
+    let evidence = evaluation.evidence.unwrap();
+    assert!(evidence.against_current.e_value() >= 20.0, "promoted on evidence of its own");
+    let judged = |sample: &&Sample| {
+        let time = sample.label.as_ref().map(|label| label.time);
+        sample.lane.judges() && time.is_some_and(|time| (run.requested..=evaluation.time).contains(&time))
+    };
+    let judging = check(&*host.store, "closed").samples.values().filter(judged).count() as u64;
+    assert!(evidence.rows <= judging, "{} rows for a verdict, {judging} in the judging lanes", evidence.rows);
+    assert!(evaluation.race.unwrap().weight > 40.0, "more labels judge the recipes");
     let recipe = |version: &ModelVersion| host.pipeline.model(*version).unwrap().unwrap().recipe.unwrap();
     assert_eq!((recipe(&model), run.candidate), (Recipe::Blend, Some(model)));
     let mut trained: Vec<Recipe> = run.models.iter().map(recipe).collect();
     trained.retain(|recipe| *recipe != Recipe::Blend);
     assert_eq!(trained, Recipe::RACING);
     assert!((host.slot.get().model - 0.8).abs() < 0.11, "it serves {}", host.slot.get().model);
+}
+
+#[test]
+fn blind_labels_of_every_row_that_was_chosen_unseen_race_and_those_that_users_pointed_at_do_not() {
+    let rules = AdaptiveRules { discount: 1.0, ..AdaptiveRules::default() };
+    let mut host = Host::new(|builder| {
+        let trainer = FnTrainer::inline(|job: &TrainJob| Ok(fit(job)));
+        let builder = training("0.8", Profile::Adaptive(rules.clone()))(builder).train(trainer);
+        builder.detect(UserFeedback::default())
+    });
+    let raced = |host: &Host| {
+        let state = host.store.get("closed", Kind::Control, "loop").unwrap().unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state.body).unwrap();
+        state["race"]["weight"].as_f64().unwrap()
+    };
+    host.turn(80, 0.8);
+    assert_eq!(raced(&host), 0.0, "there was nobody to race");
+    host.turn(80, 0.8);
+    assert_eq!(raced(&host), 80.0, "the random fifth, and what the detector pointed at");
+    // Of these rows users reject ten before people answer.
+    host.turn_with(80, 0.8, |_, _, _| None);
+    let samples = check(&*host.store, "closed").samples;
+    let rejected: Vec<_> = (160..240).map(id).filter(|id| samples[id].lane == Lane::Flagged).take(10).collect();
+    let rejection = |&prediction| Feedback { prediction, user: "eve".into(), opinion: Opinion::Rejection };
+    let events = rejected.iter().map(|id| Event::Feedback(Box::new(rejection(id))));
+    host.pipeline.ingest(events).unwrap();
+    host.turn(80, 0.8);
+    assert_eq!(raced(&host), 80.0 + 160.0 - 10.0);
+    let world = check(&*host.store, "closed");
+    for (id, sample) in world.samples.iter().filter(|(_, sample)| sample.sequence >= 80) {
+        assert_eq!(sample.judged, !rejected.contains(id), "{id}");
+        assert_eq!(sample.state, SampleState::Batched, "{id}: what does not race trains");
+    }
 }
 
 /// A service that needs a while for every job, for blends as long as it is held up, and cannot train by `Newest`.

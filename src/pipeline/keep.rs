@@ -26,6 +26,7 @@ impl Pipeline {
         }
         let mut found: Vec<Flag> = Vec::new();
         let mut alarms: Vec<Alarm> = Vec::new();
+        let told = self.buffer.is_told();
         for (index, detector) in self.detectors.iter_mut().enumerate() {
             self.findings.clear();
             let (findings, chunk) = (&mut self.findings, self.buffer.view(&self.schema));
@@ -46,6 +47,7 @@ impl Pipeline {
                     continue;
                 }
                 flag.detector.clone_from(&detector.name);
+                flag.told = told;
                 found.push(flag);
             }
             for mut alarm in self.findings.alarms.drain(..) {

@@ -28,7 +28,7 @@ mod training;
 mod validation;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -137,8 +137,8 @@ pub(super) struct Retraining {
     models: HashMap<ModelVersion, ModelRecord>,
     /// Labelled samples that may enter the next batch, oldest first; `true` if people or the world labelled them.
     ready: BTreeMap<(u64, PredictionId), bool>,
-    /// Labelled samples of judging lanes that have yet to judge.
-    unjudged: BTreeSet<(u64, PredictionId)>,
+    /// Labelled samples that have yet to judge; `true` if a judging lane drew them, others take part in a race only.
+    unjudged: BTreeMap<(u64, PredictionId), bool>,
     /// How good the labels are that wait.
     labels: LabelTracker,
     /// Labelled samples whose labels the label-fault check has yet to see.
@@ -196,7 +196,7 @@ impl Retraining {
             state: LoopState::new(schema, now),
             models: HashMap::new(),
             ready: BTreeMap::new(),
-            unjudged: BTreeSet::new(),
+            unjudged: BTreeMap::new(),
             labels: LabelTracker::default(),
             unchecked: BTreeMap::new(),
             taught: Taught::new(schema.clone()),
@@ -307,10 +307,15 @@ impl Retraining {
         // Users correct what is wrong more often than what is right: their labels train, but do not judge.
         let fair =
             sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
+        let judges = match &self.parts.evaluator {
+            Some(evaluator) if evaluator.profile().race().is_some() => sample.may_race(),
+            Some(_) => sample.lane.judges(),
+            None => false,
+        };
         if self.waits_for_check(sample) {
             // It comes again when it is cleared.
-        } else if self.parts.evaluator.is_some() && sample.lane.judges() && fair && !sample.judged {
-            self.unjudged.insert(key);
+        } else if judges && fair && !sample.judged {
+            self.unjudged.insert(key, sample.lane.judges());
         } else {
             self.ready.insert(key, independent);
         }

@@ -76,7 +76,7 @@ impl Default for ConfirmRules {
 /// How the recipes race: the rules of the profile `adaptive`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdaptiveRules {
-    /// Discount of a recipe's score per audited label.
+    /// Discount of a recipe's score per label.
     pub discount: f64,
     /// How fast recipes gain and lose their shares of the [blend](crate::Recipe::Blend): a lead of one in the discounted score
     /// multiplies the proportion of two shares by exp(rate).

@@ -9,8 +9,9 @@ use super::compare::Comparison;
 use crate::event::Label;
 use crate::schema::Target;
 
-/// Scores of the recipes by progressive validation: every audited label first scores the recipe's latest model, and only
-/// then trains the next one (Dawid 1984, prequential analysis; discounted).
+/// Scores of the recipes by progressive validation: every label first scores the recipe's latest model, and only
+/// then trains the next one (Dawid 1984, prequential analysis; discounted). [The guide](crate::guide::retraining) says which
+/// labels take part: more than the fair sample of the stream, because recipes differ most on rows that are hard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Race {
     /// Discounted sum of what each contestant earned: on a row two minus its quadratic score, so from 0 to 2 (for values:
@@ -35,7 +36,7 @@ impl Race {
     /// What each contestant earns on one labelled row: for a class, two minus its quadratic score Σ (pₖ − yₖ)² (Brier
     /// 1950), from 0 to 2; for a value, the share of the others that it beats, ties counting half.
     ///
-    /// Two models that are both right, or both wrong, are told apart by how sure they were: with the few audited labels of
+    /// Two models that are both right, or both wrong, are told apart by how sure they were: with the few labels of
     /// a small budget that tells more than counting right rows. Outputs of 0 and 1 earn twice what counting would give.
     pub(crate) fn credits(target: &Target, outputs: &[(&str, &[f64])], label: Label) -> Vec<f64> {
         let against = |mine: &[f64], other: &[f64]| match Comparison::of(target, mine, other, label) {
@@ -59,7 +60,7 @@ impl Race {
         (0..outputs.len()).map(credit).collect()
     }
 
-    /// Scores one audited label: what each contestant's latest model said before it was trained on it.
+    /// Scores one label: what each contestant's latest model said before it was trained on it.
     ///
     /// A contestant without an output (its training failed) earns nothing; one that is new starts level with the best.
     pub(crate) fn observe(&mut self, target: &Target, outputs: &[(&str, &[f64])], label: Label, rules: &AdaptiveRules) {

@@ -75,13 +75,14 @@ impl Pipeline {
         if self.retraining.state.round.is_some() {
             return self.poll_round();
         }
-        let waiting = self.retraining.unjudged.len();
-        let due = waiting >= self.retraining.parts.label_batch
-            || (waiting > 0 && self.retraining.state.phase == Phase::Requested);
+        let waiting = &self.retraining.unjudged;
+        let judging = waiting.values().filter(|judges| **judges).count();
+        let due = judging >= self.retraining.parts.label_batch
+            || (!waiting.is_empty() && self.retraining.state.phase == Phase::Requested);
         if !due || self.retraining.parts.evaluator.is_none() {
             return Ok(false);
         }
-        let samples: Vec<_> = self.retraining.unjudged.iter().map(|(_, id)| *id).collect();
+        let samples: Vec<_> = self.retraining.unjudged.keys().map(|(_, id)| *id).collect();
         let models = self.live_models();
         let mut recorded = BTreeSet::new();
         for id in &samples {
@@ -245,10 +246,10 @@ impl Pipeline {
                         outputs.push((recipe.as_str(), output));
                     }
                 }
-                // Only the random lane is a fair sample of the stream.
-                if sample.lane == Lane::Random {
-                    state.race.observe(&target, &outputs, label, rules);
-                }
+                state.race.observe(&target, &outputs, label, rules);
+            }
+            if !sample.lane.judges() {
+                continue;
             }
             // A row of the comparison lane judges only models that took part when it was drawn.
             let drawn_by = sample.compared.filter(|_| sample.lane == Lane::Comparison);
