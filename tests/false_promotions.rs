@@ -305,7 +305,8 @@ fn no_label_judges_a_model_that_was_trained_on_it() {
         let mut life = Life::new(seed, Case { same_coin: true, ..equal(seed) });
         assert!(!life.is_promoted(0));
         let evidence = life.pipeline.evaluation(RunId(1)).unwrap().unwrap().evidence.unwrap();
-        assert_eq!((evidence.against_current.decisive(), evidence.rounds), (0, MOST_ROUNDS), "seed {seed}");
+        // After a third of the label batches it is plain that there is nothing to find.
+        assert_eq!((evidence.against_current.decisive(), evidence.rounds), (0, MOST_ROUNDS / 3), "seed {seed}");
     }
 }
 

@@ -17,6 +17,9 @@ const LIKELY: (u64, f64, f64) = (4, 0.9, 0.005);
 const VETO: (u64, f64) = (30, 0.9);
 /// Fewest label batches before any verdict.
 const FEWEST_ROUNDS: u32 = 2;
+/// *Out of reach*: the part of all label batches after which one can tell, and how much faster than so far decisive rows may
+/// come.
+const OUT_OF_REACH: (u32, f64) = (3, 2.0);
 /// Largest number of missing decisive rows that is still told.
 const FORESEEABLE: u64 = 1 << 16;
 
@@ -85,18 +88,25 @@ impl Paired {
         evidence::posterior_better(self.wins, self.losses)
     }
 
+    /// The share of wins to go by: that seen so far, by the rule of succession.
+    fn rate(&self) -> f64 {
+        (self.wins as f64 + 1.0) / (self.decisive() as f64 + 2.0)
+    }
+
+    /// How it stands after so many `more` decisive rows, if wins go on at the [rate](Self::rate) seen so far.
+    fn foreseen(&self, more: u64) -> Paired {
+        let wins = (more as f64 * self.rate()).round() as u64;
+        Paired { wins: self.wins + wins, losses: self.losses + more - wins }
+    }
+
     /// Decisive rows that are still missing until [`e_value`](Self::e_value) reaches `bound`, if wins go on at the rate
     /// seen so far (by the rule of succession); `None` if that is not foreseeable.
     pub fn missing(&self, bound: f64) -> Option<u64> {
-        let rate = (self.wins as f64 + 1.0) / (self.decisive() as f64 + 2.0);
-        let reached = |more: u64| {
-            let wins = (more as f64 * rate).round() as u64;
-            evidence::paired_e_value(self.wins + wins, self.losses + more - wins) >= bound
-        };
+        let reached = |more: u64| self.foreseen(more).e_value() >= bound;
         if reached(0) {
             return Some(0);
         }
-        if rate <= 0.5 || !reached(FORESEEABLE) {
+        if self.rate() <= 0.5 || !reached(FORESEEABLE) {
             return None;
         }
         let (mut low, mut high) = (0, FORESEEABLE);
@@ -228,6 +238,11 @@ impl Evidence {
     /// Rules that ask for nothing are refused: an e-value is 1 without any evidence, so `confirm_at` of 1 or less asks for
     /// no superiority, and without [`Requirement`](crate::Requirement)s or `likely` there is never a Pass then, but
     /// *Inconclusive* at once with the reason `no_threshold`.
+    ///
+    /// A candidate that is not going to get a verdict makes room for a fresh one: it is *Inconclusive* after
+    /// [`most_rounds`](ConfirmRules::most_rounds) label batches, and from the second one and a third of them on as soon as it would
+    /// not pass by then even if decisive rows came twice as fast as so far and were won at the rate seen so far. A single
+    /// candidate passes less often for it; a loop under drift follows faster, because what it judges is never old.
     pub fn judge(&self, rules: &ConfirmRules, candidates_in_play: u32) -> Judgement {
         self.judge_with(rules, candidates_in_play, &[])
     }
@@ -275,9 +290,8 @@ impl Evidence {
         }
         let open: Vec<_> = of(Verdict::Inconclusive).map(Check::as_reason).collect();
         let confirmed = superiority && opponents().all(|(_, paired)| paired.e_value() >= bound);
-        let likely = rules.likely
-            && estimated_gain >= LIKELY.2
-            && opponents().all(|(_, paired)| paired.decisive() >= LIKELY.0 && paired.posterior_better() >= LIKELY.1);
+        let is_likely = |paired: Paired| paired.decisive() >= LIKELY.0 && paired.posterior_better() >= LIKELY.1;
+        let likely = rules.likely && estimated_gain >= LIKELY.2 && opponents().all(|(_, paired)| is_likely(paired));
         let good = if superiority || rules.likely { confirmed || likely } else { open.is_empty() };
         let mut vetoes = self.vetoes();
         if good && open.is_empty() && enough_rounds && vetoes.is_empty() {
@@ -289,12 +303,21 @@ impl Evidence {
             let scores = opponents().map(|(name, paired)| score(code, name, paired, paired.e_value()));
             return decided(Some(Verdict::Pass), scores.chain(of(Verdict::Pass).map(Check::as_reason)).collect());
         }
-        let rounds = self.rounds.saturating_add(self.unscored);
-        if rounds >= rules.most_rounds.max(FEWEST_ROUNDS) {
+        let (rounds, most_rounds) = (self.rounds.saturating_add(self.unscored), rules.most_rounds.max(FEWEST_ROUNDS));
+        let left = f64::from(most_rounds.saturating_sub(rounds)) / f64::from(rounds.max(1));
+        let in_reach = |paired: Paired| {
+            let then = paired.foreseen((OUT_OF_REACH.1 * left * paired.decisive() as f64).round() as u64);
+            (superiority && then.e_value() >= bound) || (rules.likely && is_likely(then))
+        };
+        let hopeless = !good && (superiority || rules.likely) && !opponents().all(|(_, paired)| in_reach(paired));
+        let can_tell = rounds >= FEWEST_ROUNDS.max(most_rounds.div_ceil(OUT_OF_REACH.0));
+        if rounds >= most_rounds || (can_tell && hopeless) {
             if good && open.is_empty() && !vetoes.is_empty() {
                 return decided(Some(Verdict::Fail), vetoes);
             }
-            let text = format!("no verdict after {rounds} label batches ({} rows)", self.rows);
+            let beyond =
+                if rounds < most_rounds { format!(", and none in reach within {most_rounds}") } else { String::new() };
+            let text = format!("no verdict after {rounds} label batches ({} rows){beyond}", self.rows);
             let scores = opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
             if alone {
                 vetoes.push(single_annotator());

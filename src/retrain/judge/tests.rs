@@ -1,5 +1,7 @@
 use super::*;
+use crate::ModelVersion;
 use crate::retrain::compare::changed_share;
+use crate::retrain::{Metric, Requirement};
 use std::sync::LazyLock;
 
 fn evidence(wins: u64, losses: u64, rounds: u32, rows: u64) -> Evidence {
@@ -48,10 +50,34 @@ fn an_e_value_of_twenty_per_candidate_confirms() {
 
 #[test]
 fn ties_and_small_evidence_stay_inconclusive() {
-    assert_eq!(verdict(&evidence(0, 0, 4, 500), &strict()), (None, "waiting".into()));
     assert_eq!(verdict(&evidence(0, 0, 5, 500), &strict()), (Some(Verdict::Inconclusive), "inconclusive".into()));
     assert_eq!(verdict(&evidence(6, 1, 5, 500), &strict()), (Some(Verdict::Inconclusive), "inconclusive".into()));
     assert_eq!(verdict(&evidence(6, 6, 5, 500), &likely()), (Some(Verdict::Inconclusive), "inconclusive".into()));
+}
+
+/// By round 5, decisive rows twice as frequent: after round 2 three times as many more as so far, after round 4 half as many.
+#[test]
+fn a_candidate_with_no_verdict_in_reach_makes_room_for_a_fresh_one() {
+    let after = |wins, losses, rounds| verdict(&evidence(wins, losses, rounds, 100), &strict());
+    let let_go = (Some(Verdict::Inconclusive), "inconclusive".to_owned());
+    // 6 : 1 becomes 22 : 6 (E = 49), or 9 : 2 (E = 6.1); 3 : 2 becomes 12 : 8 (E = .64).
+    assert_eq!(after(6, 1, 2), (None, "waiting".into()));
+    assert_eq!(after(6, 1, 4), let_go);
+    assert_eq!(after(3, 2, 1).0, None, "after a single label batch nothing is known");
+    assert_eq!(after(3, 2, 2), let_go);
+    assert_eq!(after(0, 0, 2), let_go, "they hardly differ");
+    let patient = ConfirmRules { most_rounds: 30, ..strict() };
+    assert_eq!(verdict(&evidence(0, 0, 9, 100), &patient).0, None, "a third of 30 has to be seen");
+    assert_eq!(verdict(&evidence(0, 0, 10, 100), &patient), let_go);
+    // P(Beta(13, 9) > 1/2) = .81, P(Beta(20, 10) > 1/2) = .97.
+    assert_eq!(evidence(3, 2, 2, 100).judge(&likely(), 1).verdict, Some(Verdict::Inconclusive));
+    assert_eq!(evidence(5, 2, 2, 100).judge(&likely(), 1).verdict, None);
+    let kept = Evidence { against_kept: Some(Paired { wins: 3, losses: 2 }), ..evidence(9, 0, 2, 100) };
+    assert_eq!(verdict(&kept, &strict()), let_go, "against every opponent");
+    let required = Evidence { unscored: 1, ..evidence(0, 0, 2, 100) };
+    let nothing_asked = ConfirmRules { confirm_at: 1.0, ..strict() };
+    let open = Requirement::new(Metric::Accuracy, 0.9).check(None, ModelVersion(1), ModelVersion(0));
+    assert_eq!(required.judge_with(&nothing_asked, 1, &open).verdict, None, "requirements are none of its business");
 }
 
 #[test]
@@ -68,7 +94,7 @@ fn likely_is_opt_in_and_needs_four_rows_nine_tenths_and_half_a_point() {
 fn a_mirrored_e_value_of_ten_fails() {
     // E(0 : 5 mirrored) = 63/6 = 10.5; 31/5 = 6.2 at 4.
     assert_eq!(verdict(&evidence(0, 5, 2, 100), &strict()), (Some(Verdict::Fail), "worse".into()));
-    assert_eq!(evidence(0, 4, 2, 100).judge(&strict(), 1).verdict, None);
+    assert_eq!(evidence(0, 4, 2, 100).judge(&strict(), 1).verdict, Some(Verdict::Inconclusive));
 }
 
 #[test]
@@ -84,8 +110,8 @@ fn no_verdict_rests_on_a_single_label_batch() {
 fn a_candidate_must_beat_the_served_and_the_last_kept_model() {
     let against = |wins, losses| Evidence { against_kept: Some(Paired { wins, losses }), ..evidence(9, 0, 2, 100) };
     assert_eq!(against(9, 0).judge(&strict(), 1).verdict, Some(Verdict::Pass));
-    assert_eq!(against(3, 3).judge(&strict(), 1).verdict, None);
-    assert_eq!(against(3, 3).judge(&likely(), 1).verdict, None);
+    assert_eq!(against(3, 3).judge(&strict(), 1).verdict, Some(Verdict::Inconclusive));
+    assert_eq!(against(3, 3).judge(&likely(), 1).verdict, Some(Verdict::Inconclusive));
     assert_eq!(against(0, 9).judge(&strict(), 1).verdict, Some(Verdict::Fail));
 }
 
@@ -212,7 +238,8 @@ fn passing(win: f64) -> f64 {
 fn an_equal_candidate_seldom_passes_and_a_clearly_better_one_mostly_does() {
     // At most 1/20 by Ville's inequality; three standard errors of 2,000 runs are .015.
     assert!(passing(0.5) <= 0.05 + 0.015, "{}", passing(0.5));
-    assert!(passing(0.7) >= 0.8, "{}", passing(0.7));
+    // .75, and .90 if every candidate were judged for all of its five rounds (exact, by enumeration).
+    assert!(passing(0.7) >= 0.7, "{}", passing(0.7));
     assert_eq!(passing(0.3), 0.0);
 }
 
