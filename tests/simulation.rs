@@ -90,7 +90,7 @@ const OFTEN: [(&str, u64); 39] = [
     ("cohort is rejected", 50),
     ("confirm: pass (confirmed)", 10),
     ("confirm: pass (likely)", 4),
-    ("confirm: fail (worse)", 4),
+    ("confirm: fail (worse)", 2),
     ("confirm: inconclusive (inconclusive)", 20),
     ("adaptive: pass (blend)", 30),
     ("promotion: passed", 15),
