@@ -358,8 +358,9 @@ pub mod retraining {
     //! model and the last kept one: looked at after every label batch, a candidate that is not better than the served model gets
     //! there with a probability of at most 1 in 20. It fails when the mirrored e-value reaches 10, and is inconclusive (not
     //! promoted) after 5 label batches, or from the second one on once a verdict [is out of reach](crate::Evidence::judge): a
-    //! fresh candidate is worth more than an old one that does not differ enough. No verdict rests on a single label batch or a single annotator, and a slice
-    //! ([`segment_by`](crate::PipelineBuilder::segment_by)) of at least 30 rows in which it is probably worse holds it back.
+    //! fresh candidate is worth more than an old one that does not differ enough. No verdict rests on a single label batch or
+    //! a single annotator, and a slice ([`segment_by`](crate::PipelineBuilder::segment_by)) of at least 30 rows in which it
+    //! is probably worse holds it back.
     //! [`ConfirmRules::likely`](crate::ConfirmRules::likely) also promotes what is only likely better; that promises nothing.
     //! With [`ConfirmRules::race`](crate::ConfirmRules::race) the recipes race as below, and the candidate is a model of their
     //! blend: it follows a drift sooner where a model is cheap to train.

@@ -309,9 +309,9 @@ impl Evidence {
             let then = paired.foreseen((OUT_OF_REACH.1 * left * paired.decisive() as f64).round() as u64);
             (superiority && then.e_value() >= bound) || (rules.likely && is_likely(then))
         };
-        let hopeless = !good && (superiority || rules.likely) && !opponents().all(|(_, paired)| in_reach(paired));
-        let can_tell = rounds >= FEWEST_ROUNDS.max(most_rounds.div_ceil(OUT_OF_REACH.0));
-        if rounds >= most_rounds || (can_tell && hopeless) {
+        let can_tell = self.rounds >= FEWEST_ROUNDS.max(most_rounds.div_ceil(OUT_OF_REACH.0));
+        let undecided = !good && (superiority || rules.likely);
+        if rounds >= most_rounds || (can_tell && undecided && !opponents().all(|(_, paired)| in_reach(paired))) {
             if good && open.is_empty() && !vetoes.is_empty() {
                 return decided(Some(Verdict::Fail), vetoes);
             }
