@@ -41,14 +41,14 @@ use crate::schema::Row;
 
 pub use batch::{Verified, verify_batch};
 pub use command::CommandTrainer;
-pub use compare::Comparison;
+pub use compare::{Comparison, Paired};
 pub use evaluation::{
     Check, CostMatrix, EvaluatedOn, Evaluation, LabelledRows, Measured, Metric, MetricTable, ModelFigures, Requirement,
     SliceFigures, Tabulate,
 };
 #[cfg(feature = "http")]
 pub use http::HttpTrainer;
-pub use judge::{Evidence, Judgement, Paired, SliceEvidence};
+pub use judge::{Evidence, Judgement, SliceEvidence};
 pub use label_faults::{LabelCheck, LabelChecks, LabelFaults};
 pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;

@@ -1,5 +1,7 @@
 //! A prediction that the loop kept: why, what became of it, and every label that it got.
 
+mod state;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +9,7 @@ use crate::event::{Label, ModelVersion, Observation, PredictionId};
 use crate::retrain::{BatchId, RunId};
 use crate::schema::Row;
 use crate::schema::row_floats;
+pub use state::{SampleState, Transition};
 
 /// Code of the step by which a sample whose label is in doubt goes back to the review queue.
 pub(crate) const ADJUDICATED: &str = "adjudicate";
@@ -114,93 +117,6 @@ impl Lane {
     }
 }
 
-/// Where a sample is on its way into training. A sample is in exactly one state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SampleState {
-    /// Kept, not yet checked.
-    Flagged,
-    /// A gate refused it; kept with the reason, never trained on.
-    Quarantined,
-    /// Every gate let it pass.
-    Admitted,
-    /// In the review queue.
-    Queued,
-    /// Labelled by a model; provisional until its cohort's audit passes.
-    AutoLabelled,
-    /// Not to be labelled; kept with the reason.
-    Skipped,
-    /// Has a label that may enter a batch.
-    Labelled,
-    /// In a batch.
-    Batched,
-    /// Its content was erased before it came into a batch.
-    Erased,
-}
-
-impl SampleState {
-    /// Every state.
-    pub const ALL: [SampleState; 9] = [
-        SampleState::Flagged,
-        SampleState::Quarantined,
-        SampleState::Admitted,
-        SampleState::Queued,
-        SampleState::AutoLabelled,
-        SampleState::Skipped,
-        SampleState::Labelled,
-        SampleState::Batched,
-        SampleState::Erased,
-    ];
-
-    /// May a sample move from this state to `next`? What is in a batch stays there: a step from `Batched` to `Batched` tells that
-    /// its label was taken back, or counts again.
-    pub fn may_become(self, next: SampleState) -> bool {
-        use SampleState::*;
-        matches!(
-            (self, next),
-            (Flagged, Quarantined | Admitted)
-                | (Admitted, Queued | AutoLabelled | Skipped | Labelled | Quarantined)
-                | (Queued, Labelled | Skipped | Quarantined)
-                | (AutoLabelled, Labelled | Queued | Quarantined | Skipped)
-                | (Skipped, Queued | Labelled)
-                | (Quarantined, Admitted)
-                | (Labelled, Batched | Quarantined | Queued)
-                | (Batched, Batched)
-                | (Flagged | Quarantined | Admitted | Queued | AutoLabelled | Skipped | Labelled, Erased)
-        )
-    }
-
-    /// The name as it is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SampleState::Flagged => "flagged",
-            SampleState::Quarantined => "quarantined",
-            SampleState::Admitted => "admitted",
-            SampleState::Queued => "queued",
-            SampleState::AutoLabelled => "auto_labelled",
-            SampleState::Skipped => "skipped",
-            SampleState::Labelled => "labelled",
-            SampleState::Batched => "batched",
-            SampleState::Erased => "erased",
-        }
-    }
-}
-
-/// One step of a sample's way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Transition {
-    /// When.
-    pub time: DateTime<Utc>,
-    /// From which state.
-    pub from: SampleState,
-    /// To which state.
-    pub to: SampleState,
-    /// Which stage moved it.
-    pub by: String,
-    /// Why.
-    pub reason: Reason,
-}
-
 /// Who said what a label is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -219,6 +135,12 @@ impl Annotator {
     /// Did a person or the world say it, rather than a model?
     pub fn is_independent(&self) -> bool {
         !matches!(self, Annotator::Model(_))
+    }
+
+    /// May a label of theirs judge? Users correct what is wrong more often than what is right, and models do not judge
+    /// themselves.
+    pub(crate) fn is_fair(&self) -> bool {
+        matches!(self, Annotator::Human(_) | Annotator::GroundTruth)
     }
 }
 
@@ -417,5 +339,33 @@ impl Sample {
         self.history.push(Transition { time, from: self.state, to, by: by.into(), reason });
         self.state = to;
         true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::schema::{Field, Schema, Target};
+
+    #[test]
+    fn a_label_races_if_neither_who_gave_it_nor_who_chose_the_row_knew_what_would_favour_a_model() {
+        let schema = Schema::new([Field::number("x")], Target::classes(["no", "yes"])).unwrap();
+        let may_race = |lane, annotator: Annotator, blind, told| {
+            let mut sample = Sample::new(Observation::new(&schema), 1, lane, 1.0);
+            let (id, time, label) = (sample.id(), sample.observation.time, Some(Label::Class(1)));
+            sample.flags = vec![Flag { told, ..Flag::new(id, 2.0, 1.0) }];
+            sample.label =
+                Some(Annotation { sample: id, label, annotator, time, confidence: 1.0, seconds: None, blind });
+            sample.may_race()
+        };
+        let ann = || Annotator::Human("ann".into());
+        assert!(may_race(Lane::Flagged, ann(), true, false) && may_race(Lane::Uncertain, ann(), true, false));
+        assert!(!may_race(Lane::Flagged, ann(), false, false), "ann saw what the model said");
+        assert!(!may_race(Lane::Flagged, ann(), true, true), "a user or the truth pointed at it");
+        assert!(!may_race(Lane::Flagged, Annotator::User("eve".into()), true, false));
+        assert!(!may_race(Lane::Flagged, Annotator::GroundTruth, true, false), "which truths come may depend on them");
+        assert!(!may_race(Lane::Outcome, ann(), true, false));
+        assert!(may_race(Lane::Random, Annotator::GroundTruth, false, true), "the draw knew nothing");
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{BoxError, message};
 use crate::event::PredictionId;
 use crate::gate::{Admission, Audit, BatchDraft, DraftRow, GateContext, QualityGate};
 use crate::reference::{Reference, References};
-use crate::sample::{Annotator, Reason, Sample};
+use crate::sample::{Reason, Sample};
 use crate::schema::{Row, Schema};
 use crate::stage::{Blind, Stage};
 use crate::stats::sampling::unit_interval;
@@ -132,12 +132,10 @@ impl Leakage {
     }
 }
 
-/// Has a label that is to judge not done so? Users correct what is wrong more often than what is right, and models do
-/// not judge themselves: their labels do not judge.
+/// Has a label that is to judge not done so?
 fn is_unjudged(row: &DraftRow<'_>) -> bool {
     let sample = row.sample;
-    let annotator = sample.label.as_ref().map(|label| &label.annotator);
-    let fair = matches!(annotator, None | Some(Annotator::Human(_) | Annotator::GroundTruth));
+    let fair = sample.label.as_ref().is_none_or(|label| label.annotator.is_fair());
     sample.lane.judges() && fair && !sample.judged
 }
 
@@ -212,7 +210,7 @@ mod tests {
     use super::*;
     use crate::event::Label;
     use crate::gate::testing::{annotation, context, id, valued};
-    use crate::sample::Lane;
+    use crate::sample::{Annotator, Lane};
     use crate::schema::Target;
     use crate::stats::binomial::interval;
 

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use super::Pipeline;
 use super::outbox::Outbox;
 use crate::error::Error;
-use crate::event::{Label, ModelVersion, Observation, PredictionId, predicted_label};
+use crate::event::{Label, ModelVersion, Observation, PredictionId};
 use crate::reference::{Reference, ReferenceBuilder, References};
 use crate::retrain::latency::Timings;
 use crate::retrain::maturity::Cohort;
@@ -48,7 +48,7 @@ use crate::retrain::{
     Artifact, DataRef, Deployer, Evaluation, Evaluator, LabelFaults, LatencyBound, ModelRecord, Run, RunId, RunState,
     Trainer,
 };
-use crate::sample::{Annotator, Reason, Sample, SampleState};
+use crate::sample::Reason;
 use crate::schema::{Row, Schema, Target};
 use crate::store::{Indexed, Kind, Write};
 use crate::trigger::Decision;
@@ -270,57 +270,6 @@ impl Retraining {
             if share < self.parts.compare_share {
                 self.pool.push(observation.clone());
             }
-        }
-    }
-
-    /// A sample passed or failed the gates.
-    pub(super) fn flagged(&mut self, sample: &Sample, schema: &Schema) {
-        if sample.state == SampleState::Admitted && !sample.flags.is_empty() {
-            let predicted = match predicted_label(schema.target(), sample.observation.output()) {
-                Some(Label::Class(class)) => Some(class),
-                _ => None,
-            };
-            let detector = sample.flags.first().map_or("", |flag| flag.detector.as_str());
-            self.coverage.flagged(sample.id(), &sample.observation.row, detector, predicted);
-        }
-    }
-
-    /// A sample's label came, changed or went.
-    pub(super) fn labelled(&mut self, sample: &Sample) {
-        let key = (sample.sequence, sample.id());
-        self.ready.remove(&key);
-        self.unjudged.remove(&key);
-        if self.labels.observe(sample) {
-            self.state.tally.label_quarantined();
-            self.log.unsaved = true;
-        }
-        self.unchecked.remove(&key);
-        self.state.checking.keep_only(sample.id(), sample.label.as_ref().and_then(|annotation| annotation.label));
-        let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
-        match sample.state {
-            SampleState::Labelled => {}
-            SampleState::Quarantined | SampleState::Erased => return self.coverage.retract(sample.id()),
-            SampleState::Queued => return self.coverage.unlabelled(sample.id()),
-            SampleState::Batched => return self.taught.observe(sample),
-            _ => return,
-        }
-        // Users correct what is wrong more often than what is right: their labels train, but do not judge.
-        let fair =
-            sample.label.as_ref().is_some_and(|a| matches!(a.annotator, Annotator::Human(_) | Annotator::GroundTruth));
-        let judges = match &self.parts.evaluator {
-            Some(evaluator) if evaluator.profile().race().is_some() => sample.may_race(),
-            Some(_) => sample.lane.judges(),
-            None => false,
-        };
-        if self.waits_for_check(sample) {
-            // It comes again when it is cleared.
-        } else if judges && fair && !sample.judged {
-            self.unjudged.insert(key, sample.lane.judges());
-        } else {
-            self.ready.insert(key, independent);
-        }
-        if independent {
-            self.coverage.labelled(sample.id(), &sample.observation.row);
         }
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::Comparison;
+use super::compare::{Comparison, Paired};
 use super::{Check, ConfirmRules, EvaluatedOn, Verdict};
 use crate::event::{Label, predicted_label};
 use crate::sample::{Annotator, Reason};
 use crate::schema::Target;
-use crate::stats::{evidence, mcnemar};
+use crate::stats::evidence;
 
 /// *Likely*: fewest decisive rows, posterior probability and gain.
 const LIKELY: (u64, f64, f64) = (4, 0.9, 0.005);
@@ -20,103 +20,6 @@ const FEWEST_ROUNDS: u32 = 2;
 /// *Out of reach*: the part of all label batches after which one can tell, and how much faster than so far decisive rows may
 /// come.
 const OUT_OF_REACH: (u32, f64) = (3, 2.0);
-/// Largest number of missing decisive rows that is still told.
-const FORESEEABLE: u64 = 1 << 16;
-
-/// The decisive rows of a paired comparison: those where exactly one of two models is right (or, for values, nearer).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Paired {
-    /// Rows for the first model.
-    pub wins: u64,
-    /// Rows against it.
-    pub losses: u64,
-}
-
-impl Paired {
-    /// Counts one comparison.
-    pub fn count(&mut self, comparison: Comparison) {
-        match comparison {
-            Comparison::Win => self.wins += 1,
-            Comparison::Loss => self.losses += 1,
-            Comparison::Tie => {}
-        }
-    }
-
-    /// Comparisons of unequal weight, as so many rows of equal weight as tell the same (Kish 1965: the square of the sum over
-    /// the sum of the squares), rounded.
-    pub(crate) fn weighted(comparisons: impl Iterator<Item = (Comparison, f64)>) -> Paired {
-        let (mut wins, mut losses, mut squares) = (0.0, 0.0, 0.0);
-        for (comparison, weight) in comparisons {
-            match comparison {
-                Comparison::Win => wins += weight,
-                Comparison::Loss => losses += weight,
-                Comparison::Tie => continue,
-            }
-            squares += weight * weight;
-        }
-        if squares <= 0.0 {
-            return Paired::default();
-        }
-        let each = (wins + losses) / squares;
-        Paired { wins: (wins * each).round() as u64, losses: (losses * each).round() as u64 }
-    }
-
-    /// Number of decisive rows.
-    pub fn decisive(&self) -> u64 {
-        self.wins + self.losses
-    }
-
-    /// E-value for "the first model is better": if it is not, the chance that this ever reaches c is at most 1/c.
-    pub fn e_value(&self) -> f64 {
-        evidence::paired_e_value(self.wins, self.losses)
-    }
-
-    /// E-value for "the second model is better".
-    pub fn mirrored_e_value(&self) -> f64 {
-        evidence::paired_e_value(self.losses, self.wins)
-    }
-
-    /// Two-sided p-value of the exact test of McNemar (1947), for a number of rows that was fixed beforehand. Looking again
-    /// and again is what [`e_value`](Self::e_value) is for: no verdict rests on this one.
-    pub fn p_value(&self) -> f64 {
-        mcnemar::p_value(self.wins, self.losses)
-    }
-
-    /// Posterior probability, from a uniform prior, that the first model wins more than half of the decisive rows; not
-    /// an error guarantee.
-    pub fn posterior_better(&self) -> f64 {
-        evidence::posterior_better(self.wins, self.losses)
-    }
-
-    /// The share of wins to go by: that seen so far, by the rule of succession.
-    fn rate(&self) -> f64 {
-        (self.wins as f64 + 1.0) / (self.decisive() as f64 + 2.0)
-    }
-
-    /// How it stands after so many `more` decisive rows, if wins go on at the [rate](Self::rate) seen so far.
-    fn foreseen(&self, more: u64) -> Paired {
-        let wins = (more as f64 * self.rate()).round() as u64;
-        Paired { wins: self.wins + wins, losses: self.losses + more - wins }
-    }
-
-    /// Decisive rows that are still missing until [`e_value`](Self::e_value) reaches `bound`, if wins go on at the rate
-    /// seen so far (by the rule of succession); `None` if that is not foreseeable.
-    pub fn missing(&self, bound: f64) -> Option<u64> {
-        let reached = |more: u64| self.foreseen(more).e_value() >= bound;
-        if reached(0) {
-            return Some(0);
-        }
-        if self.rate() <= 0.5 || !reached(FORESEEABLE) {
-            return None;
-        }
-        let (mut low, mut high) = (0, FORESEEABLE);
-        while high - low > 1 {
-            let middle = low.midpoint(high);
-            if reached(middle) { high = middle } else { low = middle }
-        }
-        Some(high)
-    }
-}
 
 /// Evidence within one slice of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -230,6 +133,23 @@ impl Evidence {
         vetoed.map(text).collect()
     }
 
+    /// Whom the candidate has to beat.
+    fn opponents(&self) -> impl Iterator<Item = (&'static str, Paired)> {
+        let opponents = [("the served model", Some(self.against_current)), ("the last kept model", self.against_kept)];
+        opponents.into_iter().filter_map(|(name, paired)| Some((name, paired?)))
+    }
+
+    /// Have enough of the label batches been seen to tell that not everybody will be `beaten` by the end of them?
+    fn is_out_of_reach(&self, most_rounds: u32, beaten: impl Fn(Paired) -> bool) -> bool {
+        if self.rounds < FEWEST_ROUNDS.max(most_rounds.div_ceil(OUT_OF_REACH.0)) {
+            return false;
+        }
+        let rounds = self.rounds.saturating_add(self.unscored);
+        let more = OUT_OF_REACH.1 * f64::from(most_rounds.saturating_sub(rounds)) / f64::from(rounds);
+        let then = |paired: Paired| paired.foreseen((more * paired.decisive() as f64).round() as u64);
+        self.opponents().any(|(_, paired)| !beaten(then(paired)))
+    }
+
     /// Judges the candidate by `rules`, with `candidates_in_play` candidates being judged at the same time.
     ///
     /// It must beat the served model and the last kept one. *Fail* comes before everything; a slice veto holds a Pass
@@ -261,16 +181,13 @@ impl Evidence {
             return decided(Some(Verdict::Fail), vec![Reason::new("not_finite", text)]);
         }
         let bound = rules.confirm_at * f64::from(candidates_in_play.max(1));
-        let opponents =
-            || [("the served model", Some(self.against_current)), ("the last kept model", self.against_kept)];
-        let opponents = || opponents().into_iter().filter_map(|(name, paired)| Some((name, paired?)));
         let score = |code: &str, name: &str, paired: Paired, e: f64| {
             Reason::new(code, format!("{} : {} against {name}, e-value {e:.1}", paired.wins, paired.losses))
         };
         let alone =
             !rules.single_annotator && self.annotators.len() == 1 && !self.annotators.contains(&Annotator::GroundTruth);
         let enough_rounds = self.rounds >= FEWEST_ROUNDS && !alone;
-        let worse = opponents().find(|(_, paired)| paired.mirrored_e_value() >= rules.fail_at);
+        let worse = self.opponents().find(|(_, paired)| paired.mirrored_e_value() >= rules.fail_at);
         if let Some((name, paired)) = worse.filter(|_| enough_rounds) {
             let reason = score("worse", name, paired, paired.mirrored_e_value());
             return decided(Some(Verdict::Fail), vec![reason]);
@@ -289,9 +206,10 @@ impl Evidence {
             return decided(Some(Verdict::Inconclusive), vec![Reason::new("no_threshold", text)]);
         }
         let open: Vec<_> = of(Verdict::Inconclusive).map(Check::as_reason).collect();
-        let confirmed = superiority && opponents().all(|(_, paired)| paired.e_value() >= bound);
+        let confirmed = superiority && self.opponents().all(|(_, paired)| paired.e_value() >= bound);
         let is_likely = |paired: Paired| paired.decisive() >= LIKELY.0 && paired.posterior_better() >= LIKELY.1;
-        let likely = rules.likely && estimated_gain >= LIKELY.2 && opponents().all(|(_, paired)| is_likely(paired));
+        let likely =
+            rules.likely && estimated_gain >= LIKELY.2 && self.opponents().all(|(_, paired)| is_likely(paired));
         let good = if superiority || rules.likely { confirmed || likely } else { open.is_empty() };
         let mut vetoes = self.vetoes();
         if good && open.is_empty() && enough_rounds && vetoes.is_empty() {
@@ -300,25 +218,20 @@ impl Evidence {
                 (_, true) => "likely",
                 _ => "as_required",
             };
-            let scores = opponents().map(|(name, paired)| score(code, name, paired, paired.e_value()));
+            let scores = self.opponents().map(|(name, paired)| score(code, name, paired, paired.e_value()));
             return decided(Some(Verdict::Pass), scores.chain(of(Verdict::Pass).map(Check::as_reason)).collect());
         }
         let (rounds, most_rounds) = (self.rounds.saturating_add(self.unscored), rules.most_rounds.max(FEWEST_ROUNDS));
-        let left = f64::from(most_rounds.saturating_sub(rounds)) / f64::from(rounds.max(1));
-        let in_reach = |paired: Paired| {
-            let then = paired.foreseen((OUT_OF_REACH.1 * left * paired.decisive() as f64).round() as u64);
-            (superiority && then.e_value() >= bound) || (rules.likely && is_likely(then))
-        };
-        let can_tell = self.rounds >= FEWEST_ROUNDS.max(most_rounds.div_ceil(OUT_OF_REACH.0));
+        let beaten = |paired: Paired| (superiority && paired.e_value() >= bound) || (rules.likely && is_likely(paired));
         let undecided = !good && (superiority || rules.likely);
-        if rounds >= most_rounds || (can_tell && undecided && !opponents().all(|(_, paired)| in_reach(paired))) {
+        if rounds >= most_rounds || (undecided && self.is_out_of_reach(most_rounds, beaten)) {
             if good && open.is_empty() && !vetoes.is_empty() {
                 return decided(Some(Verdict::Fail), vetoes);
             }
             let beyond =
                 if rounds < most_rounds { format!(", and none in reach within {most_rounds}") } else { String::new() };
             let text = format!("no verdict after {rounds} label batches ({} rows){beyond}", self.rows);
-            let scores = opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
+            let scores = self.opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
             if alone {
                 vetoes.push(single_annotator());
             }
@@ -326,7 +239,8 @@ impl Evidence {
             vetoes.extend(open);
             return decided(Some(Verdict::Inconclusive), vetoes);
         }
-        let mut reasons: Vec<_> = opponents()
+        let mut reasons: Vec<_> = self
+            .opponents()
             .map(|(name, paired)| {
                 let Paired { wins, losses } = paired;
                 Reason::new(
@@ -343,7 +257,7 @@ impl Evidence {
         }
         reasons.append(&mut vetoes);
         reasons.extend(open);
-        let asked = opponents().filter(|_| superiority);
+        let asked = self.opponents().filter(|_| superiority);
         let missing = asked.map(|(_, paired)| paired.missing(bound)).try_fold(0, |most, n| Some(n?.max(most)));
         let for_superiority = missing.map(|decisive| {
             let rows_each = self.rows as f64 / self.against_current.decisive().max(1) as f64;

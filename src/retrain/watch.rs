@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::Paired;
 use super::Profile;
 use super::compare::Comparison;
-use super::judge::Paired;
 use crate::event::{Label, ModelVersion, predicted_label};
 use crate::sample::Reason;
 use crate::schema::Target;

@@ -1,11 +1,14 @@
-//! How good the labels are that wait for a batch, kept up to date sample by sample.
+//! What a label that comes, changes or goes means, and how good the labels are that wait for a batch: kept up to date sample
+//! by sample.
 
 use hashbrown::HashMap;
 
 use super::super::opinions::people;
-use crate::event::PredictionId;
+use super::Retraining;
+use crate::event::{Label, PredictionId, predicted_label};
 use crate::review::{Consensus, consensus};
 use crate::sample::{Annotation, Sample, SampleState};
+use crate::schema::Schema;
 use crate::trigger::LabelQualityStatus;
 
 /// Sums over the samples that wait with a label, or for another opinion; about 40 bytes for each.
@@ -97,6 +100,58 @@ impl LabelTracker {
             doubted: self.doubted,
             settled: self.settled,
             quarantined: 0,
+        }
+    }
+}
+
+impl Retraining {
+    /// A sample passed or failed the gates.
+    pub(in super::super) fn flagged(&mut self, sample: &Sample, schema: &Schema) {
+        if sample.state == SampleState::Admitted && !sample.flags.is_empty() {
+            let predicted = match predicted_label(schema.target(), sample.observation.output()) {
+                Some(Label::Class(class)) => Some(class),
+                _ => None,
+            };
+            let detector = sample.flags.first().map_or("", |flag| flag.detector.as_str());
+            self.coverage.flagged(sample.id(), &sample.observation.row, detector, predicted);
+        }
+    }
+
+    /// A sample's label came, changed or went.
+    pub(in super::super) fn labelled(&mut self, sample: &Sample) {
+        let key = (sample.sequence, sample.id());
+        self.ready.remove(&key);
+        self.unjudged.remove(&key);
+        if self.labels.observe(sample) {
+            self.state.tally.label_quarantined();
+            self.log.unsaved = true;
+        }
+        self.unchecked.remove(&key);
+        self.state.checking.keep_only(sample.id(), sample.label.as_ref().and_then(|annotation| annotation.label));
+        let independent = sample.label.as_ref().is_some_and(|label| label.annotator.is_independent());
+        match sample.state {
+            SampleState::Labelled => {}
+            SampleState::Quarantined | SampleState::Erased => return self.coverage.retract(sample.id()),
+            SampleState::Queued => return self.coverage.unlabelled(sample.id()),
+            SampleState::Batched => return self.taught.observe(sample),
+            _ => return,
+        }
+        // Labels that may not judge train at once.
+        let fair = sample.label.as_ref().is_some_and(|label| label.annotator.is_fair());
+        let judges = match &self.parts.evaluator {
+            Some(evaluator) if evaluator.profile().race().is_some() => sample.may_race(),
+            Some(_) => sample.lane.judges(),
+            None => false,
+        };
+        if self.waits_for_check(sample) {
+            // It comes again when it is cleared.
+        } else if judges && fair && !sample.judged {
+            self.unjudged.insert(key, sample.lane.judges());
+        } else {
+            self.ready.insert(key, independent);
+        }
+        if independent {
+            self.coverage.labelled(sample.id(), &sample.observation.row);
         }
     }
 }
