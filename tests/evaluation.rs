@@ -295,11 +295,7 @@ fn blind_labels_of_every_row_that_was_chosen_unseen_race_and_those_that_users_po
         let builder = training("0.8", Profile::Adaptive(rules.clone()))(builder).train(trainer);
         builder.detect(UserFeedback::default())
     });
-    let raced = |host: &Host| {
-        let state = host.store.get("closed", Kind::Control, "loop").unwrap().unwrap();
-        let state: serde_json::Value = serde_json::from_slice(&state.body).unwrap();
-        state["race"]["weight"].as_f64().unwrap()
-    };
+    let raced = |host: &Host| state(host)["race"]["weight"].as_f64().unwrap();
     host.turn(80, 0.8);
     assert_eq!(raced(&host), 0.0, "there was nobody to race");
     host.turn(80, 0.8);
@@ -317,6 +313,32 @@ fn blind_labels_of_every_row_that_was_chosen_unseen_race_and_those_that_users_po
     for (id, sample) in world.samples.iter().filter(|(_, sample)| sample.sequence >= 80) {
         assert_eq!(sample.judged, !rejected.contains(id), "{id}");
         assert_eq!(sample.state, SampleState::Batched, "{id}: what does not race trains");
+    }
+}
+
+/// What the store says of the loop.
+fn state(host: &Host) -> serde_json::Value {
+    let state = host.store.get("closed", Kind::Control, "loop").unwrap().unwrap();
+    serde_json::from_slice(&state.body).unwrap()
+}
+
+#[test]
+fn a_label_batch_is_full_with_the_rows_of_the_judging_lanes() {
+    let mut host = Host::new(|builder| {
+        builder
+            .trigger(new_labels(1_000))
+            .train(FnTrainer::inline(|job: &TrainJob| Ok(fit(job))))
+            .evaluate(evaluator(Profile::adaptive()))
+    });
+    loop {
+        host.turn(20, 0.8);
+        let samples = check(&*host.store, "closed").samples;
+        let judging = samples.values().filter(|sample| sample.lane.judges()).count();
+        let rounds = state(&host)["next_round"].as_u64().unwrap() - 1;
+        assert_eq!(rounds, u64::from(judging >= 20), "{judging} of {} labels judge", samples.len());
+        if rounds > 0 {
+            return assert!(samples.len() > 60, "the other lanes fill none");
+        }
     }
 }
 

@@ -65,6 +65,8 @@ fn a_candidate_with_no_verdict_in_reach_makes_room_for_a_fresh_one() {
     assert_eq!(after(6, 1, 4), let_go);
     assert_eq!(after(3, 2, 1).0, None, "after a single label batch nothing is known");
     assert_eq!(after(3, 2, 2), let_go);
+    // 9 : 3 becomes 35 : 13 (E = 59), 8 : 3 becomes 31 : 13 (E = 15).
+    assert_eq!((after(9, 3, 2).0, after(8, 3, 2)), (None, let_go.clone()));
     assert_eq!(after(0, 0, 2), let_go, "they hardly differ");
     let patient = ConfirmRules { most_rounds: 30, ..strict() };
     assert_eq!(verdict(&evidence(0, 0, 9, 100), &patient).0, None, "a third of 30 has to be seen");
