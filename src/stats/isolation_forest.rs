@@ -217,7 +217,11 @@ impl IsolationForest {
     #[inline(always)]
     fn walk(&self, trees: [usize; ABREAST], cell: impl Fn(usize, usize) -> f64) -> [f64; ABREAST] {
         let size = 1 << self.depth;
-        let nodes = trees.map(|tree| &self.nodes[tree * size..][..size]);
+        // no `trees.map`: whether the compiler inlines it moves with code elsewhere in the crate
+        let mut nodes = [self.nodes.as_slice(); ABREAST];
+        for (nodes, tree) in nodes.iter_mut().zip(trees) {
+            *nodes = &nodes[tree * size..][..size];
+        }
         let mut places = [1_usize; ABREAST];
         for _ in 0..self.depth {
             for (i, (place, nodes)) in places.iter_mut().zip(nodes).enumerate() {
