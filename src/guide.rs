@@ -357,10 +357,15 @@ pub mod retraining {
     //! which exactly one of the two models is right. It is promoted when the e-value for "better" reaches 20, against the served
     //! model and the last kept one: looked at after every label batch, a candidate that is not better than the served model gets
     //! there with a probability of at most 1 in 20. It fails when the mirrored e-value reaches 10, and is inconclusive (not
-    //! promoted) after 5 label batches, or from the second one on once a verdict [is out of reach](crate::Evidence::judge): a
-    //! fresh candidate is worth more than an old one that does not differ enough. No verdict rests on a single label batch or
-    //! a single annotator, and a slice ([`segment_by`](crate::PipelineBuilder::segment_by)) of at least 30 rows in which it
-    //! is probably worse holds it back.
+    //! promoted) after 5 label batches. No verdict rests on a single label batch or a single annotator, and a slice
+    //! ([`segment_by`](crate::PipelineBuilder::segment_by)) of at least 30 rows in which it is probably worse holds it back.
+    //!
+    //! If the trigger asks for a run while a candidate is judged, and a label batch has judged it without a verdict, a fresh
+    //! candidate takes its place: the run before is *superseded*, and its [evidence](crate::Evidence) goes on, unless an e-value has
+    //! fallen below 1. So the trigger bounds how old a candidate is, and few labels still add up. The promise is for the line then:
+    //! if none of its candidates is better than the served model, one of them is promoted with a probability of at most 1 in 20;
+    //! and the one that is must win more rows than it loses itself. With a
+    //! [`Requirement`](crate::Requirement) on live rows candidates are not superseded: those rows are their own.
     //! [`ConfirmRules::likely`](crate::ConfirmRules::likely) also promotes what is only likely better; that promises nothing.
     //! With [`ConfirmRules::race`](crate::ConfirmRules::race) the recipes race as below, and the candidate is a model of their
     //! blend: it follows a drift sooner where a model is cheap to train.

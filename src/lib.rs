@@ -181,8 +181,8 @@ pub use retrain::{
     DatasetVersion, Deployer, EvaluatedOn, Evaluation, Evaluator, Evidence, Flapping, FnTrainer, JobStatus, Judgement,
     LabelCheck, LabelChecks, LabelFaults, LabelledRows, LatencyBound, Manifest, Measured, Member, Metric, MetricTable,
     Model, ModelFigures, ModelRecord, ModelSlot, Paired, PairedEvaluator, Profile, Race, Recipe, Requirement, Run,
-    RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate, TrainJob, Trained, Trainer,
-    Verdict, Verified, Watch, WatchVerdict, verify_batch,
+    RunId, RunState, ScoreJob, Scores, Served, SliceEvidence, SliceFigures, Tabulate, TakenOver, TrainJob, Trained,
+    Trainer, Verdict, Verified, Watch, WatchVerdict, verify_batch,
 };
 pub use review::{
     Agreement, AnnotatorErrors, AnnotatorQuality, Answer, Assignment, Consensus, ExchangeFormat, ExportReport,

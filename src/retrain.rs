@@ -48,7 +48,7 @@ pub use evaluation::{
 };
 #[cfg(feature = "http")]
 pub use http::HttpTrainer;
-pub use judge::{Evidence, Judgement, SliceEvidence};
+pub use judge::{Evidence, Judgement, SliceEvidence, TakenOver};
 pub use label_faults::{LabelCheck, LabelChecks, LabelFaults};
 pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;

@@ -304,6 +304,11 @@ impl Sample {
         self.lane.judges() || (chosen_unseen && self.label.as_ref().is_some_and(blind))
     }
 
+    /// The run whose candidate it judges, if it was drawn for one: of models that took no part in the draw it is no fair sample.
+    pub(crate) fn drawn_by(&self) -> Option<RunId> {
+        self.compared.filter(|_| self.lane == Lane::Comparison)
+    }
+
     /// Takes out the content; `row` is an empty one. What is left are names, times, states, codes and digests.
     pub(crate) fn empty(&mut self, erasure: Erasure, row: Row) {
         self.advance(SampleState::Erased, &erasure.by, Reason::new("erased", ""), erasure.time);

@@ -319,7 +319,16 @@ fn a_rollback_waits_a_label_batch_and_the_second_freezes() {
     let status = host.pipeline.status().unwrap();
     assert!(status.trigger_view.labels >= 60 && status.runs == runs, "a run in the cool-off: {status:?}");
     assert_eq!(status.frozen, None);
-    host.turn(120, 0.8);
+    let rounds = |host: &Host| {
+        let state = host.store.get("closed", Kind::Control, "loop").unwrap().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&state.body).unwrap()["next_round"].as_u64().unwrap()
+    };
+    let before = rounds(&host);
+    while rounds(&host) == before {
+        assert_eq!(host.pipeline.status().unwrap().runs, runs);
+        host.turn(40, 0.8);
+    }
+    host.pipeline.poll().unwrap();
     assert!(host.pipeline.status().unwrap().runs > runs, "a label batch ends the cool-off");
     promote(&mut host);
     host.pipeline.rollback("second").unwrap();

@@ -113,7 +113,7 @@ impl Paired {
     }
 
     /// How it stands after so many `more` decisive rows, if wins go on at the [rate](Self::rate) seen so far.
-    pub(super) fn foreseen(&self, more: u64) -> Paired {
+    fn foreseen(&self, more: u64) -> Paired {
         let wins = (more as f64 * self.rate()).round() as u64;
         Paired { wins: self.wins + wins, losses: self.losses + more - wins }
     }

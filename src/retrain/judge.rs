@@ -17,9 +17,6 @@ const LIKELY: (u64, f64, f64) = (4, 0.9, 0.005);
 const VETO: (u64, f64) = (30, 0.9);
 /// Fewest label batches before any verdict.
 const FEWEST_ROUNDS: u32 = 2;
-/// *Out of reach*: the part of all label batches after which one can tell, and how much faster than so far decisive rows may
-/// come.
-const OUT_OF_REACH: (u32, f64) = (3, 2.0);
 
 /// Evidence within one slice of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,7 +27,13 @@ pub struct SliceEvidence {
     pub paired: Paired,
 }
 
-/// What is known of a frozen candidate: only labels drawn after its training cut-off count.
+/// What is known of a frozen candidate, and of those whose place it took: only labels drawn after the training cut-off of the
+/// model that they judge count.
+///
+/// A candidate that is *superseded* before its verdict hands its evidence on, and the decisive rows of the whole line against the
+/// served model count together. The e-value is a product of bets on the next row, and which candidate is judged there is known
+/// before its label: if none of the line is better than the served model, it still reaches `confirm_at` with a
+/// probability of at most 1 / `confirm_at`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     /// Candidate against the served model.
@@ -60,6 +63,22 @@ pub struct Evidence {
     /// Who gave the labels.
     #[serde(default)]
     pub annotators: BTreeSet<Annotator>,
+    /// The part that it took over.
+    #[serde(default)]
+    pub taken_over: TakenOver,
+}
+
+/// The part of a candidate's [`Evidence`] that is about candidates before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TakenOver {
+    /// How many.
+    pub candidates: u32,
+    /// They against the served model.
+    pub against_current: Paired,
+    /// Label batches in which they were judged.
+    pub rounds: u32,
+    /// Labelled rows that judged them.
+    pub rows: u64,
 }
 
 /// One labelled row with what the models said of it.
@@ -69,6 +88,8 @@ pub(crate) struct JudgedRow<'a> {
     pub(crate) current: &'a [f64],
     /// `None` if the last kept model is the current one.
     pub(crate) kept: Option<&'a [f64]>,
+    /// Is it the candidate that is judged now, and not one whose place it took?
+    pub(crate) own: bool,
     pub(crate) label: Label,
     pub(crate) annotator: &'a Annotator,
     /// The slices that it is in.
@@ -95,9 +116,13 @@ impl Evidence {
         let (said, current) = (predicted_label(target, row.candidate), predicted_label(target, row.current));
         self.against_current.count(comparison);
         self.rows += 1;
+        if !row.own {
+            self.taken_over.against_current.count(comparison);
+            self.taken_over.rows += 1;
+        }
         self.disagreeing += u64::from(said != current);
         // What neither can predict is the input's fault.
-        self.unusable += u64::from(said.is_none() && current.is_some());
+        self.unusable += u64::from(row.own && said.is_none() && current.is_some());
         self.annotators.insert(row.annotator.clone());
         if let Some(kept) = row.kept {
             let against = self.against_kept.get_or_insert_default();
@@ -108,6 +133,28 @@ impl Evidence {
             slice.rows += 1;
             slice.paired.count(comparison);
         }
+    }
+
+    /// What the candidate after this one takes over: all of it, or nothing if it would rather begin without, because an
+    /// e-value has fallen below the 1 that no evidence has.
+    pub(crate) fn handed_on(&self) -> Option<Evidence> {
+        let candidates = self.taken_over.candidates + 1;
+        let (against_current, rounds, rows) = (self.against_current, self.rounds, self.rows);
+        let taken_over = TakenOver { candidates, against_current, rounds, rows };
+        let is_worth_it = self.opponents().all(|(_, paired)| paired.e_value() >= 1.0);
+        is_worth_it.then(|| Evidence { taken_over, unscored: 0, ..self.clone() })
+    }
+
+    /// May it be handed on? Labels have judged the candidate itself, and no slice holds it back.
+    pub(crate) fn may_be_handed_on(&self) -> bool {
+        let judged = self.rounds > self.taken_over.rounds && self.rows > self.taken_over.rows;
+        judged && self.vetoes().is_empty()
+    }
+
+    /// The candidate's own part of `against_current`.
+    fn own(&self) -> Paired {
+        let (all, before) = (self.against_current, self.taken_over.against_current);
+        Paired { wins: all.wins - before.wins, losses: all.losses - before.losses }
     }
 
     /// Estimated gain over the served model; 0 without rows.
@@ -139,17 +186,6 @@ impl Evidence {
         opponents.into_iter().filter_map(|(name, paired)| Some((name, paired?)))
     }
 
-    /// Have enough of the label batches been seen to tell that not everybody will be `beaten` by the end of them?
-    fn is_out_of_reach(&self, most_rounds: u32, beaten: impl Fn(Paired) -> bool) -> bool {
-        if self.rounds < FEWEST_ROUNDS.max(most_rounds.div_ceil(OUT_OF_REACH.0)) {
-            return false;
-        }
-        let rounds = self.rounds.saturating_add(self.unscored);
-        let more = OUT_OF_REACH.1 * f64::from(most_rounds.saturating_sub(rounds)) / f64::from(rounds);
-        let then = |paired: Paired| paired.foreseen((more * paired.decisive() as f64).round() as u64);
-        self.opponents().any(|(_, paired)| !beaten(then(paired)))
-    }
-
     /// Judges the candidate by `rules`, with `candidates_in_play` candidates being judged at the same time.
     ///
     /// It must beat the served model and the last kept one. *Fail* comes before everything; a slice veto holds a Pass
@@ -159,10 +195,8 @@ impl Evidence {
     /// no superiority, and without [`Requirement`](crate::Requirement)s or `likely` there is never a Pass then, but
     /// *Inconclusive* at once with the reason `no_threshold`.
     ///
-    /// A candidate that is not going to get a verdict makes room for a fresh one: it is *Inconclusive* after
-    /// [`most_rounds`](ConfirmRules::most_rounds) label batches, and from the second one and a third of them on as soon as it would
-    /// not pass by then even if decisive rows came twice as fast as so far and were won at the rate seen so far. A single
-    /// candidate passes less often for it; a loop under drift follows faster, because what it judges is never old.
+    /// A candidate is *Inconclusive* when [`most_rounds`](ConfirmRules::most_rounds) label batches have judged it without a
+    /// verdict. One that took evidence over passes only if its own labels speak for it, too.
     pub fn judge(&self, rules: &ConfirmRules, candidates_in_play: u32) -> Judgement {
         self.judge_with(rules, candidates_in_play, &[])
     }
@@ -205,11 +239,16 @@ impl Evidence {
             let text = "nothing is asked of a candidate: raise `confirm_at` above 1, or set a requirement";
             return decided(Some(Verdict::Inconclusive), vec![Reason::new("no_threshold", text)]);
         }
+        // What was taken over does not speak for a candidate that its own labels do not speak for.
+        let (own, before) = (self.own(), self.taken_over);
+        let leads = before.candidates == 0 || own.wins > own.losses;
         let open: Vec<_> = of(Verdict::Inconclusive).map(Check::as_reason).collect();
-        let confirmed = superiority && self.opponents().all(|(_, paired)| paired.e_value() >= bound);
+        let confirmed = superiority && leads && self.opponents().all(|(_, paired)| paired.e_value() >= bound);
         let is_likely = |paired: Paired| paired.decisive() >= LIKELY.0 && paired.posterior_better() >= LIKELY.1;
-        let likely =
-            rules.likely && estimated_gain >= LIKELY.2 && self.opponents().all(|(_, paired)| is_likely(paired));
+        let likely = rules.likely
+            && leads
+            && estimated_gain >= LIKELY.2
+            && self.opponents().all(|(_, paired)| is_likely(paired));
         let good = if superiority || rules.likely { confirmed || likely } else { open.is_empty() };
         let mut vetoes = self.vetoes();
         if good && open.is_empty() && enough_rounds && vetoes.is_empty() {
@@ -221,16 +260,12 @@ impl Evidence {
             let scores = self.opponents().map(|(name, paired)| score(code, name, paired, paired.e_value()));
             return decided(Some(Verdict::Pass), scores.chain(of(Verdict::Pass).map(Check::as_reason)).collect());
         }
-        let (rounds, most_rounds) = (self.rounds.saturating_add(self.unscored), rules.most_rounds.max(FEWEST_ROUNDS));
-        let beaten = |paired: Paired| (superiority && paired.e_value() >= bound) || (rules.likely && is_likely(paired));
-        let undecided = !good && (superiority || rules.likely);
-        if rounds >= most_rounds || (undecided && self.is_out_of_reach(most_rounds, beaten)) {
+        let rounds = (self.rounds - before.rounds).saturating_add(self.unscored);
+        if rounds >= rules.most_rounds.max(FEWEST_ROUNDS) {
             if good && open.is_empty() && !vetoes.is_empty() {
                 return decided(Some(Verdict::Fail), vetoes);
             }
-            let beyond =
-                if rounds < most_rounds { format!(", and none in reach within {most_rounds}") } else { String::new() };
-            let text = format!("no verdict after {rounds} label batches ({} rows){beyond}", self.rows);
+            let text = format!("no verdict after {rounds} label batches ({} rows)", self.rows);
             let scores = self.opponents().map(|(name, paired)| score("inconclusive", name, paired, paired.e_value()));
             if alone {
                 vetoes.push(single_annotator());
@@ -249,6 +284,11 @@ impl Evidence {
                 )
             })
             .collect();
+        if before.candidates > 0 {
+            let Paired { wins, losses } = own;
+            let text = format!("{wins} : {losses} of it its own, the rest of {} before it", before.candidates);
+            reasons.push(Reason::new("taken_over", text));
+        }
         if alone {
             reasons.push(single_annotator());
         } else if !enough_rounds {

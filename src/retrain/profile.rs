@@ -51,7 +51,8 @@ pub struct ConfirmRules {
     pub fail_at: f64,
     /// Also promote what is only likely better: no error is promised then.
     pub likely: bool,
-    /// Label batches without a verdict after which it is inconclusive; before, [once none is in reach](crate::Evidence::judge).
+    /// Label batches without a verdict after which it is inconclusive. Before, a fresh one takes its place, and its evidence
+    /// over, if the trigger asks for a run and a label batch has judged it.
     pub most_rounds: u32,
     /// Let one person's labels alone decide. Otherwise a verdict needs labels of two people, or the world's.
     pub single_annotator: bool,

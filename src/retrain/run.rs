@@ -43,6 +43,8 @@ pub enum RunState {
     Rejected,
     /// No verdict was reached, or the mode forbids to act on it.
     Inconclusive,
+    /// A run after it took its place before there was a verdict, and took its evidence over.
+    Superseded,
     /// Training or loading failed.
     Failed,
     /// A person ended it.
@@ -70,6 +72,7 @@ impl RunState {
             RunState::RolledBack => "rolled_back",
             RunState::Rejected => "rejected",
             RunState::Inconclusive => "inconclusive",
+            RunState::Superseded => "superseded",
             RunState::Failed => "failed",
             RunState::Cancelled => "cancelled",
             RunState::Exported => "exported",

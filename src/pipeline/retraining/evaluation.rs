@@ -129,7 +129,13 @@ impl Retraining {
         self.forget_tests();
         self.forget_comparison();
         self.pool.clear();
-        (self.state.evidence, self.evaluation, self.checked, self.slow_smokes) = (None, None, None, 0);
+        (self.evaluation, self.checked, self.slow_smokes) = (None, None, 0);
+    }
+
+    /// Forgets what is known of the candidate, and of those before it.
+    pub(super) fn forget_evidence(&mut self) {
+        self.state.evidence = None;
+        self.state.line.clear();
     }
 
     /// Gives up the smoke test or validation that is under way: one that is needed begins again.

@@ -48,6 +48,7 @@ impl Retraining {
     /// The champion changed: its timings become those to compare with, and its outcomes those of the predecessor.
     pub(super) fn champion_changes(&mut self, from: ModelVersion, to: ModelVersion) {
         self.cohorts_change(from, to);
+        self.forget_evidence();
         let known = self.state.latency.take();
         self.state.latency_before = std::mem::take(&mut self.timings).median().or(known);
         self.drop_suspicion();

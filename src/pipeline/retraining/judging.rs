@@ -6,12 +6,26 @@ use super::super::shadow::recorded;
 use super::deploy::left_over;
 use super::rounds::Scored;
 use super::training::row_key;
-use super::{Comparing, POOL_ROWS, Phase};
+use super::{Comparing, POOL_ROWS, Phase, Retraining};
 use crate::error::{Error, StageError};
 use crate::event::{ModelVersion, predicted_label};
-use crate::retrain::{JobStatus, Profile, RunState, Verdict};
+use crate::retrain::{EvaluatedOn, Evidence, JobStatus, Judgement, Profile, RunState, Verdict};
 use crate::sample::Reason;
 use crate::stage::isolate;
+
+/// Candidates before the one that is judged for which labels are still waited for: rows that were drawn to judge earlier ones
+/// judge nobody.
+const LINE: usize = 5;
+
+impl Retraining {
+    /// May a fresh candidate take the place of the one that is judged? Live rows that a requirement is measured on are its own:
+    /// they cannot be handed on.
+    pub(super) fn may_be_superseded(&self) -> bool {
+        let measured = self.parts.evaluation.requirements.iter().any(|need| need.rows() == EvaluatedOn::Live);
+        let judged = self.state.evidence.as_ref().is_some_and(Evidence::may_be_handed_on);
+        self.state.phase == Phase::Judging && judged && !measured
+    }
+}
 
 impl Pipeline {
     pub(super) fn step_judging(&mut self) -> Result<bool, Error> {
@@ -29,7 +43,7 @@ impl Pipeline {
         };
         let checks = self.checks(&evidence)?;
         let judgement = evidence.judge_with(&rules, 1, &checks);
-        let Some(verdict) = judgement.verdict else { return Ok(false) };
+        let Some(verdict) = judgement.verdict else { return self.step_succession(evidence, judgement) };
         self.conclude(evidence, judgement.clone())?;
         let text = judgement.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         match verdict {
@@ -37,6 +51,36 @@ impl Pipeline {
             Verdict::Fail => self.refuse(candidate, Reason::new("failed", text))?,
             Verdict::Inconclusive => self.end_run(RunState::Inconclusive, Reason::new("inconclusive", text))?,
         }
+        Ok(true)
+    }
+
+    /// Lets a fresh candidate take the place of one that a label batch has judged without a verdict, if the trigger asks for a
+    /// run. What the labels said goes on to it.
+    fn step_succession(&mut self, evidence: Evidence, mut judgement: Judgement) -> Result<bool, Error> {
+        if !self.retraining.may_be_superseded() {
+            return Ok(false);
+        }
+        let Some(why) = self.ask_trigger()? else { return Ok(false) };
+        let Some((run, candidate)) = self.retraining.state.run.as_ref().and_then(|run| Some((run.id, run.candidate?)))
+        else {
+            return Ok(false);
+        };
+        let handed_on = evidence.handed_on();
+        let what = if handed_on.is_some() { "takes its evidence over" } else { "begins without its evidence" };
+        let reason = Reason::new("superseded", format!("a fresh candidate {what}: {why}"));
+        judgement.verdict = Some(Verdict::Inconclusive);
+        judgement.reasons.insert(0, reason.clone());
+        self.conclude(evidence, judgement)?;
+        let state = &mut self.retraining.state;
+        state.line.insert(run, candidate);
+        if handed_on.is_none() {
+            state.line.clear();
+        } else if state.line.len() > LINE {
+            state.line.pop_first();
+        }
+        state.evidence = handed_on;
+        self.end_run(RunState::Superseded, reason)?;
+        self.request(why)?;
         Ok(true)
     }
 

@@ -23,8 +23,8 @@ impl Retraining {
         let trained = state.run.iter().flat_map(|run| run.models.iter().copied());
         let round = state.round.iter().flat_map(|round| round.models.iter().copied());
         let watched = state.watch.iter().map(|watch| watch.previous);
-        let racing = state.race_models.values().copied();
-        single.into_iter().flatten().chain(trained).chain(round).chain(watched).chain(racing).collect()
+        let more = state.race_models.values().chain(state.line.values()).copied();
+        single.into_iter().flatten().chain(trained).chain(round).chain(watched).chain(more).collect()
     }
 
     /// What a blend may be made of: the models that the run's recipes have `trained`, and the first one.

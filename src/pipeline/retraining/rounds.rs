@@ -83,7 +83,12 @@ impl Pipeline {
             return Ok(false);
         }
         let samples: Vec<_> = self.retraining.unjudged.keys().map(|(_, id)| *id).collect();
-        let models = self.live_models();
+        let mut models = self.live_models();
+        for id in &samples {
+            let drawn_by = self.outbox.sample(*id)?.and_then(|sample| sample.drawn_by());
+            let model = drawn_by.and_then(|run| self.retraining.state.line.get(&run));
+            models.extend(model.filter(|model| !models.contains(model)));
+        }
         let mut recorded = BTreeSet::new();
         for id in &samples {
             if self.outbox.sample(*id)?.is_some_and(|sample| recorded_of(sample, &models).is_some()) {
@@ -252,7 +257,7 @@ impl Pipeline {
                 continue;
             }
             // A row of the comparison lane judges only models that took part when it was drawn.
-            let drawn_by = sample.compared.filter(|_| sample.lane == Lane::Comparison);
+            let drawn_by = sample.drawn_by();
             if let Some(watch) = &mut state.watch
                 && drawn_by.is_none_or(|drawn_by| Some(drawn_by) >= watched_run)
                 && let (Some(current), Some(previous)) =
@@ -261,15 +266,17 @@ impl Pipeline {
                 watch.observe(&target, current, previous, label);
                 watched += 1;
             }
-            if let (Some(evidence), Some(candidate)) = (&mut state.evidence, candidate)
-                && drawn_by.is_none_or(|drawn_by| Some(drawn_by) == run)
-                && let (Some(theirs), Some(ours)) = (scored.output(candidate, row), scored.output(champion, row))
+            let own = drawn_by.is_none_or(|drawn_by| Some(drawn_by) == run);
+            let judged = if own { candidate } else { drawn_by.and_then(|run| state.line.get(&run).copied()) };
+            if let (Some(evidence), Some(judged)) = (&mut state.evidence, judged)
+                && let (Some(theirs), Some(ours)) = (scored.output(judged, row), scored.output(champion, row))
             {
-                let kept = state.kept.filter(|kept| *kept != champion && *kept != candidate);
+                let kept = state.kept.filter(|kept| *kept != champion && *kept != judged);
                 let judged = JudgedRow {
                     candidate: theirs,
                     current: ours,
                     kept: kept.and_then(|kept| scored.output(kept, row)),
+                    own,
                     label,
                     annotator: &annotation.annotator,
                     slices: &slices[row],

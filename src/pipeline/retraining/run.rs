@@ -14,7 +14,7 @@ use crate::sample::{Annotation, Reason, Sample, SampleState};
 use crate::stage::isolate;
 use crate::store::{Indexed, Kind};
 use crate::trigger::coverage::tracker::CoverageTracker;
-use crate::trigger::{Decision, Explanation, decide};
+use crate::trigger::{Decision, Explanation, LoopStatus, decide};
 use std::collections::BTreeMap;
 
 /// Longest wait after runs that came to nothing, in doublings of a minute.
@@ -27,14 +27,23 @@ impl Pipeline {
         if state.cool_off > 0 || state.back_off.is_some_and(|until| self.now < until) {
             return Ok(false);
         }
-        let Some(trigger) = &self.trigger else { return Ok(false) };
-        let status = self.loop_status();
+        let Some(why) = self.ask_trigger()? else { return Ok(false) };
+        self.request(why)?;
+        Ok(true)
+    }
+
+    /// Why a run should start now; the memory of the trigger is saved.
+    pub(super) fn ask_trigger(&mut self) -> Result<Option<Explanation>, Error> {
+        let state = &self.retraining.state;
+        let Some(trigger) = &self.trigger else { return Ok(None) };
+        // Whether one is in flight is a matter of who asks.
+        let status = LoopStatus { running: false, ..self.loop_status() };
         let mut memory = state.memory.clone();
         let decision = match decide(trigger, &status, &mut memory) {
             Ok(decision) => decision,
             Err(error) => {
                 self.retraining.trigger_error = Some(error.to_string());
-                return Ok(false);
+                return Ok(None);
             }
         };
         self.retraining.trigger_error = None;
@@ -42,14 +51,11 @@ impl Pipeline {
         self.retraining.state.memory = memory;
         self.retraining.decision = Some(decision.clone());
         match decision {
-            Decision::Fire(why) => {
-                self.request(why)?;
-                return Ok(true);
-            }
+            Decision::Fire(why) => return Ok(Some(why)),
             Decision::Wait { .. } if changed => self.save_loop(Vec::new())?,
             Decision::Wait { .. } => {}
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Starts a run at the next poll, whatever the trigger says.
@@ -81,7 +87,7 @@ impl Pipeline {
     }
 
     /// Writes the intent down; nothing outside has happened yet.
-    fn request(&mut self, why: Explanation) -> Result<RunId, Error> {
+    pub(super) fn request(&mut self, why: Explanation) -> Result<RunId, Error> {
         let now = self.now;
         let state = &mut self.retraining.state;
         let id = RunId(state.next_run);
@@ -241,9 +247,14 @@ impl Pipeline {
         // A process before this one may have switched and not lived to say so: the champion is served again.
         self.retraining.redeploy |= std::mem::take(&mut self.retraining.interrupted);
         let state = &mut self.retraining.state;
+        let judged = matches!(state.phase, Phase::Judging | Phase::AwaitingApproval | Phase::Deploying { .. });
         state.phase = Phase::Idle;
         state.run = None;
         self.retraining.forget_run();
+        // What ends before it is judged says nothing for or against the candidates before it.
+        if judged && to != RunState::Superseded {
+            self.retraining.forget_evidence();
+        }
         self.save_loop(writes)?;
         self.retraining.forget_models();
         Ok(())

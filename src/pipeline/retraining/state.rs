@@ -96,6 +96,10 @@ pub(super) struct LoopState {
     #[serde(default)]
     pub(super) shares: BTreeMap<String, f64>,
     pub(super) evidence: Option<Evidence>,
+    /// The candidates that were superseded, and whose evidence that is: labels may still come for rows that were drawn to judge
+    /// them.
+    #[serde(default)]
+    pub(super) line: BTreeMap<RunId, ModelVersion>,
     /// Live rows on which candidate and champion were compared without labels, and on how many they differed.
     pub(super) compared: (u64, u64),
     pub(super) watch: Option<Watch>,
@@ -163,6 +167,7 @@ impl LoopState {
             race_models: BTreeMap::new(),
             shares: BTreeMap::new(),
             evidence: None,
+            line: BTreeMap::new(),
             compared: (0, 0),
             watch: None,
             watched_run: None,

@@ -55,7 +55,7 @@ impl Retraining {
         if let Phase::Deploying { to, .. } = &state.phase {
             return Some(format!("{to} is being deployed"));
         }
-        if let Some(run) = &state.run {
+        if let Some(run) = state.run.as_ref().filter(|_| !self.may_be_superseded()) {
             return Some(format!("{} is in flight ({})", run.id, run.state.as_str()));
         }
         if let Some(round) = &state.round {

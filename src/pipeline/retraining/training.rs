@@ -331,8 +331,10 @@ impl Pipeline {
                 let reason = Reason::new("judging", format!("{candidate} is frozen and judged on new labels"));
                 let write = self.run_becomes(RunState::Judging, reason)?;
                 self.retraining.state.phase = Phase::Judging;
-                self.retraining.state.evidence = Some(Evidence::default());
-                self.retraining.state.compared = (0, 0);
+                if self.retraining.state.line.is_empty() {
+                    self.retraining.state.evidence = Some(Evidence::default());
+                    self.retraining.state.compared = (0, 0);
+                }
                 self.save_loop(vec![write])
             }
             Some(Profile::Adaptive(_)) => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::requirement::Check;
 use super::table::{Measured, MetricTable, SliceFigures};
 use crate::event::ModelVersion;
-use crate::retrain::{Evidence, Judgement, Race, RunId, Verdict};
+use crate::retrain::{Evidence, Judgement, Paired, Race, RunId, Verdict};
 use crate::sample::Reason;
 
 /// Everything that is known of a run's candidate when it is judged: stored, and linked from its [`Run`](crate::Run).
@@ -170,6 +170,11 @@ impl std::fmt::Display for Evaluation {
                     paired.p_value()
                 )?;
             }
+        }
+        if let Some(before) = self.evidence.as_ref().map(|evidence| evidence.taken_over).filter(|it| it.candidates > 0)
+        {
+            let (Paired { wins, losses }, n) = (before.against_current, before.candidates);
+            writeln!(f, "of it taken over from {n} before it: {wins} : {losses} on {} rows", before.rows)?;
         }
         if let Some(gain) = self.estimated_gain {
             writeln!(f, "estimated gain: {:+.2} points", 100.0 * gain)?;
