@@ -78,7 +78,7 @@ const NAME: &str = "simulated";
 
 /// What must happen in 200 lives, at least so often: a simulation in which nothing is promoted and nothing goes wrong shows
 /// nothing.
-const OFTEN: [(&str, u64); 39] = [
+const OFTEN: [(&str, u64); 40] = [
     ("batch", 400),
     ("sealed label is corrected", 40),
     ("sealed label is taken back", 20),
@@ -90,8 +90,9 @@ const OFTEN: [(&str, u64); 39] = [
     ("cohort is rejected", 50),
     ("confirm: pass (confirmed)", 10),
     ("confirm: pass (likely)", 4),
-    ("confirm: fail (worse)", 2),
-    ("confirm: inconclusive (inconclusive)", 20),
+    ("confirm: fail (worse)", 1),
+    ("confirm: inconclusive (inconclusive)", 1),
+    ("confirm: inconclusive (superseded)", 50),
     ("adaptive: pass (blend)", 30),
     ("promotion: passed", 15),
     ("promotion: blend", 30),

@@ -346,6 +346,12 @@ impl Checker {
             let likely = rules.likely && wins + losses >= 4 && better >= 0.899;
             assert!(confirmed || likely, "{} was promoted on {wins} : {losses} {name}", run.id);
         }
+        let before = find(report, "taken_over").unwrap();
+        if before["candidates"].as_u64().unwrap() > 0 {
+            let all = find(report, "against_current").unwrap();
+            let own = |side: &str| count(all, side) - count(&before["against_current"], side);
+            assert!(own("wins") > own("losses"), "{} took its evidence over", run.id);
+        }
         assert!(find(report, "against_current").is_some() && find(report, "rounds").unwrap().as_u64().unwrap() >= 2);
     }
 

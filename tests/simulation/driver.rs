@@ -92,7 +92,12 @@ impl Simulation {
         let outside = &self.outside;
         let marker = Marker { outside: outside.clone(), flagged: self.checker.marks.clone() };
         let router = ConfidenceRouter::max_error(0.2).audit(0.3).overlap(self.overlap);
-        let trigger = Moods { inner: any([new_labels(12), drift()]), outside: outside.clone() };
+        // Some candidates of `confirm` are judged to the end, others are superseded before.
+        let inner = match self.profile {
+            Profile::Confirm(_) if self.generous => any([new_labels(100)]),
+            _ => any([new_labels(12), drift()]),
+        };
+        let trigger = Moods { inner, outside: outside.clone() };
         watchful(Pipeline::builder(NAME, schema()).training_data(base()).detect(marker))
             .first_model(first_model())
             .gate(LabelConsistency::default())
