@@ -5,10 +5,11 @@ mod cancellable;
 mod command;
 pub(crate) mod compare;
 pub(crate) mod evaluation;
+pub(crate) mod evidence;
 #[cfg(feature = "http")]
 mod http;
 pub(crate) mod jobs;
-pub(crate) mod judge;
+mod judge;
 pub(crate) mod label_faults;
 pub(crate) mod latency;
 pub(crate) mod maturity;
@@ -46,9 +47,10 @@ pub use evaluation::{
     Check, CostMatrix, EvaluatedOn, Evaluation, LabelledRows, Measured, Metric, MetricTable, ModelFigures, Requirement,
     SliceFigures, Tabulate,
 };
+pub use evidence::{Evidence, SliceEvidence, TakenOver};
 #[cfg(feature = "http")]
 pub use http::HttpTrainer;
-pub use judge::{Evidence, Judgement, SliceEvidence, TakenOver};
+pub use judge::Judgement;
 pub use label_faults::{LabelCheck, LabelChecks, LabelFaults};
 pub use latency::LatencyBound;
 pub use paired::PairedEvaluator;

@@ -72,10 +72,12 @@ impl Pipeline {
         judgement.reasons.insert(0, reason.clone());
         self.conclude(evidence, judgement)?;
         let state = &mut self.retraining.state;
-        state.line.insert(run, candidate);
-        if handed_on.is_none() {
+        if handed_on.is_some() {
+            state.line.insert(run, candidate);
+        } else {
             state.line.clear();
-        } else if state.line.len() > LINE {
+        }
+        if state.line.len() > LINE {
             state.line.pop_first();
         }
         state.evidence = handed_on;

@@ -9,7 +9,7 @@ use super::evaluation::LiveRows;
 use super::{Phase, Round};
 use crate::error::Error;
 use crate::event::ModelVersion;
-use crate::retrain::judge::JudgedRow;
+use crate::retrain::evidence::JudgedRow;
 use crate::retrain::{JobStatus, Profile, Race, RunState, ScoreJob, Scores, WatchVerdict};
 use crate::sample::{Lane, Reason, Sample, SampleState};
 use crate::schema::Row;

@@ -1,5 +1,8 @@
 use super::*;
-use crate::retrain::compare::changed_share;
+use crate::event::Label;
+use crate::retrain::compare::{Comparison, changed_share};
+use crate::retrain::evidence::{JudgedRow, SliceEvidence, TakenOver};
+use crate::schema::Target;
 use std::sync::LazyLock;
 
 fn evidence(wins: u64, losses: u64, rounds: u32, rows: u64) -> Evidence {
@@ -111,6 +114,13 @@ fn what_was_taken_over_speaks_for_a_candidate_that_its_own_labels_speak_for() {
             .iter()
             .any(|reason| reason.to_string() == "taken_over: 0 : 0 of it its own, the rest of 1 before it")
     );
+}
+
+#[test]
+fn evidence_that_cannot_be_is_judged_too() {
+    let more = TakenOver { candidates: 1, against_current: Paired { wins: 20, losses: 20 }, rounds: 9, rows: 900 };
+    let evidence = Evidence { taken_over: more, ..evidence(9, 0, 2, 100) };
+    assert_eq!((evidence.judge(&strict(), 1).verdict, evidence.may_be_handed_on()), (None, false));
 }
 
 #[test]
