@@ -111,7 +111,9 @@ impl<'a> Production<'a> {
             if sabotage == Some(job.run) {
                 labels.iter_mut().for_each(|label| *label = (*label + 1) % classes);
             }
-            let members = job.members.iter().map(|member| Ok((member.share, load(&member.model)?)));
+            // The blend of other models is fitted like every recipe.
+            let voting = job.members.iter().filter(|_| kind == Kind::Forest);
+            let members = voting.map(|member| Ok((member.share, load(&member.model)?)));
             let blend = Model::blend(&members.collect::<Result<Vec<_>, BoxError>>()?, &rows);
             let model =
                 blend.unwrap_or_else(|| Model::fit(kind, &rows, &labels, Some(job.data.weights()), classes, job.seed));

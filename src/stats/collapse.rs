@@ -51,7 +51,8 @@ impl Levels {
         *contradicted = *contradicted * DISCOUNT + f64::from(u8::from(contradicts));
     }
 
-    /// The world has changed: in the bins of these rows only they count from now on.
+    /// The world has changed: in the bins of these rows only they count from now on. The other bins keep what they know, although
+    /// that opens further checks of the same drift: where they were told of it, swapped labels that came after it were missed.
     pub(crate) fn restart(&mut self, rows: &[(f64, bool)]) {
         for &(sure, _) in rows {
             self.bins[Self::bin(sure)] = (0.0, 0.0);
