@@ -29,7 +29,7 @@
 //!
 //! | What was broken | Seed | What it said |
 //! |---|---|---|
-//! | `retrain_now` does not look for a run in flight | 2 | several runs are in flight |
+//! | `retrain_now` does not look for a run in flight | 4 | several runs are in flight |
 //! | a sealed sample stays ready, and its state is not looked at | 1 | … is in two batches |
 //! | labels of judging lanes are ready at once | 0 | … is trained on before it has judged |
 //! | no commit between two steps of a run | 0 | run-1-all was started and the store does not say so |
@@ -38,10 +38,10 @@
 //! | the cool-down never holds | 1 | run-2 in the cool-down |
 //! | the champion is not loaded after a restart | 3 | v0 is served, not v41 |
 //! | a candidate is promoted without a verdict | 0 | run-1 was promoted without a Pass |
-//! | approval is not waited for | 13 | v1 was promoted, and nobody approved |
+//! | approval is not waited for | 28 | v6 was promoted, and nobody approved |
 //! | a label that was taken back leaves its sample labelled | 2 | … is labelled without a label |
 //! | rows that judge are auto-labelled | 6 | … of a judging lane was auto-labelled |
-//! | a batch takes every automatic label | 18 | 2 of 3 labels 0 of … are automatic |
+//! | a batch takes every automatic label | 21 | 4 of 9 labels 1 of … are automatic |
 //! | a failed commit is forgotten | 0 | … was flagged and is not in the store |
 //! | the cursor is committed behind the samples (as it was) | 7 | two samples at position 22 |
 //! | the promotion record is a unit of its own (as it was) | 1 | the champion changes with a promotion record, and only so |
